@@ -1,0 +1,1 @@
+//! nf_tables batches and conntrack over netlink: mechanism only, no policy.
