@@ -1,38 +1,28 @@
 //! The resolver at 127.0.0.11: a zone as a plain value, a pure answer, a server.
-use std::net::IpAddr;
-use std::sync::Arc;
+//!
+//! [`Zone`] is all that one attached namespace may ask about; [`answer`] decides, without I/O, a clock or `async`, what a
+//! [`Question`] gets; [`Server`] serves it on sockets that the caller opened inside the namespace; [`Forwarder`] asks the
+//! host's own upstreams for the rest. Nothing here knows of netlink, of other namespaces or of where a zone comes from.
+//!
+//! Names are DNS labels (RFC 1123) joined by dots, lower case, without a trailing dot.
+mod answer;
+mod forward;
+mod handle;
+mod network;
+mod question;
+mod resolv_conf;
+mod reverse;
+mod server;
+mod shards;
+mod stats;
+mod zone;
 
-/// All that one attached namespace may ask about; published as one snapshot.
-#[derive(Clone, Debug)]
-pub struct Zone {
-    /// Our domain, `svc.internal` by default, lower case, without a trailing dot.
-    pub domain: Arc<str>,
-    /// The networks the namespace is on, in order of attachment: the first that has a name answers it.
-    pub networks: Vec<Arc<Network>>,
-    /// Whether names that are not ours are forwarded (false when every network of it is internal).
-    pub forward: bool,
-    /// Whether the catalog has been complete once; before that a name we lack is SERVFAIL, never NXDOMAIN.
-    pub synced: bool,
-}
-
-/// A service as names see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Canonical name, lower case.
-    pub name: Arc<str>,
-    /// How the plain name is answered.
-    pub mode: Mode,
-    /// VIPs of the answer (the older registration's), at most one per family.
-    pub vips: Vec<IpAddr>,
-    /// Addresses of the serving replicas.
-    pub replicas: Vec<IpAddr>,
-}
-
-/// How a service's plain name is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// With its VIPs.
-    Vip,
-    /// With the addresses of its serving replicas, in random order.
-    RoundRobin,
-}
+pub use answer::{ANSWERS_MAX, Answer, Data, Owner, Soa, Ttls, answer};
+pub use forward::{ForwardSettings, Forwarder};
+pub use handle::ZoneHandle;
+pub use network::Network;
+pub use question::{Kind, Question, QuestionError};
+pub use resolv_conf::{RESOLVER, Upstreams, parse_resolv_conf, render_resolv_conf};
+pub use server::{Limits, Server, ServerError, ServerSettings};
+pub use stats::{Outcome, Stats};
+pub use zone::{Attachment, Mode, Service, Zone};

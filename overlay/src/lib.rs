@@ -1,111 +1,33 @@
 //! VXLAN overlays on one host: a plain desired state, made true over rtnetlink.
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::sync::Arc;
+//!
+//! [`Desired`] goes in, [`Reconciler`] compares it with what the kernel holds and applies the difference.
+//! `plan` decides and does no I/O; [`Kernel`] acts. The crate never changes namespace: its caller opens sockets
+//! in each [`Space`] and hands them over ([`Handles`]).
+//!
+//! What is ours: every link whose alias begins with [`TAG`], every table named [`TABLE`], every route of protocol
+//! [`ROUTE_PROTOCOL`] on such a link, one rule in DOCKER-USER, and all of a network's own namespace.
+mod desired;
+mod fence;
+mod kernel;
+mod name;
+mod observed;
+mod op;
+mod plan;
+mod reconcile;
+mod rule;
+mod world;
 
-use ipnetwork::{IpNetwork, Ipv4Network};
-
-/// Everything this host's overlay shall hold. May be given again at no cost.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Desired {
-    /// This host in the underlay.
-    pub host: Host,
-    /// Networks present on this host, by name.
-    pub networks: BTreeMap<String, Network>,
-}
-
-/// This host in the underlay.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// Outer source address of our tunnels (VXLAN `local`).
-    pub address: IpAddr,
-    /// UDP port of clear networks.
-    pub vxlan_port: u16,
-    /// Addresses of every known peer; never our own. Only they may send to our tunnels.
-    pub peers: BTreeSet<IpAddr>,
-    /// Pool of the /31 link addresses between the host's namespace and those of its networks.
-    pub link_pool: Ipv4Network,
-}
-
-/// One network on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// VXLAN network identifier, 1 to 2^24 - 1.
-    pub vni: u32,
-    /// Subnets with their anycast gateway address.
-    pub subnets: Vec<Subnet>,
-    /// Inner MTU in bytes: the same on every host of the network.
-    pub mtu: u32,
-    /// No egress, no gateway.
-    pub internal: bool,
-    /// Index of this network's /31 in the link pool; host-local, stable, unused when internal.
-    pub link_index: u16,
-    /// VTEPs of the other hosts that have the network: head-end replication of broadcast and multicast.
-    pub flood: BTreeSet<IpAddr>,
-    /// Attachments on other hosts.
-    pub remotes: Vec<Arc<Remote>>,
-    /// Attachments on this host, by name.
-    pub attachments: BTreeMap<String, Attachment>,
-}
-
-/// A subnet of a network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subnet {
-    /// The subnet.
-    pub cidr: IpNetwork,
-    /// Gateway: same address and MAC on every host, answered locally.
-    pub gateway: IpAddr,
-}
-
-/// An Ethernet address.
-#[derive(Debug)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Mac(pub [u8; 6]);
-
-/// An attachment on another host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remote {
-    /// Its MAC.
-    pub mac: Mac,
-    /// Its addresses on the network.
-    pub addresses: Vec<IpAddr>,
-    /// Underlay address of its host.
-    pub vtep: IpAddr,
-}
-
-/// An attachment on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attachment {
-    /// The namespace that gets the link.
-    pub space: Space,
-    /// Addresses with the subnet's prefix length, at most one per family.
-    pub addresses: Vec<IpNetwork>,
-    /// MAC of the link inside the namespace.
-    pub mac: Mac,
-    /// Whether a default route is wanted there.
-    pub default_route: DefaultRoute,
-    /// Metric of that route: order of attachment.
-    pub metric: u32,
-}
-
-/// When an attachment brings a default route. A foreign one is never touched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DefaultRoute {
-    /// Never (the host's own namespace, internal networks).
-    Never,
-    /// Only if the namespace has no default route of somebody else's.
-    IfNone,
-    /// Always, beside whatever is there, by its metric.
-    Always,
-}
-
-/// A network namespace that the overlay works in.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Space {
-    /// The host's.
-    Host,
-    /// The one that holds a network's bridge and VXLAN device.
-    Network(String),
-    /// A container's, by cookie (SO_NETNS_COOKIE).
-    Container(u64),
-}
+pub use desired::{Attachment, DefaultRoute, Desired, Host, Mac, Network, Remote, Space, Subnet};
+pub use kernel::fake::FakeKernel;
+pub use kernel::faulty::FaultyKernel;
+pub use kernel::linux::{Enter, Handles, LinuxKernel};
+pub use kernel::{Kernel, KernelError};
+pub use name::{TABLE, TAG, gateway_mac, host_link, host_port, link_addresses, network_port};
+pub use observed::{
+    ChainState, ForwardHook, Link, LinkKind, Observed, PortFlags, Route, TableState, Vxlan,
+};
+pub use op::{Object, Op, Peer, Step};
+pub use plan::{Plan, Problem, ROUTE_PROTOCOL, plan};
+pub use reconcile::{Phase, Reconciler, Report, Teardown};
+pub use rule::{Chain, Rule, Set, Table};
+pub use world::World;

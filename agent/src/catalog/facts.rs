@@ -15,29 +15,63 @@ pub enum Key {
     /// The owner itself.
     Host,
     /// The owner's assertion of a network's definition; `born` tells two creations of one name apart.
-    Network { name: Name, born: Stamp },
+    Network {
+        /// The network.
+        name: Name,
+        /// Its creation.
+        born: Stamp,
+    },
     /// The owner's assertion of a service's definition.
-    Service { network: Name, name: Name, born: Stamp },
+    Service {
+        /// The network it is on.
+        network: Name,
+        /// The service.
+        name: Name,
+        /// Its creation.
+        born: Stamp,
+    },
     /// An attachment on the owner.
-    Attachment { network: Name, name: Name },
+    Attachment {
+        /// The network it is on.
+        network: Name,
+        /// The attachment.
+        name: Name,
+    },
     /// A replica of a service on one of the owner's attachments.
-    Replica { network: Name, service: Name, attachment: Name },
+    Replica {
+        /// The network of both.
+        network: Name,
+        /// The service.
+        service: Name,
+        /// The attachment.
+        attachment: Name,
+    },
     /// Something unique that the owner holds for good.
     Claim(ClaimKey),
     /// The owner says that a node has been removed and will not return.
-    Removed { node: NodeId },
+    Removed {
+        /// The node.
+        node: NodeId,
+    },
 }
 
 /// The value of an entry; its variant matches its [`Key`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Value {
+    /// For [`Key::Host`].
     Host(HostFact),
+    /// For [`Key::Network`].
     Network(NetworkDefinition),
+    /// For [`Key::Service`].
     Service(ServiceDefinition),
+    /// For [`Key::Attachment`].
     Attachment(AttachmentFact),
+    /// For [`Key::Replica`].
     Replica(ReplicaFact),
+    /// For [`Key::Claim`]; the key says it all.
     Claim,
+    /// For [`Key::Removed`]; the key says it all.
     Removed,
 }
 
@@ -67,10 +101,13 @@ pub struct NetworkDefinition {
     pub revision: Stamp,
     /// A tombstone: the network was removed.
     pub removed: bool,
+    /// VXLAN network identifier, 24 bits.
     pub vni: u32,
     /// At most one per family.
     pub subnets: Vec<IpNetwork>,
+    /// No default route and no egress.
     pub internal: bool,
+    /// Its frames travel under ESP.
     pub encrypted: bool,
     /// An upper bound that the operator set, in bytes.
     pub mtu: Option<u32>,
@@ -85,16 +122,22 @@ pub struct ServiceDefinition {
     pub removed: bool,
     /// VIPs that this birth brought, at most one per family. They never move.
     pub vips: Vec<IpAddr>,
+    /// What was declared of it.
     pub settings: ServiceSettings,
 }
 
 /// What an operator declares of a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSettings {
+    /// How its name is answered.
     pub mode: ServiceMode,
+    /// Declared ports; none means all.
     pub ports: Vec<PortSetting>,
+    /// Further names.
     pub aliases: Vec<Name>,
+    /// How new flows are spread.
     pub balance: Balance,
+    /// How its replicas are checked, if they are.
     pub check: Option<Check>,
 }
 
@@ -102,8 +145,10 @@ pub struct ServiceSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ServiceMode {
+    /// By the VIP.
     #[default]
     Vip,
+    /// By the addresses of the serving replicas.
     Dnsrr,
 }
 
@@ -111,32 +156,43 @@ pub enum ServiceMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
+    /// To any replica, by weight.
     #[default]
     Random,
+    /// By the client's address.
     Hash,
+    /// To the replica with the fewest connections.
     LeastConn,
 }
 
 /// A declared port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortSetting {
+    /// At the VIP.
     pub public: u16,
+    /// At the replica.
     pub target: u16,
+    /// Of both.
     pub protocol: Protocol,
 }
 
+/// The transport of a declared port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
+    /// RFC 9293.
     #[default]
     Tcp,
+    /// RFC 768.
     Udp,
+    /// RFC 9260.
     Sctp,
 }
 
 /// A health check, run by the replica's host inside the replica's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
+    /// What is tried.
     pub probe: Probe,
     /// Milliseconds between two checks, 100 to 3,600,000.
     pub interval_ms: u64,
@@ -146,11 +202,22 @@ pub struct Check {
     pub failures: u32,
 }
 
+/// What a check tries at the replica's address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Probe {
-    Tcp { port: u16 },
-    Http { port: u16, path: String },
+    /// A connection is accepted.
+    Tcp {
+        /// Where.
+        port: u16,
+    },
+    /// A GET is answered with success.
+    Http {
+        /// Where.
+        port: u16,
+        /// Begins with a slash.
+        path: String,
+    },
 }
 
 /// An attachment: a container's place on a network.
@@ -160,6 +227,7 @@ pub struct AttachmentFact {
     pub addresses: Vec<IpAddr>,
     /// `02:…`, lower case.
     pub mac: String,
+    /// Further names.
     pub aliases: Vec<Name>,
     /// When it was attached; among equal names on two hosts the later stands (takeover).
     pub since: Stamp,
@@ -172,9 +240,11 @@ pub struct ReplicaFact {
     pub addresses: Vec<IpAddr>,
     /// Share of new flows, 0 to 256.
     pub weight: u16,
+    /// Whether it is to get flows.
     pub health: Health,
 }
 
+/// Where a replica is between its start and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
@@ -193,13 +263,31 @@ pub enum Health {
 #[serde(rename_all = "snake_case")]
 pub enum ClaimKey {
     /// A node number, from 1; settled in order: number n + 1 needs a majority of 1..=n.
-    Node { number: u32 },
+    Node {
+        /// From 1.
+        number: u32,
+    },
     /// A VXLAN network identifier.
-    Vni { vni: u32 },
+    Vni {
+        /// 24 bits.
+        vni: u32,
+    },
     /// A block of a network's region beside the one that every node number has.
-    Block { network: Name, region: Region, index: u32 },
+    Block {
+        /// The network.
+        network: Name,
+        /// The part of its subnet.
+        region: Region,
+        /// The block within the region.
+        index: u32,
+    },
     /// A single address.
-    Address { network: Name, address: IpAddr },
+    Address {
+        /// The network.
+        network: Name,
+        /// The address.
+        address: IpAddr,
+    },
 }
 
 /// The two parts of a subnet.

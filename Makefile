@@ -1,0 +1,39 @@
+# The words of this project: demo, test, check, bench, install (and deps, fmt, nightly).
+# Needs git, make, a C linker and Rust 1.95; everything else is installed through apt by `deps`.
+CARGO ?= cargo
+PREFIX ?= /usr/local
+PROFILE_DIR := target/release
+
+.PHONY: demo test check bench install deps fmt nightly
+
+demo: $(PROFILE_DIR)/svc-agent
+	$(PROFILE_DIR)/svc-agent demo $(DEMO_ARGS)
+
+$(PROFILE_DIR)/svc-agent: FORCE
+	$(CARGO) build --release --locked -p agent --bin svc-agent
+FORCE:
+
+# Everything CI runs: lints, unit and property tests, kernel tests in namespaces of their own, scenarios.
+test: deps check
+	$(CARGO) test --locked --workspace
+
+# Tests too long for CI; tests/rows.toml says what they cover.
+nightly: deps
+	NIGHTLY=1 $(CARGO) test --locked --workspace --release
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+bench: deps
+	$(CARGO) build --release --locked -p agent -p tests --bins
+	$(PROFILE_DIR)/bench
+
+install: $(PROFILE_DIR)/svc-agent
+	install -D -m 0755 $(PROFILE_DIR)/svc-agent $(DESTDIR)$(PREFIX)/bin/svc-agent
+
+deps:
+	./deps.sh
+
+fmt:
+	$(CARGO) fmt --all

@@ -1,0 +1,92 @@
+//! MACs, default subnets and VNIs.
+use std::collections::BTreeSet;
+
+use ipnetwork::IpNetwork;
+
+use super::*;
+
+fn networks(texts: &[&str]) -> Vec<IpNetwork> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_mac_follows_from_the_address() {
+    assert_eq!(format_mac(mac_for("10.128.0.5".parse().unwrap())), "02:42:0a:80:00:05");
+    assert_eq!(format_mac(mac_for("fd00::ab:1:2".parse().unwrap())), "06:ab:00:01:00:02");
+    for text in ["02:42:0a:80:00:05", "02-42-0A-80-00-05"] {
+        assert_eq!(parse_mac(text).unwrap(), [0x02, 0x42, 10, 128, 0, 5]);
+    }
+}
+
+#[test]
+fn a_mac_that_no_interface_can_have_is_refused() {
+    for text in [
+        "",
+        "02:42:0a:80:00",
+        "02:42:0a:80:00:05:06",
+        "02:42:0a:80:00:5",
+        "02:42:0a:80:00:+5",
+        "0242.0a80.0005",
+        "00:00:00:00:00:00",
+        "01:00:5e:00:00:01",
+        "ff:ff:ff:ff:ff:ff",
+        "02:42-0a:80:00:05",
+        "02:42:0a:80:00:é",
+    ] {
+        let refusal = parse_mac(text).unwrap_err().to_string();
+        assert!(refusal.contains("use the form 02:42:0a:80:00:05"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_default_subnet_follows_from_the_name_and_avoids_what_is_taken() {
+    let first = default_subnet("default", &[]).unwrap();
+    assert_eq!(Some(first), default_subnet("default", &[]));
+    assert_eq!(first.prefix(), 16);
+    assert!("10.128.0.0/9".parse::<IpNetwork>().unwrap().contains(first.network()));
+    let second = default_subnet("default", &[first]).unwrap();
+    assert!(!overlaps(&first, &second));
+    assert_eq!(
+        Some(first),
+        default_subnet("default", &networks(&["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "::/0"]))
+    );
+    assert_eq!(None, default_subnet("default", &networks(&["10.0.0.0/8"])));
+    let left = networks(&[
+        "10.128.0.0/10",
+        "10.192.0.0/11",
+        "10.224.0.0/12",
+        "10.240.0.0/13",
+        "10.248.0.0/14",
+        "10.252.0.0/15",
+        "10.255.3.0/24",
+    ]);
+    assert_eq!(default_subnet("default", &left).unwrap().to_string(), "10.254.0.0/16");
+}
+
+#[test]
+fn overlaps_are_found_within_a_family() {
+    let taken = networks(&["0.0.0.0/0", "192.168.0.0/16", "10.1.2.0/24", "fd00::/8"]);
+    let found = |text: &str| first_overlap(&text.parse().unwrap(), &taken).map(ToString::to_string);
+    assert_eq!(found("10.1.0.0/16").as_deref(), Some("10.1.2.0/24"));
+    assert_eq!(found("192.168.7.0/24").as_deref(), Some("192.168.0.0/16"));
+    assert_eq!(found("fd12::/64").as_deref(), Some("fd00::/8"));
+    assert_eq!(found("10.2.0.0/16"), None);
+}
+
+#[test]
+fn vnis_are_tried_in_an_order_that_the_name_decides() {
+    let first: Vec<u32> = vni_candidates("default").take(100).collect();
+    assert_eq!(first, vni_candidates("default").take(100).collect::<Vec<_>>());
+    assert!(first.iter().all(|vni| (VNI_CHOSEN_FIRST..=VNI_CHOSEN_LAST).contains(vni)));
+    assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), 100);
+    let starts: BTreeSet<u32> = (0..1000).filter_map(|n| vni_candidates(&format!("net{n}")).next()).collect();
+    assert!(starts.len() > 990, "names should seldom meet: {}", starts.len());
+}
+
+#[test]
+fn a_vni_has_24_bits() {
+    assert_eq!(check_vni(1), Ok(1));
+    assert_eq!(check_vni(16_777_215), Ok(16_777_215));
+    assert!(check_vni(0).unwrap_err().to_string().contains("use 1 to 16777215"));
+    assert!(check_vni(16_777_216).is_err());
+}

@@ -1,0 +1,41 @@
+//! The HTTP+JSON API on a unix socket: types, server, client.
+pub mod client;
+pub mod types;
+/// Routes of the API; the client and the server share these constants.
+pub mod routes {
+    //! POST takes a JSON body, answers 200 with JSON or 4xx/5xx with [`super::types::Failure`].
+    /// GET: list of `NetworkInfo`; POST `NetworkCreate` → `Done`.
+    pub const NETWORKS: &str = "/v1/networks";
+    /// GET `?name=` → `NetworkInfo`; DELETE `?name=&wait_ms=` → `Done`.
+    pub const NETWORK: &str = "/v1/network";
+    /// GET: list of `AttachmentInfo`; POST `Attach` → `Done`.
+    pub const ATTACHMENTS: &str = "/v1/attachments";
+    /// POST `Detach` → `Done`.
+    pub const DETACH: &str = "/v1/detach";
+    /// GET: list of `ServiceInfo`; POST `Register` → `Done`.
+    pub const SERVICES: &str = "/v1/services";
+    /// GET `?name=&network=` → `ServiceInfo`; POST `ServiceSet` → `Done`.
+    pub const SERVICE: &str = "/v1/service";
+    /// POST `Deregister` → `Done`.
+    pub const DEREGISTER: &str = "/v1/deregister";
+    /// POST `Drain` → `Done`.
+    pub const DRAIN: &str = "/v1/drain";
+    /// GET: list of `NodeInfo`.
+    pub const NODES: &str = "/v1/nodes";
+    /// DELETE `?name=` (name or id) → `Done`.
+    pub const NODE: &str = "/v1/node";
+    /// GET → `Status`.
+    pub const STATUS: &str = "/v1/status";
+    /// GET `?after=SEQUENCE&wait_ms=` → list of `Event`, long-polled.
+    pub const EVENTS: &str = "/v1/events";
+    /// GET `?name=&on=&type=` → `Resolved`.
+    pub const RESOLVE: &str = "/v1/resolve";
+    /// GET → `Version`.
+    pub const VERSION: &str = "/v1/version";
+    /// POST → `Left`; the agent ends afterwards.
+    pub const LEAVE: &str = "/v1/leave";
+    /// GET → Prometheus text.
+    pub const METRICS: &str = "/metrics";
+    /// GET → 200 when ready, 503 with the reason.
+    pub const READY: &str = "/readyz";
+}

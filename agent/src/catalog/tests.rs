@@ -1,0 +1,5 @@
+mod convergence;
+mod definitions;
+mod lattice;
+mod owners;
+pub(crate) mod world;

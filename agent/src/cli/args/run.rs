@@ -1,0 +1,70 @@
+//! `run`, `demo`, `config`, and what reads a configuration.
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::examples;
+use crate::config::{Flags, JoinAddress, Sources, Start};
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Found a new cluster; matters only until this host has joined one.
+    #[arg(long, conflicts_with = "join")]
+    init: bool,
+    /// Join the cluster of one of these hosts; matters only until this host has joined.
+    #[arg(long, value_name = "ADDR[:PORT]", num_args = 1..)]
+    join: Vec<JoinAddress>,
+    #[command(flatten)]
+    pub(crate) config: Config,
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+}
+
+impl Run {
+    pub(crate) fn start(&self) -> Start {
+        match (self.init, self.join.as_slice()) {
+            (true, _) => Start::Init,
+            (false, []) => Start::Known,
+            (false, hosts) => Start::Join(hosts.to_vec()),
+        }
+    }
+}
+
+/// Which configuration file.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Config {
+    /// Configuration file (`svc-agent config sample` prints one) [default: none].
+    #[arg(long, value_name = "FILE", env = "SVC_AGENT_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+}
+
+impl Config {
+    pub(crate) fn sources(&self, flags: &Flags) -> Sources {
+        Sources { file: self.config.clone(), flags: flags.clone() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Leave everything standing at the end, and print how to look around.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Print a configuration file with every setting explained.
+    #[command(after_help = examples::CONFIG_SAMPLE)]
+    Sample,
+    /// Check file, environment and flags together; print what would be in force and where it comes from.
+    #[command(after_help = examples::CONFIG_CHECK)]
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) config: Config,
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+}

@@ -1,0 +1,119 @@
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_find_each_other_and_see_what_is_published() {
+    let (hosts, addresses) = hosts(3).await;
+    hosts[2].publish("head", "1.7").unwrap();
+    for host in &hosts {
+        let took = wait(host, Duration::from_secs(1), |members| {
+            members[&NodeId(3)].published.get("head").map(String::as_str) == Some("1.7")
+        });
+        eprintln!("published string seen after {:?}", took.await);
+        let members = host.members().borrow().clone();
+        let third = &members[&NodeId(3)];
+        assert_eq!((&third.name[..], third.address, third.incarnation), ("h3", addresses[2], 1));
+    }
+    assert_eq!(
+        *hosts[0].max_incarnations().borrow().clone(),
+        BTreeMap::from([(NodeId(2), 1), (NodeId(3), 1)])
+    );
+    let long = "x".repeat(VALUE_BYTES_MAX + 1);
+    assert!(matches!(hosts[0].publish("head", &long), Err(PublishError::Value { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn death_is_noticed_between_three_and_five_seconds_and_the_return_at_once() {
+    let (hosts, addresses) = hosts(3).await;
+    hosts[2].publish("head", "1.7").unwrap();
+    wait(&hosts[0], Duration::from_secs(1), |members| !members[&NodeId(3)].published.is_empty()).await;
+    hosts[2].stop().await;
+    for host in &hosts[..2] {
+        let dead = wait(host, Duration::from_secs(5), is_suspended(3)).await;
+        eprintln!("death noticed after {dead:?}");
+    }
+    // The first to notice did so after more than three seconds; `since` says when.
+    assert_eq!(hosts[0].members().borrow()[&NodeId(3)].published["head"], "1.7");
+    let again = start(Config { incarnation: 2, ..config(3, addresses[2], &[addresses[0]]) }).await;
+    for host in &hosts[..2] {
+        let back = wait(host, Duration::from_secs(1), is_live(3)).await;
+        eprintln!("return noticed after {back:?}");
+        wait(host, Duration::from_secs(1), |members| members[&NodeId(3)].incarnation == 2).await;
+    }
+    wait(&again, Duration::from_secs(2), |members| live(members) == [1, 2, 3]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_two_seconds_suspends_nothing() {
+    let (hosts, addresses) = hosts(2).await;
+    let since = hosts[0].members().borrow()[&NodeId(2)].since;
+    hosts[1].stop().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let again = start(Config { incarnation: 2, ..config(2, addresses[1], &[addresses[0]]) }).await;
+    wait(&hosts[0], Duration::from_secs(2), |members| members[&NodeId(2)].incarnation == 2).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let member = hosts[0].members().borrow()[&NodeId(2)].clone();
+    assert_eq!((member.live, member.since), (true, since));
+    drop(again);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_is_heard_at_once() {
+    let (hosts, addresses) = hosts(3).await;
+    hosts[2].leave().await;
+    for host in &hosts[..2] {
+        wait(host, Duration::from_millis(500), |members| members[&NodeId(3)].left).await;
+    }
+    let again = start(Config { incarnation: 2, ..config(3, addresses[2], &[addresses[0]]) }).await;
+    wait(&hosts[1], Duration::from_secs(2), is_live(3)).await;
+    drop(again);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_gossip_goes_over_streams() {
+    let (hosts, _) = hosts(3).await;
+    for (index, host) in hosts.iter().enumerate() {
+        for number in 0..KEYS_MAX {
+            // Random, so that compression does not make it small.
+            let value: String =
+                (0..VALUE_BYTES_MAX / 16).map(|_| format!("{:016x}", rand::random::<u64>())).collect();
+            host.publish(&format!("{index}.{number}"), &value).unwrap();
+        }
+    }
+    for host in &hosts {
+        wait(host, Duration::from_secs(3), |members| {
+            members.values().all(|member| member.published.len() == KEYS_MAX)
+        })
+        .await;
+    }
+    assert!(hosts.iter().any(|host| host.stats().gossip_streamed.get() > 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_lost_its_seed_is_found_through_members_known_before() {
+    let (hosts, addresses) = hosts(2).await;
+    hosts[1].stop().await;
+    let again = start(Config { incarnation: 2, ..config(2, addresses[1], &[]) }).await;
+    again.add_seed(addresses[0]);
+    wait(&again, Duration::from_secs(3), is_live(1)).await;
+    hosts[0].forget(NodeId(2));
+    wait(&hosts[0], Duration::from_secs(1), |members| !members.contains_key(&NodeId(2))).await;
+    until(Duration::from_secs(2), || hosts[0].stats().forgotten_sender.get() > 0).await;
+}
+
+#[tokio::test]
+async fn bad_settings_are_refused() {
+    let address = free_address();
+    let advertise: SocketAddr = "0.0.0.0:7946".parse().unwrap();
+    let handler = || Arc::new(Echo { dropped: Arc::default() });
+    let refused = |config| Cluster::start(config, handler());
+    let good = config(1, address, &[]);
+    assert!(matches!(refused(Config { advertise, ..good.clone() }).await, Err(StartError::Advertise { .. })));
+    assert!(matches!(
+        refused(Config { incarnation: 0, ..good.clone() }).await,
+        Err(StartError::Incarnation { .. })
+    ));
+    let first = start(good.clone()).await;
+    assert!(matches!(refused(good.clone()).await, Err(StartError::Sockets(_))));
+    first.stop().await;
+    refused(good).await.unwrap();
+}

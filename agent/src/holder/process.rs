@@ -1,0 +1,48 @@
+//! The process of `svc-agent hold`: what it does to itself before it serves.
+#![allow(unsafe_code)] // close_range(2), which rustix lacks.
+
+use std::path::Path;
+
+use rustix::process::{Resource, Rlimit};
+
+use super::server::Server;
+use super::{Error, FILES_MAX, NAMES_MAX};
+
+/// Descriptors beside those that are held: standard streams, lock, sockets, and what is in transit.
+const FILES_BESIDE: u64 = 64;
+/// The kernel's own default of the limit, should it say none.
+const FILES_DEFAULT: u64 = 1024;
+
+/// Runs the holder until it is told to end. To be called first in `main`, on the only thread: it closes every file
+/// descriptor but the standard streams, leaves the caller's session, and moves to `/`.
+///
+/// SIGTERM ends it, as it ends every process that does not ask otherwise; what it left is replaced by the next one.
+///
+/// # Errors
+/// [`Error::Occupied`] when another holder is there, [`Error::Setup`].
+pub fn run(path: &Path) -> Result<(), Error> {
+    // SAFETY: no other thread runs and nothing in this process has opened a descriptor that it still uses.
+    // It exists since kernel 5.9; without it inherited descriptors would only stay open.
+    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
+    // Fails for a leader of a process group (started from a shell), which does no harm.
+    let _leader = rustix::process::setsid();
+    let path = std::path::absolute(path)
+        .map_err(|source| Error::Setup { what: "find the place", path: path.to_owned(), source })?;
+    let server = Server::bind(&path, raise_file_limit())?;
+    // The directory it was started in may be unmounted.
+    let _stays = std::env::set_current_dir("/");
+    server.serve()
+}
+
+/// As far as it goes. Returns how many descriptors may be held below the limit.
+fn raise_file_limit() -> usize {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = u64::try_from(NAMES_MAX * FILES_MAX).unwrap_or(u64::MAX).saturating_add(FILES_BESIDE);
+    let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
+    let raised = Rlimit { current: Some(maximum.unwrap_or(wanted)), maximum };
+    if rustix::process::setrlimit(Resource::Nofile, raised).is_err() {
+        let _as_it_was = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+    let current = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(FILES_DEFAULT);
+    usize::try_from(current.saturating_sub(FILES_BESIDE)).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,189 @@
+//! The holder's loop: one thread, one poll, one packet at a time.
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{CWD, FlockOperation, Mode};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::Error;
+use super::message::{Reply, Request, encode_list};
+use super::table::Table;
+use super::transfer::{Packet, is_same_user, receive, send};
+
+/// Connections at once; one more takes the place of the oldest.
+const CLIENTS_MAX: usize = 16;
+const CLIENTS_WAITING_MAX: i32 = 16;
+
+/// A holder at its place in the file system, which is its own while it has the lock.
+pub(super) struct Server {
+    path: PathBuf,
+    lock_path: PathBuf,
+    _lock: File,
+    listener: OwnedFd,
+    clients: Vec<OwnedFd>,
+    table: Table,
+}
+
+impl Server {
+    /// Takes the place. A socket file that a dead holder left is replaced. `files_max` leaves room for our own.
+    pub(super) fn bind(path: &Path, files_max: usize) -> Result<Self, Error> {
+        let failed = |what| move |source: io::Error| Error::Setup { what, path: path.to_owned(), source };
+        let lock_path = beside(path, ".lock");
+        let lock = lock(&lock_path)
+            .map_err(failed("take the lock"))?
+            .ok_or_else(|| Error::Occupied { path: path.to_owned() })?;
+        let listener = listen(path).map_err(failed("open the socket"))?;
+        let (clients, table) = (Vec::new(), Table::new(files_max));
+        Ok(Self { path: path.to_owned(), lock_path, _lock: lock, listener, clients, table })
+    }
+
+    /// Until a client says end; then nothing of it is left in the file system.
+    pub(super) fn serve(mut self) -> Result<(), Error> {
+        loop {
+            let ready = self.wait().map_err(|source| Error::Setup {
+                what: "wait",
+                path: self.path.clone(),
+                source,
+            })?;
+            let mut kept = Vec::with_capacity(self.clients.len() + 1);
+            for (position, client) in std::mem::take(&mut self.clients).into_iter().enumerate() {
+                let next = if ready.contains(&(position + 1)) { self.answer(&client) } else { Next::Keep };
+                match next {
+                    Next::Keep => kept.push(client),
+                    Next::Close => {}
+                    Next::End => return Ok(self.remove_files()),
+                }
+            }
+            self.clients = kept;
+            if ready.contains(&0) {
+                self.accept();
+            }
+        }
+    }
+
+    /// Positions of what is ready: 0 is the listener, then the clients.
+    fn wait(&self) -> io::Result<Vec<usize>> {
+        let sockets = std::iter::once(&self.listener).chain(&self.clients);
+        let mut files: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+        match rustix::event::poll(&mut files, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready = files.iter().enumerate().filter(|(_, file)| !file.revents().is_empty());
+        Ok(ready.map(|(position, _)| position).collect())
+    }
+
+    fn accept(&mut self) {
+        let accepted = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        // It fails when the client has gone, or when no descriptor is left; the client then gets no answer.
+        let Ok(client) = accepted else { return };
+        if !is_same_user(&client).unwrap_or(false) {
+            return;
+        }
+        if self.clients.len() >= CLIENTS_MAX {
+            self.clients.remove(0);
+        }
+        self.clients.push(client);
+    }
+
+    fn answer(&mut self, client: &OwnedFd) -> Next {
+        let packet = match receive(client) {
+            Ok(packet) if packet.bytes.is_empty() => return Next::Close,
+            Ok(packet) => packet,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Keep,
+            Err(_) => return Next::Close,
+        };
+        let (reply, files, next) = self.carry_out(packet);
+        let files: Vec<_> = files.iter().flat_map(|name| self.table.get(name)).flatten().map(AsFd::as_fd).collect();
+        // A client that does not read its answers is closed rather than waited for.
+        match send(client, &reply, &files, SendFlags::DONTWAIT) {
+            Err(_) if matches!(next, Next::Keep) => Next::Close,
+            _ => next,
+        }
+    }
+
+    /// The answer, the name whose descriptors go with it, and what becomes of the client.
+    fn carry_out(&mut self, packet: Packet) -> (Vec<u8>, Option<String>, Next) {
+        let refuse = |reason| (Reply::Refused(reason).encode(), None, Next::Keep);
+        let done = |payload: &[u8]| (Reply::Done(payload).encode(), None, Next::Keep);
+        if packet.cut {
+            return refuse("too much for one request, or no file descriptor left in the holder");
+        }
+        match Request::decode(&packet.bytes) {
+            Err(reason) => refuse(reason),
+            Ok(Request::Put(name)) => self.table.put(name, packet.files).map_or_else(refuse, |()| done(&[])),
+            Ok(Request::Get(name)) if self.table.get(name).is_some() => {
+                (Reply::Done(&[]).encode(), Some(name.to_owned()), Next::Keep)
+            }
+            Ok(Request::Drop(name)) if self.table.remove(name) => done(&[]),
+            Ok(Request::Get(_) | Request::Drop(_)) => (Reply::Unknown.encode(), None, Next::Keep),
+            Ok(Request::List(after)) => done(&encode_list(self.table.after(after))),
+            Ok(Request::Ping) => {
+                let mut payload = std::process::id().to_be_bytes().to_vec();
+                payload.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes());
+                done(&payload)
+            }
+            Ok(Request::End) => (Reply::Done(&[]).encode(), None, Next::End),
+        }
+    }
+
+    /// The lock is still held: a holder that waits for it finds another file at its path and starts over.
+    fn remove_files(&self) {
+        for path in [&self.path, &self.lock_path] {
+            // Left behind it harms nothing: both are replaced or reused.
+            let _left = std::fs::remove_file(path);
+        }
+    }
+}
+
+enum Next {
+    Keep,
+    Close,
+    End,
+}
+
+/// `None` while another process has it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            result => result?,
+        }
+        // The one who had it before may have removed the file between our open and our lock.
+        let ours = file.metadata()?;
+        match std::fs::metadata(path) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => return Ok(Some(file)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Bound beside its place, made ours alone, and only then moved there and listening: nobody else can ever connect,
+/// and what lay there before is replaced in one step. The lock must be held.
+fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let new = beside(path, ".new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    rustix::net::bind(&socket, &SocketAddrUnix::new(&new)?)?;
+    rustix::fs::chmodat(CWD, &new, Mode::RUSR | Mode::WUSR, rustix::fs::AtFlags::empty())?;
+    rustix::net::listen(&socket, CLIENTS_WAITING_MAX)?;
+    std::fs::rename(&new, path)?;
+    Ok(socket)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

@@ -1,0 +1,158 @@
+//! Sockets and handles that are opened inside a namespace and used outside it.
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Deref;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::RouteNetlinkMessage;
+use rtnetlink::MulticastGroup;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::{Error, Namespace};
+
+/// Where a container's resolver is reached (the redirect of port 53 leads to a high port of it).
+const RESOLVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+/// Ports tried first: above the default of `ip_local_port_range`, where neither services nor clients are found.
+const RESOLVER_PORTS: std::ops::RangeInclusive<u16> = 61_053..=65_453;
+const RESOLVER_PORT_STEP: usize = 100;
+/// Tries to get one port for both protocols from what the kernel picks, once all of [`RESOLVER_PORTS`] are taken.
+const ANY_PORT_TRIES: usize = 16;
+/// Look-ups wait here while the agent restarts. The kernel caps it at `net.core.rmem_max` (and doubles it).
+const RESOLVER_BUFFER_BYTES: usize = 1 << 20;
+/// The kernel caps it at `net.core.somaxconn`.
+const RESOLVER_BACKLOG: i32 = 1024;
+
+/// The resolver's sockets, non-blocking, both on 127.0.0.11 and on one port.
+#[derive(Debug)]
+pub struct ResolverSockets {
+    /// For `tokio::net::UdpSocket::from_std`.
+    pub udp: UdpSocket,
+    /// For `tokio::net::TcpListener::from_std`; listens already.
+    pub tcp: TcpListener,
+    /// Where 127.0.0.11:53 is to be redirected to.
+    pub port: u16,
+}
+
+/// A route netlink handle into a namespace. Dropping it ends the connection's task and so closes the socket, which
+/// would keep the namespace alive; a clone of the inner handle then fails with `RequestFailed`.
+pub struct Netlink {
+    handle: rtnetlink::Handle,
+    task: JoinHandle<()>,
+}
+
+impl Netlink {
+    /// Closes the socket before it returns; a drop closes it soon after.
+    pub async fn close(mut self) {
+        self.task.abort();
+        // It says "cancelled", which is what was asked for.
+        let _ended = (&mut self.task).await;
+    }
+}
+
+impl Deref for Netlink {
+    type Target = rtnetlink::Handle;
+    fn deref(&self) -> &Self::Target {
+        &self.handle
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Namespace {
+    /// Binds the resolver's sockets. It works with `lo` down too; nothing arrives until it is up.
+    ///
+    /// # Errors
+    /// [`Error::Socket`]; EADDRINUSE when no port was free for both protocols.
+    pub fn bind_resolver(&self) -> Result<ResolverSockets, Error> {
+        self.open_socket("the resolver's sockets", bind_resolver_here)
+    }
+
+    /// Opens route netlink inside, driven by the current runtime.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn rtnetlink(&self) -> Result<Netlink, Error> {
+        let runtime = tokio::runtime::Handle::current();
+        let (connection, handle, _) = self.open_socket("route netlink", || {
+            let _entered = runtime.enter();
+            rtnetlink::new_connection()
+        })?;
+        Ok(Netlink { handle, task: runtime.spawn(connection) })
+    }
+
+    /// As [`Self::rtnetlink`], with what the kernel says of the groups. `NetlinkPayload::Overrun` means that
+    /// events were lost and the state is to be read anew. The stream ends with the handle.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn rtnetlink_events(
+        &self,
+        groups: &[MulticastGroup],
+    ) -> Result<(Netlink, impl Stream<Item = NetlinkPayload<RouteNetlinkMessage>> + Send + Unpin + use<>), Error> {
+        let runtime = tokio::runtime::Handle::current();
+        let (connection, handle, messages) = self.open_socket("route netlink events", || {
+            let _entered = runtime.enter();
+            rtnetlink::new_multicast_connection(groups)
+        })?;
+        let events = messages.map(|(message, _)| message.payload);
+        Ok((Netlink { handle, task: runtime.spawn(connection) }, events))
+    }
+}
+
+/// Opens a TCP connection from inside a namespace, in the caller's runtime.
+///
+/// # Errors
+/// `TimedOut` when nothing answered within `timeout`, `ConnectionRefused` when the other side said no, and what
+/// else connect(2) returns; [`Error`] in an error of kind `Other` when no socket could be had.
+pub async fn connect_in(namespace: &Namespace, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+    let socket = namespace
+        .open_socket("a TCP socket", || if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() })
+        .map_err(io::Error::other)?;
+    tokio::time::timeout(timeout, socket.connect(to)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn bind_resolver_here() -> io::Result<ResolverSockets> {
+    let fixed = RESOLVER_PORTS.step_by(RESOLVER_PORT_STEP);
+    let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
+    for port in fixed.chain(std::iter::repeat_n(0, ANY_PORT_TRIES)) {
+        match bind_resolver_at(port) {
+            Ok(sockets) => return Ok(sockets),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(taken)
+}
+
+fn bind_resolver_at(port: u16) -> io::Result<ResolverSockets> {
+    let udp = resolver_socket(Type::DGRAM, Protocol::UDP, port)?;
+    udp.set_recv_buffer_size(RESOLVER_BUFFER_BYTES)?;
+    let udp = UdpSocket::from(udp);
+    let port = udp.local_addr()?.port();
+    let tcp = resolver_socket(Type::STREAM, Protocol::TCP, port)?;
+    tcp.listen(RESOLVER_BACKLOG)?;
+    Ok(ResolverSockets { udp, tcp: tcp.into(), port })
+}
+
+fn resolver_socket(kind: Type, protocol: Protocol, port: u16) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    // 127.0.0.11 is nobody's address while lo is down.
+    socket.set_freebind_v4(true)?;
+    socket.bind(&SockAddr::from(SocketAddr::from((RESOLVER_ADDRESS, port))))?;
+    Ok(socket)
+}

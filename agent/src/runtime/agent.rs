@@ -1,0 +1,266 @@
+//! The running agent: the one place where the catalog, its view and this host's own records live.
+//!
+//! Verbs and peers change it through [`Agent::write`] and [`Agent::receive`]; the converge loop
+//! makes the kernel hold what it says. No lock here is held over an await.
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+
+use crate::api::types::{Failure, FailureKind};
+use crate::catalog::facts::{HostFact, Key, Value};
+use crate::catalog::{Catalog, Changes, Outcome, Update};
+use crate::runtime::claiming::Books;
+use crate::cluster::Cluster;
+use crate::config::Settings;
+use crate::model::{Head, Name, NodeId, Stamp};
+use crate::runtime::events::{Events, lock};
+use crate::runtime::local::LocalAttachment;
+use crate::runtime::metrics::Metrics;
+use crate::runtime::problems::Problems;
+use crate::runtime::records;
+use crate::store::{Store, Writes};
+use crate::view::{View, ViewChanges};
+
+/// Who this host is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Drawn once, kept in the state directory.
+    pub node: NodeId,
+    /// Count of starts, persisted before anything is said.
+    pub incarnation: u64,
+    /// Name for people.
+    pub name: String,
+    /// Cluster id of the key file, as text.
+    pub cluster: String,
+    /// Underlay address: VTEP and gossip.
+    pub address: std::net::IpAddr,
+    /// This boot of the kernel.
+    pub boot_id: String,
+}
+
+/// What is known and what follows from it. Behind one lock.
+#[derive(Debug)]
+pub struct State {
+    /// Everybody's facts.
+    pub catalog: Catalog,
+    /// What this host derives from them.
+    pub view: View,
+    /// What changed in the view since the converge loop last took it.
+    pub pending: ViewChanges,
+    /// When the oldest pending change came.
+    pub pending_since: Option<Instant>,
+    /// Hosts whose heartbeat stopped.
+    pub suspended: BTreeSet<NodeId>,
+    /// Facts of others that are not on disk yet.
+    pub unsaved: Writes,
+    /// Claims of this host and promises to others.
+    pub books: Books,
+    /// Attachments of this host by (network, name).
+    pub local: BTreeMap<(Name, Name), LocalAttachment>,
+    /// Whether the catalog has been complete since the start.
+    pub synced: bool,
+}
+
+/// The agent.
+pub struct Agent {
+    /// Who this host is.
+    pub identity: Identity,
+    /// Settings in force; some change on SIGHUP.
+    pub settings: ArcSwap<Settings>,
+    /// What is kept over restarts.
+    pub store: Store,
+    /// What is known.
+    pub state: Mutex<State>,
+    /// Wakes the converge loop.
+    pub changed: Notify,
+    /// This host's own head: wakes the pushers.
+    pub own_head: watch::Sender<Head>,
+    /// Heads that are in force in this host's kernel.
+    pub applied: watch::Sender<Arc<BTreeMap<NodeId, Head>>>,
+    /// The sealed transport; set once it has started.
+    pub cluster: OnceLock<Cluster>,
+    /// What fails.
+    pub problems: Mutex<Problems>,
+    /// What happened.
+    pub events: Events,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// One verb at a time decides and writes; waiting for other hosts happens outside.
+    pub verbs: tokio::sync::Mutex<()>,
+    /// Ends the process: SIGTERM (kernel state stays) or after `leave`.
+    pub stop: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// A refusal: what is wrong and where, then what to do.
+pub fn refused(message: impl Into<String>, hints: &[&str]) -> Failure {
+    failure(FailureKind::Refused, message, hints)
+}
+
+/// An incomplete or ambiguous request.
+pub fn usage(message: impl Into<String>, hints: &[&str]) -> Failure {
+    failure(FailureKind::Usage, message, hints)
+}
+
+fn failure(kind: FailureKind, message: impl Into<String>, hints: &[&str]) -> Failure {
+    Failure { kind, message: message.into(), hints: hints.iter().map(|hint| (*hint).to_owned()).collect() }
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Own facts to write; `None` removes.
+pub type Batch = Vec<(Key, Option<Value>)>;
+
+impl Agent {
+    /// Looks at what is known.
+    pub fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        look(&lock(&self.state))
+    }
+
+    /// Writes own facts: durable first, then known, derived and on their way to the others.
+    /// `extra` becomes durable in the same transaction. Returns the head that includes them.
+    ///
+    /// # Errors
+    /// When a fact is too large or the disk refuses; nothing has changed then.
+    pub fn write(&self, batch: Batch, extra: Writes) -> Result<Head, Failure> {
+        tokio::task::block_in_place(|| self.write_blocking(batch, extra))
+    }
+
+    fn write_blocking(&self, batch: Batch, extra: Writes) -> Result<Head, Failure> {
+        let mut state = lock(&self.state);
+        self.write_locked(&mut state, batch, extra)
+    }
+
+    fn write_locked(&self, state: &mut State, batch: Batch, mut extra: Writes) -> Result<Head, Failure> {
+        let node = self.identity.node;
+        let before: Batch =
+            batch.iter().map(|(key, _)| (key.clone(), state.catalog.value(node, key))).collect();
+        let (delta, changes) =
+            state.catalog.write(node, batch).map_err(|error| refused(chain(&error), &[]))?;
+        records::append(&mut extra, records::of_update(&Update::Delta(delta)));
+        records::put_head(&state.catalog, node, &mut extra);
+        if let Err(error) = self.store.commit(&extra, true) {
+            // What is not on disk must not be spoken of: take it back under a newer version.
+            if let Err(error) = state.catalog.write(node, before) {
+                tracing::error!("taking back a change that could not be saved: {}", chain(&error));
+            }
+            let hint = format!("check space and permissions of {}", self.settings.load().state_dir.display());
+            return Err(refused(chain(&error), &[&hint]));
+        }
+        self.derive(state, &changes);
+        let head = state.catalog.head(node);
+        self.own_head.send_replace(head);
+        Ok(head)
+    }
+
+    /// Takes another host's facts in; returns how far its facts are known now.
+    pub fn receive(&self, update: Update) -> Head {
+        tokio::task::block_in_place(|| self.receive_blocking(update))
+    }
+
+    fn receive_blocking(&self, update: Update) -> Head {
+        let mut state = lock(&self.state);
+        let owner = records::owner_of(&update);
+        if owner == self.identity.node {
+            return state.catalog.head(owner);
+        }
+        let rows = records::of_update(&update);
+        let applied = state.catalog.apply_update(update);
+        if applied.outcome == Outcome::Current {
+            records::append(&mut state.unsaved, rows);
+            let State { catalog, unsaved, .. } = &mut *state;
+            records::put_head(catalog, owner, unsaved);
+        }
+        self.derive(&mut state, &applied.changes);
+        let owed = state.catalog.reassertions(self.identity.node, &applied.changes);
+        if !owed.is_empty() {
+            let batch = owed.into_iter().map(|(key, value)| (key, Some(value))).collect();
+            if let Err(error) = self.write_locked(&mut state, batch, Writes::default()) {
+                tracing::error!("re-asserting definitions: {}", error.message);
+            }
+        }
+        state.catalog.head(owner)
+    }
+
+    /// Follows liveness: the hosts that are suspended now.
+    pub fn set_suspended(&self, suspended: BTreeSet<NodeId>) {
+        let mut state = lock(&self.state);
+        if state.suspended == suspended {
+            return;
+        }
+        let moved: Vec<NodeId> = state.suspended.symmetric_difference(&suspended).copied().collect();
+        for node in &moved {
+            let name = host_name(&state.catalog, *node);
+            let word = if suspended.contains(node) { "is suspended" } else { "is back" };
+            self.events.record("host", format!("{name} {word}"), "liveness");
+        }
+        state.suspended = suspended;
+        let mut changes = Changes::default();
+        changes.hosts.extend(moved);
+        self.derive(&mut state, &changes);
+    }
+
+    /// Brings the view up to date and wakes whoever acts on it.
+    fn derive(&self, state: &mut State, changes: &Changes) {
+        if changes.is_empty() {
+            return;
+        }
+        let State { catalog, view, suspended, pending, pending_since, .. } = state;
+        let derived = view.update(catalog, suspended, self.identity.node, changes);
+        pending.merge(derived);
+        pending_since.get_or_insert_with(Instant::now);
+        self.changed.notify_one();
+    }
+
+    /// The next stamp: later than everything this host has seen.
+    pub fn stamp(&self) -> Stamp {
+        self.read(|state| Stamp { clock: state.catalog.clock() + 1, node: self.identity.node })
+    }
+
+    /// A host's name for people.
+    pub fn host_name(&self, node: NodeId) -> String {
+        self.read(|state| host_name(&state.catalog, node))
+    }
+
+    /// Waits until this host's kernel holds `owner`'s facts up to `head`; false when it takes longer.
+    pub async fn wait_applied(&self, owner: NodeId, head: Head, limit: Duration) -> bool {
+        let mut applied = self.applied.subscribe();
+        let reached = applied.wait_for(|applied| applied.get(&owner).is_some_and(|at| *at >= head));
+        tokio::time::timeout(limit, reached).await.is_ok_and(|seen| seen.is_ok())
+    }
+
+    /// The live hosts besides this one.
+    pub fn live_peers(&self) -> Vec<(NodeId, HostFact)> {
+        self.read(|state| {
+            state
+                .catalog
+                .hosts()
+                .filter(|(node, _)| *node != self.identity.node && !state.suspended.contains(node))
+                .map(|(node, fact)| (node, HostFact::clone(fact)))
+                .collect()
+        })
+    }
+}
+
+/// A host's name for people, or its id while it has not said it.
+pub fn host_name(catalog: &Catalog, node: NodeId) -> String {
+    catalog.host(node).map_or_else(|| node.to_string(), |fact| fact.name.clone())
+}

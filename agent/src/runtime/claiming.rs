@@ -1,0 +1,359 @@
+//! Runs claims over the sealed transport and keeps their books: write, then send, then act.
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::addresses::Layout;
+use crate::catalog::facts::{ClaimKey, Key, Value};
+use crate::claims::{
+    ClaimPersist, ClaimRecord, ClaimState, Claimant, Entry, Member, Outcome, Place, Promises, Reply,
+    Request, Resume, Step, View, answer_check,
+};
+use crate::model::{Name, NodeId};
+use crate::runtime::agent::{Agent, State, chain};
+use crate::runtime::events::lock;
+use crate::runtime::messages::{Answer, Request as PeerRequest};
+use crate::runtime::peers;
+use crate::store::{StoreError, Writes};
+
+/// A claim is decided within this time.
+const CLAIM_LIMIT: Duration = Duration::from_secs(1);
+/// Withdrawals that were not acknowledged are sent again this often.
+const WITHDRAW_INTERVAL: Duration = Duration::from_secs(2);
+/// A claim is started anew so often because members know others than this host counted.
+const STALE_RETRIES: usize = 4;
+
+/// This host's claims and promises, as they rest in the store.
+#[derive(Debug)]
+pub struct Books {
+    /// Promises to others and to this host itself, and the members known.
+    pub promises: Promises,
+    /// This host's claims by key.
+    pub claims: BTreeMap<ClaimKey, ClaimRecord>,
+    /// Greatest attempt ever used.
+    pub attempt: u64,
+}
+
+/// As [`Books`] rests.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Saved {
+    promises: Option<Promises>,
+    claims: Vec<ClaimRecord>,
+    attempt: u64,
+}
+
+/// Why a claim failed. Nothing of it is used; what was promised is being withdrawn.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Somebody else has it.
+    #[error("it is held by {holder}")]
+    Lost {
+        /// Name of the host that has it, or of what stands in the way.
+        holder: String,
+    },
+    /// Too few members answered.
+    #[error("no majority of the cluster's hosts confirmed it within 1 s ({answered} of {needed} needed; silent: {silent})")]
+    NoMajority {
+        /// How many promised.
+        answered: usize,
+        /// How many are needed.
+        needed: usize,
+        /// Names of the silent ones.
+        silent: String,
+    },
+    /// The members do not agree on who is a member yet.
+    #[error("the hosts do not agree yet on who is a member; try again in a second")]
+    Unsettled,
+    /// This host was removed.
+    #[error("this host has been removed from the cluster by `node rm`")]
+    Removed,
+    /// The claim could not be started.
+    #[error("the claim cannot be made")]
+    Start(#[source] crate::claims::StartError),
+    /// The books could not be written.
+    #[error("the claim cannot be written down")]
+    Store(#[source] StoreError),
+}
+
+impl Books {
+    /// Empty books.
+    pub fn new(me: NodeId) -> Self {
+        Self { promises: Promises::new(me), claims: BTreeMap::new(), attempt: 0 }
+    }
+
+    /// The books as they were last written.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn load(store: &crate::store::Store, me: NodeId) -> Result<Self, StoreError> {
+        let saved: Saved = store.meta("claims")?.unwrap_or_default();
+        let promises = saved.promises.unwrap_or_else(|| Promises::new(me));
+        let claims = saved.claims.into_iter().map(|record| (record.key.clone(), record)).collect();
+        Ok(Self { promises, claims, attempt: saved.attempt })
+    }
+
+    /// Adds the books to a transaction.
+    ///
+    /// # Errors
+    /// When they cannot be written as JSON.
+    pub fn save(&self, writes: &mut Writes) -> Result<(), StoreError> {
+        let saved = Saved {
+            promises: Some(self.promises.clone()),
+            claims: self.claims.values().cloned().collect(),
+            attempt: self.attempt,
+        };
+        writes.put_meta("claims", &saved)
+    }
+
+    fn record(&mut self, changes: Vec<ClaimPersist>) {
+        for change in changes {
+            match change {
+                ClaimPersist::Put(record) => {
+                    self.claims.insert(record.key.clone(), record);
+                }
+                ClaimPersist::Forget { key, attempt } => {
+                    if self.claims.get(&key).is_some_and(|record| record.attempt == attempt) {
+                        self.claims.remove(&key);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where an address lies, for the rule which keys exclude each other.
+fn place_of(state: &State, network: &Name, address: IpAddr) -> Place {
+    let Some(record) = state.catalog.network(network) else { return Place::Unknown };
+    let layouts = record.definition.subnets.iter().filter_map(|subnet| Layout::new(*subnet).ok());
+    let block = layouts.filter_map(|layout| layout.block_of(address)).next();
+    block.map_or(Place::Open, |(region, index)| Place::Block(region, index))
+}
+
+/// Learns confirmed members from their own facts.
+fn note_members(state: &mut State) -> bool {
+    let members: Vec<Member> =
+        state.catalog.hosts().map(|(node, fact)| Member { number: fact.number, node }).collect();
+    let mut learned = false;
+    for member in members {
+        learned |= !state.books.promises.note_member(member).is_empty();
+    }
+    learned
+}
+
+/// Answers a member's request; what was promised is durable before the answer leaves.
+///
+/// # Errors
+/// When the promise cannot be written down: it is then not answered.
+pub fn answer(agent: &Agent, request: Request) -> Result<Reply, StoreError> {
+    tokio::task::block_in_place(|| {
+        let mut state = lock(&agent.state);
+        let learned = note_members(&mut state);
+        if let Request::Check { key, attempt } = &request {
+            return Ok(answer_check(state.books.claims.get(key), *attempt));
+        }
+        let mut promises = state.books.promises.clone();
+        let (reply, changes) =
+            promises.handle(request, &|network: &Name, address| place_of(&state, network, address));
+        if learned || !changes.is_empty() {
+            let before = std::mem::replace(&mut state.books.promises, promises);
+            let mut writes = Writes::default();
+            let saved = state.books.save(&mut writes).and_then(|()| agent.store.commit(&writes, true));
+            if let Err(error) = saved {
+                state.books.promises = before;
+                return Err(error);
+            }
+        }
+        Ok(reply)
+    })
+}
+
+/// Claims a key. On success it is written down as confirmed, for good.
+///
+/// # Errors
+/// [`ClaimError`]; the key must not be used then.
+pub async fn claim(agent: &Arc<Agent>, key: ClaimKey) -> Result<(), ClaimError> {
+    for _ in 0..STALE_RETRIES {
+        let view = current_view(agent, &key);
+        match attempt(agent, key.clone(), view).await? {
+            Outcome::Confirmed { .. } => {
+                agent.metrics.claims.with_label_values(&["confirmed"]).inc();
+                return Ok(());
+            }
+            Outcome::Lost { holder } => {
+                agent.metrics.claims.with_label_values(&["lost"]).inc();
+                clear_if_abandoned(agent, &key, &holder).await;
+                return Err(ClaimError::Lost { holder: agent.host_name(holder.claimant) });
+            }
+            Outcome::NoMajority { answered, needed, silent } => {
+                agent.metrics.claims.with_label_values(&["no_majority"]).inc();
+                let names: Vec<String> = silent.iter().map(|node| agent.host_name(*node)).collect();
+                return Err(ClaimError::NoMajority { answered, needed, silent: names.join(", ") });
+            }
+            Outcome::StaleView { .. } => learn(agent).await,
+            Outcome::Removed => return Err(ClaimError::Removed),
+        }
+    }
+    Err(ClaimError::Unsettled)
+}
+
+/// Members as this host counts them: confirmed ones, and for anything but a node number those who were promised one.
+fn current_view(agent: &Agent, key: &ClaimKey) -> View {
+    let mut state = lock(&agent.state);
+    note_members(&mut state);
+    let promises = &state.books.promises;
+    let mut members: Vec<Member> = promises.members().collect();
+    if !matches!(key, ClaimKey::Node { .. }) {
+        members.extend(promises.pending());
+    }
+    View::new(members, promises.removed().map(|member| member.number))
+}
+
+/// Asks a live host for what this one does not know yet.
+async fn learn(agent: &Arc<Agent>) {
+    let peer = agent.live_peers().into_iter().next();
+    if let Some((_, host)) = peer
+        && let Err(error) = peers::pull(agent, SocketAddr::new(host.address, host.gossip_port)).await
+    {
+        tracing::debug!("learning who is a member failed: {}", chain(&error));
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// One attempt, from the first ask to its outcome.
+///
+/// # Errors
+/// When it cannot be started or written down.
+pub async fn attempt(agent: &Arc<Agent>, key: ClaimKey, view: View) -> Result<Outcome, ClaimError> {
+    let me = agent.identity.node;
+    let (claimant, step) = tokio::task::block_in_place(|| {
+        let mut state = lock(&agent.state);
+        let attempt = state.books.attempt + 1;
+        let (claimant, step) = Claimant::start(me, key, attempt, view).map_err(ClaimError::Start)?;
+        state.books.attempt = attempt;
+        state.books.record(step.persist.clone());
+        save_books(agent, &state)?;
+        Ok::<_, ClaimError>((claimant, Step { persist: Vec::new(), ..step }))
+    })?;
+    drive(agent, claimant, step, CLAIM_LIMIT).await
+}
+
+fn save_books(agent: &Agent, state: &State) -> Result<(), ClaimError> {
+    let mut writes = Writes::default();
+    state.books.save(&mut writes).map_err(ClaimError::Store)?;
+    agent.store.commit(&writes, true).map_err(ClaimError::Store)
+}
+
+/// Sends, takes replies in, until the claim has an outcome; withdrawals go on behind.
+async fn drive(
+    agent: &Arc<Agent>,
+    mut claimant: Claimant,
+    mut step: Step,
+    limit: Duration,
+) -> Result<Outcome, ClaimError> {
+    let deadline = Instant::now() + limit;
+    let mut replies = FuturesUnordered::new();
+    loop {
+        write_step(agent, &claimant, &step)?;
+        for (to, request) in step.send {
+            replies.push(send(Arc::clone(agent), to, request));
+        }
+        if let Some(outcome) = step.outcome {
+            // Withdrawals that follow from the outcome are awaited behind the caller's back.
+            tokio::spawn(async move { while replies.next().await.is_some() {} });
+            return Ok(outcome);
+        }
+        step = tokio::select! {
+            reply = replies.next(), if !replies.is_empty() => match reply {
+                Some((from, Some(reply))) => claimant.on_reply(from, &reply),
+                _ => Step::default(),
+            },
+            () = tokio::time::sleep_until(deadline) => claimant.on_deadline(),
+        };
+    }
+}
+
+/// Writes what a step asks for, with the confirmation's adopted tables in the same transaction.
+fn write_step(agent: &Agent, claimant: &Claimant, step: &Step) -> Result<(), ClaimError> {
+    if step.persist.is_empty() {
+        return Ok(());
+    }
+    tokio::task::block_in_place(|| {
+        let mut state = lock(&agent.state);
+        state.books.record(step.persist.clone());
+        if let (Some(Outcome::Confirmed { adopted }), ClaimKey::Node { number }) =
+            (&step.outcome, &claimant.record().key)
+        {
+            let members = claimant.record().members.clone();
+            state.books.promises.join(*number, members, adopted);
+        }
+        save_books(agent, &state)
+    })
+}
+
+async fn send(agent: Arc<Agent>, to: NodeId, request: Request) -> (NodeId, Option<Reply>) {
+    if to == agent.identity.node {
+        let reply = answer(&agent, request);
+        return (to, reply.inspect_err(|error| tracing::error!("{}", chain(error))).ok());
+    }
+    let address = agent
+        .read(|state| state.catalog.host(to).map(|host| SocketAddr::new(host.address, host.gossip_port)));
+    let Some(address) = address else { return (to, None) };
+    match peers::ask(&agent, address, &PeerRequest::Claim(request), CLAIM_LIMIT).await {
+        Ok(Answer::Claim(reply)) => (to, Some(reply)),
+        Ok(_) | Err(_) => (to, None),
+    }
+}
+
+/// A promise that outlived its claim (its withdrawal was lost, its claimant lives) is cleared by whoever meets it.
+async fn clear_if_abandoned(agent: &Arc<Agent>, key: &ClaimKey, holder: &Entry) {
+    let check = Request::Check { key: holder.key.clone(), attempt: holder.attempt };
+    let (_, reply) = send(Arc::clone(agent), holder.claimant, check).await;
+    if reply != Some(Reply::NotHeld) {
+        return;
+    }
+    tracing::info!(?key, "clearing a promise that was withdrawn");
+    let withdraw = Request::Withdraw {
+        key: holder.key.clone(),
+        claimant: holder.claimant,
+        attempt: holder.attempt,
+    };
+    let members: Vec<NodeId> =
+        agent.read(|state| state.books.promises.members().map(|member| member.node).collect());
+    let sends = members.into_iter().map(|member| send(Arc::clone(agent), member, withdraw.clone()));
+    futures::future::join_all(sends).await;
+}
+
+/// Goes on withdrawing what was given up, until every member has acknowledged it.
+pub async fn withdraw_leftovers(agent: Arc<Agent>) {
+    let mut ticks = tokio::time::interval(WITHDRAW_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let leftovers: Vec<ClaimRecord> = agent.read(|state| {
+            let withdrawing = |record: &&ClaimRecord| record.state == ClaimState::Withdrawing;
+            state.books.claims.values().filter(withdrawing).take(16).cloned().collect()
+        });
+        for record in leftovers {
+            let (mut claimant, step) = Claimant::resume(agent.identity.node, record, Resume::Withdraw);
+            let sends = step.send.into_iter().map(|(to, request)| send(Arc::clone(&agent), to, request));
+            for (from, reply) in futures::future::join_all(sends).await {
+                let Some(reply) = reply else { continue };
+                let step = claimant.on_reply(from, &reply);
+                if let Err(error) = write_step(&agent, &claimant, &step) {
+                    tracing::warn!("{}", chain(&error));
+                }
+            }
+        }
+    }
+}
+
+/// A claim as a fact, so that everybody sees who holds what.
+pub fn fact(key: ClaimKey) -> (Key, Option<Value>) {
+    (Key::Claim(key), Some(Value::Claim))
+}

@@ -1,0 +1,560 @@
+//! Makes this host's kernel hold what the view says: the one loop that acts.
+//!
+//! Order for live traffic: the overlay's additions, then balancing and names, then the overlay's removals. Errors
+//! end here as problems of objects; one bad object never blocks the others.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use overlay::{Phase, Reconciler};
+use tokio::sync::mpsc;
+
+use crate::api::types::Problem;
+use crate::model::{Head, Name, NodeId};
+use crate::netns::Death;
+use crate::runtime::agent::{Agent, chain};
+use crate::runtime::derived::{self, Derived};
+use crate::runtime::events::lock;
+use crate::runtime::local::{LocalAttachment, list};
+use crate::runtime::spaces::{Spaces, resolver_address};
+use crate::runtime::verbs;
+use crate::store::Writes;
+use crate::view::{NetworkView, ViewChanges};
+
+/// A namespace's ruleset is looked at this often; it costs a round trip where nobody touched it.
+const BALANCER_CHECK: Duration = Duration::from_millis(500);
+/// The overlay is read as a whole and compared this often, for what no event tells.
+const OVERLAY_CHECK: Duration = Duration::from_secs(30);
+/// What was put off (slots to be deleted after a shrink) is done this long after.
+const DEFERRED: Duration = Duration::from_millis(50);
+/// How long an attach waits for this host's own kernel.
+const CONVERGE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The loop's state.
+pub struct Converger {
+    agent: Arc<Agent>,
+    spaces: Spaces,
+    overlay: Reconciler<overlay::LinuxKernel>,
+    views: BTreeMap<Name, Arc<NetworkView>>,
+    derived: BTreeMap<Name, Derived>,
+    local: Vec<LocalAttachment>,
+    links: BTreeMap<Name, u16>,
+    last: Option<overlay::Desired>,
+    balancer_checked: Instant,
+    overlay_checked: Instant,
+    /// Namespaces whose balancing must be looked at in any case: new ones, and those with work put off or failed.
+    due: BTreeSet<u64>,
+    drift_seen: u64,
+}
+
+/// What one round takes out of the shared state.
+struct Snapshot {
+    changes: ViewChanges,
+    heads: BTreeMap<NodeId, Head>,
+    revision: u64,
+    synced: bool,
+    peers: BTreeSet<std::net::IpAddr>,
+}
+
+/// TTLs in force.
+pub fn ttls(agent: &Agent) -> dns::Ttls {
+    let settings = agent.settings.load();
+    let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+    dns::Ttls {
+        vip: seconds(settings.ttl_vip),
+        movable: seconds(settings.ttl_movable),
+        negative: seconds(settings.ttl_negative),
+    }
+}
+
+impl Agent {
+    /// Replaces what is known to fail below `scope`, and says what changed.
+    pub fn report(&self, scope: &str, found: Vec<(String, String)>) {
+        let difference = lock(&self.problems).replace(scope, found, Instant::now());
+        for (object, error) in difference.began {
+            tracing::warn!(object, "{error}");
+            self.events.record("problem", format!("{object} fails: {error}"), "agent");
+        }
+        for object in difference.ended {
+            self.events.record("problem", format!("{object} works again"), "agent");
+        }
+    }
+
+    /// Waits until this host's kernel has been brought to the local records as they stand now; the problems of one
+    /// attachment, and of its network as a whole.
+    pub async fn converged(&self, network: &Name, name: &Name) -> Vec<Problem> {
+        let wanted = {
+            let mut state = lock(&self.state);
+            state.local_revision += 1;
+            state.local_revision
+        };
+        self.changed.notify_one();
+        let mut applied = self.applied_local.subscribe();
+        let waited = applied.wait_for(|revision| *revision >= wanted);
+        if tokio::time::timeout(CONVERGE_LIMIT, waited).await.is_err() {
+            let error = format!("this host has not converged after {} s", CONVERGE_LIMIT.as_secs());
+            return vec![Problem { object: "agent".to_owned(), error, seconds: 0, attempts: 1 }];
+        }
+        let problems = lock(&self.problems);
+        let mut found = problems.list(&format!("network/{network}/attachment/{name}"), Instant::now());
+        found.extend(
+            problems
+                .list(&format!("network/{network}"), Instant::now())
+                .into_iter()
+                .filter(|problem| problem.object == format!("network/{network}")),
+        );
+        found
+    }
+}
+
+impl Converger {
+    /// Takes the opened namespaces.
+    pub fn new(agent: Arc<Agent>, spaces: Spaces, links: BTreeMap<Name, u16>) -> Self {
+        let overlay = Reconciler::new(spaces.kernel());
+        let now = Instant::now();
+        Self {
+            agent,
+            spaces,
+            overlay,
+            views: BTreeMap::new(),
+            derived: BTreeMap::new(),
+            local: Vec::new(),
+            links,
+            last: None,
+            balancer_checked: now,
+            overlay_checked: now,
+            due: BTreeSet::new(),
+            drift_seen: 0,
+        }
+    }
+
+    /// Runs until the agent stops; kernel state stays.
+    pub async fn run(mut self, mut deaths: mpsc::Receiver<Death>) -> Self {
+        let mut stop = self.agent.stop.subscribe();
+        let agent = Arc::clone(&self.agent);
+        loop {
+            let wait = if self.due.is_empty() { BALANCER_CHECK } else { DEFERRED };
+            tokio::select! {
+                biased;
+                _ = stop.changed() => return self,
+                Some(death) = deaths.recv() => {
+                    self.bury(&death);
+                    while let Ok(death) = deaths.try_recv() {
+                        self.bury(&death);
+                    }
+                }
+                () = agent.changed.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            self.round().await;
+        }
+    }
+
+    /// A namespace died: what was attached through it is gone, everywhere.
+    fn bury(&mut self, death: &Death) {
+        let gone: Vec<LocalAttachment> = self.agent.read(|state| {
+            state.local.values().filter(|record| record.cookie == death.id).cloned().collect()
+        });
+        if gone.is_empty() {
+            return;
+        }
+        if let Err(failure) = verbs::attach::withdraw(&self.agent, &gone) {
+            tracing::error!("a dead namespace's attachments stay in the catalog: {}", failure.message);
+        }
+        let names: Vec<String> = gone.iter().map(LocalAttachment::key).collect();
+        self.agent.events.record("attachment", format!("{}: its namespace is gone", list(&names)), "kernel");
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let mut state = lock(&self.agent.state);
+        let changes = std::mem::take(&mut state.pending);
+        state.pending_since = None;
+        for name in &changes.networks {
+            match state.view.network(name) {
+                Some(view) => self.views.insert(name.clone(), Arc::clone(view)),
+                None => self.views.remove(name),
+            };
+        }
+        for (name, _) in changes.services.iter().chain(&changes.attachments) {
+            if let Some(view) = state.view.network(name) {
+                self.views.insert(name.clone(), Arc::clone(view));
+            }
+        }
+        self.local = state.local.values().cloned().collect();
+        self.local.sort_by_key(|record| record.order);
+        let me = self.agent.identity.node;
+        let peers = state.catalog.hosts().filter(|(node, _)| *node != me).map(|(_, host)| host.address);
+        Snapshot {
+            heads: state.catalog.heads(),
+            revision: state.local_revision,
+            synced: state.synced,
+            peers: peers.collect(),
+            changes,
+        }
+    }
+
+    /// One round.
+    pub async fn round(&mut self) {
+        let began = Instant::now();
+        let snapshot = self.snapshot();
+        let changed = self.derive(&snapshot.changes);
+        // The views' Arcs are let go, so that the next update of the view changes in place and copies nothing.
+        let present = self.present();
+        let mut problems = self.open_spaces(&present, snapshot.synced);
+        let desired = self.desired(&present, snapshot.peers.clone());
+        self.overlay_phase(&desired, Phase::Additions, &mut problems).await;
+        self.balance(&changed, &mut problems).await;
+        self.publish(snapshot.synced);
+        self.overlay_phase(&desired, Phase::Removals, &mut problems).await;
+        self.close_spaces(&present).await;
+        self.slow_check(&desired, &mut problems).await;
+        self.last = Some(desired);
+        self.views.retain(|name, _| self.derived.contains_key(name));
+        self.finish(snapshot, problems, began);
+    }
+
+    /// Brings the leaf crates' values up to date; the networks in which anything changed.
+    fn derive(&mut self, changes: &ViewChanges) -> BTreeSet<Name> {
+        let this = self.agent.identity.node;
+        let mut changed = BTreeSet::new();
+        for name in &changes.networks {
+            changed.insert(name.clone());
+            match self.views.get(name) {
+                Some(view) => {
+                    self.derived.entry(name.clone()).or_insert_with(|| Derived::new(view)).set_subnets(view);
+                }
+                None => {
+                    self.derived.remove(name);
+                }
+            }
+        }
+        for (network, name) in &changes.services {
+            let (Some(view), Some(derived)) = (self.views.get(network), self.derived.get_mut(network)) else {
+                continue;
+            };
+            derived.set_service(network, name, view.services.get(name).map(Arc::as_ref));
+            changed.insert(network.clone());
+        }
+        for (network, name) in &changes.attachments {
+            let (Some(view), Some(derived)) = (self.views.get(network), self.derived.get_mut(network)) else {
+                continue;
+            };
+            derived.set_attachment(this, name, view.attachments.get(name).map(Arc::as_ref));
+            changed.insert(network.clone());
+        }
+        changed
+    }
+
+    /// Networks that this host has attachments on and that stand.
+    fn present(&self) -> BTreeSet<Name> {
+        let used = self.local.iter().map(|record| &record.network);
+        used.filter(|network| self.views.contains_key(*network)).cloned().collect()
+    }
+
+    fn open_spaces(&mut self, present: &BTreeSet<Name>, synced: bool) -> Vec<(String, String)> {
+        let mut problems = Vec::new();
+        for network in present {
+            if let Err(error) = self.spaces.ensure_network(network) {
+                problems.push((format!("network/{network}"), chain(&error)));
+            }
+        }
+        for record in self.local.clone() {
+            if self.spaces.containers.contains_key(&record.cookie) {
+                continue;
+            }
+            let zone = self.zone(record.cookie, synced);
+            match self.spaces.ensure_container(&self.agent, &record, zone) {
+                Ok(()) => {
+                    self.due.insert(record.cookie);
+                    self.publish_handle(record.cookie);
+                }
+                Err(error) => problems
+                    .push((format!("network/{}/attachment/{}", record.network, record.name), chain(&error))),
+            }
+        }
+        problems
+    }
+
+    fn publish_handle(&self, cookie: u64) {
+        let resolver = self.spaces.containers.get(&cookie).and_then(|it| it.resolver.as_ref());
+        if let Some(resolver) = resolver {
+            lock(&self.agent.zones).insert(cookie, resolver.zone.clone());
+        }
+    }
+
+    fn desired(&mut self, present: &BTreeSet<Name>, peers: BTreeSet<std::net::IpAddr>) -> overlay::Desired {
+        let settings = self.agent.settings.load_full();
+        let mut networks = BTreeMap::new();
+        for name in present {
+            let link_index = self.link_index(name);
+            let (Some(view), Some(derived)) = (self.views.get(name), self.derived.get_mut(name)) else {
+                continue;
+            };
+            let network = derived::overlay_network(
+                derived,
+                view,
+                &self.local,
+                self.agent.identity.node,
+                link_index,
+            );
+            networks.insert(name.to_string(), network);
+        }
+        overlay::Desired {
+            host: overlay::Host {
+                address: self.agent.identity.address,
+                vxlan_port: settings.vxlan_port,
+                peers,
+                link_pool: settings.link_pool,
+            },
+            networks,
+        }
+    }
+
+    /// A network's place in the link pool: the lowest free one, kept while the network is here.
+    fn link_index(&mut self, network: &Name) -> u16 {
+        if let Some(index) = self.links.get(network) {
+            return *index;
+        }
+        let taken: BTreeSet<u16> = self.links.values().copied().collect();
+        let index = (0..u16::MAX).find(|index| !taken.contains(index)).unwrap_or(u16::MAX);
+        self.links.insert(network.clone(), index);
+        self.save_links();
+        index
+    }
+
+    fn save_links(&self) {
+        let mut writes = Writes::default();
+        let saved = writes.put_meta("links", &self.links).and_then(|()| self.agent.store.commit(&writes, true));
+        if let Err(error) = saved {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+
+    async fn overlay_phase(
+        &mut self,
+        desired: &overlay::Desired,
+        phase: Phase,
+        problems: &mut Vec<(String, String)>,
+    ) {
+        let report = self.overlay.reconcile(desired, phase).await;
+        self.agent
+            .metrics
+            .kernel_operations
+            .with_label_values(&["overlay"])
+            .inc_by(u64::try_from(report.operations).unwrap_or(0));
+        problems.extend(report.problems.iter().map(overlay_problem));
+    }
+
+    /// Balancing in every namespace that a change concerns.
+    async fn balance(&mut self, changed: &BTreeSet<Name>, problems: &mut Vec<(String, String)>) {
+        let check = self.balancer_checked.elapsed() >= BALANCER_CHECK;
+        if check {
+            self.balancer_checked = Instant::now();
+        }
+        let mut due = std::mem::take(&mut self.due);
+        due.extend(self.local.iter().filter(|it| changed.contains(&it.network)).map(|it| it.cookie));
+        let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
+        for cookie in cookies {
+            let desired = due.contains(&cookie).then(|| self.balanced(cookie));
+            if desired.is_none() && !check {
+                continue;
+            }
+            let Some(container) = self.spaces.containers.get(&cookie) else { continue };
+            let balancer = Arc::clone(&container.balancer);
+            let done = tokio::task::spawn_blocking(move || {
+                let mut balancer = lock(&balancer);
+                match desired {
+                    Some(desired) => balancer.reconcile(&desired),
+                    None => balancer.check(),
+                }
+            })
+            .await;
+            let object = self.balancer_object(cookie);
+            match done {
+                Ok(Ok(report)) => self.balanced_so(cookie, &object, report, problems),
+                Ok(Err(error)) => {
+                    self.due.insert(cookie);
+                    problems.push((object, chain(&error)));
+                }
+                Err(error) => problems.push((object, error.to_string())),
+            }
+        }
+    }
+
+    fn balanced_so(
+        &mut self,
+        cookie: u64,
+        object: &str,
+        report: lb::Report,
+        problems: &mut Vec<(String, String)>,
+    ) {
+        let metrics = &self.agent.metrics;
+        let operations = u64::try_from(report.changes).unwrap_or(0);
+        metrics.kernel_operations.with_label_values(&["balancer"]).inc_by(operations);
+        metrics.flows_deleted.inc_by(u64::try_from(report.flows_deleted).unwrap_or(0));
+        if report.repaired {
+            metrics.drift_repaired.with_label_values(&["balancer"]).inc();
+        }
+        if report.pending {
+            self.due.insert(cookie);
+        }
+        problems.extend(report.problems.iter().map(|problem| (object.to_owned(), problem.to_string())));
+    }
+
+    fn balancer_object(&self, cookie: u64) -> String {
+        let record = self.local.iter().find(|record| record.cookie == cookie);
+        record.map_or_else(
+            || format!("namespace/{cookie}/balancer"),
+            |record| format!("network/{}/attachment/{}/balancer", record.network, record.name),
+        )
+    }
+
+    /// All that one namespace's balancing shall hold.
+    fn balanced(&mut self, cookie: u64) -> lb::Desired {
+        let mut desired = lb::Desired::default();
+        for record in self.local.iter().filter(|record| record.cookie == cookie) {
+            let (Some(view), Some(derived)) =
+                (self.views.get(&record.network), self.derived.get_mut(&record.network))
+            else {
+                continue;
+            };
+            desired.ranges.extend(derived::vip_ranges(view, &record.addresses));
+            desired.services.extend(derived.services().iter().cloned());
+        }
+        let resolver = self.spaces.containers.get(&cookie).and_then(|it| it.resolver.as_ref());
+        if let Some(resolver) = resolver {
+            let from = resolver_address();
+            desired.redirects.push(lb::Redirect { from, to: SocketAddr::new(from.ip(), resolver.port) });
+        }
+        desired
+    }
+
+    /// All that one namespace may ask about.
+    fn zone(&self, cookie: u64, synced: bool) -> dns::Zone {
+        let on = self.local.iter().filter(|record| record.cookie == cookie);
+        let derived: Vec<&Name> = on.map(|record| &record.network).collect();
+        let forward = derived
+            .iter()
+            .any(|network| self.views.get(*network).is_some_and(|view| !view.definition.internal));
+        dns::Zone {
+            domain: self.agent.settings.load().domain.as_str().into(),
+            networks: derived
+                .iter()
+                .filter_map(|network| Some(Arc::clone(&self.derived.get(*network)?.names)))
+                .collect(),
+            forward,
+            synced,
+        }
+    }
+
+    fn publish(&self, synced: bool) {
+        for (cookie, container) in &self.spaces.containers {
+            let Some(resolver) = &container.resolver else { continue };
+            let zone = self.zone(*cookie, synced);
+            let shown = resolver.zone.load();
+            let same = shown.synced == zone.synced
+                && shown.forward == zone.forward
+                && shown.networks.len() == zone.networks.len()
+                && shown.networks.iter().zip(&zone.networks).all(|(a, b)| Arc::ptr_eq(a, b));
+            if !same {
+                resolver.zone.publish(zone);
+            }
+        }
+    }
+
+    /// Lets go of the namespaces that nothing is attached through any more.
+    async fn close_spaces(&mut self, present: &BTreeSet<Name>) {
+        let wanted: BTreeSet<u64> = self.local.iter().map(|record| record.cookie).collect();
+        let gone: Vec<u64> =
+            self.spaces.containers.keys().copied().filter(|cookie| !wanted.contains(cookie)).collect();
+        for cookie in gone {
+            lock(&self.agent.zones).remove(&cookie);
+            self.due.remove(&cookie);
+            self.spaces.drop_container(cookie, true).await;
+        }
+        let unused: Vec<Name> =
+            self.links.keys().filter(|network| !present.contains(*network)).cloned().collect();
+        // A network that is only not known yet keeps its namespace: facts come after a restart.
+        for network in unused.iter().filter(|network| !self.local.iter().any(|it| it.network == **network)) {
+            self.spaces.drop_network(network);
+            self.links.remove(network);
+            self.save_links();
+        }
+    }
+
+    /// Reads the whole overlay and repairs what differs.
+    async fn slow_check(&mut self, desired: &overlay::Desired, problems: &mut Vec<(String, String)>) {
+        if self.overlay_checked.elapsed() < OVERLAY_CHECK {
+            return;
+        }
+        self.overlay_checked = Instant::now();
+        let report = self.overlay.verify(desired).await;
+        let drift = self.overlay.drift();
+        let repaired = drift.saturating_sub(self.drift_seen);
+        self.drift_seen = drift;
+        self.agent.metrics.drift_repaired.with_label_values(&["overlay"]).inc_by(repaired);
+        problems.extend(report.problems.iter().map(overlay_problem));
+    }
+
+    fn finish(&mut self, snapshot: Snapshot, mut problems: Vec<(String, String)>, began: Instant) {
+        problems.sort();
+        problems.dedup();
+        let result = if problems.is_empty() { "ok" } else { "problems" };
+        let agent = &self.agent;
+        agent.metrics.converges.with_label_values(&[result]).inc();
+        agent.metrics.converge_seconds.observe(began.elapsed().as_secs_f64());
+        for scope in ["network/", "namespace/", "host", "leftover/"] {
+            let of_scope =
+                problems.iter().filter(|(object, _)| object.starts_with(scope)).cloned().collect();
+            agent.report(scope, of_scope);
+        }
+        self.remember_interfaces();
+        agent.applied.send_replace(Arc::new(snapshot.heads));
+        agent.applied_local.send_replace(snapshot.revision);
+    }
+
+    fn remember_interfaces(&self) {
+        let mut interfaces = lock(&self.agent.interfaces);
+        interfaces.clear();
+        for record in &self.local {
+            let key = (record.network.clone(), record.name.clone());
+            if let Some(name) = self.overlay.interface(record.network.as_str(), record.name.as_str()) {
+                interfaces.insert(key, name);
+            }
+        }
+    }
+
+    /// Removes everything that this host's kernel holds of ours, for `leave`. A line for each thing removed.
+    pub async fn remove_all(&mut self) -> Vec<String> {
+        let mut removed = Vec::new();
+        let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
+        for cookie in cookies {
+            removed.push(format!("balancing table and resolver of {}", self.balancer_object(cookie)));
+            self.spaces.drop_container(cookie, true).await;
+        }
+        let teardown = self.overlay.teardown_all().await;
+        removed.extend(teardown.removed);
+        for problem in &teardown.problems {
+            removed.push(format!("NOT removed: {}: {}: {}", problem.object, problem.operation, problem.error));
+        }
+        for network in self.spaces.networks() {
+            self.spaces.drop_network(&network);
+            removed.push(format!("namespace of network {network}"));
+        }
+        self.spaces.end_holder();
+        removed.push("the holder process".to_owned());
+        removed
+    }
+}
+
+fn overlay_problem(problem: &overlay::Problem) -> (String, String) {
+    let object = match &problem.object {
+        overlay::Object::Host => "host".to_owned(),
+        overlay::Object::Network(network) => format!("network/{network}"),
+        overlay::Object::Attachment(network, name) => format!("network/{network}/attachment/{name}"),
+        overlay::Object::Remote(network, mac) => format!("network/{network}/remote/{mac}"),
+        overlay::Object::Leftover(name) => format!("leftover/{name}"),
+    };
+    (object, format!("{}: {}", problem.operation, problem.error))
+}

@@ -1,0 +1,217 @@
+//! From the view to what the leaf crates take: plain values, kept per network and changed only where the view was.
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use crate::addresses::{Layout, parse_mac};
+use crate::catalog::facts::{Protocol, Region, ServiceMode};
+use crate::model::{Name, NodeId};
+use crate::runtime::local::{LocalAttachment, StoredPlace};
+use crate::view::{AttachmentView, NetworkView, ReplicaState, ServiceView};
+
+/// One network in the words of the leaf crates.
+#[derive(Debug)]
+pub struct Derived {
+    /// Names; shared with the zones that show the network.
+    pub names: Arc<dns::Network>,
+    services: BTreeMap<Name, Arc<lb::Service>>,
+    /// The services as a list, made when it is asked for.
+    list: Option<Arc<[Arc<lb::Service>]>>,
+    remotes: BTreeMap<Name, Arc<overlay::Remote>>,
+    /// Remotes as a list, made when it is asked for.
+    remote_list: Option<Vec<Arc<overlay::Remote>>>,
+}
+
+impl Derived {
+    /// A network with nothing in it.
+    pub fn new(view: &NetworkView) -> Self {
+        let names = dns::Network::new(view.name.as_str(), &view.definition.subnets);
+        Self {
+            names: Arc::new(names),
+            services: BTreeMap::new(),
+            list: None,
+            remotes: BTreeMap::new(),
+            remote_list: None,
+        }
+    }
+
+    /// Takes a service over from the view, or out.
+    pub fn set_service(&mut self, network: &Name, name: &Name, view: Option<&ServiceView>) {
+        self.list = None;
+        let names = Arc::make_mut(&mut self.names);
+        match view {
+            Some(view) => {
+                names.set_service(Arc::new(named(view)));
+                self.services.insert(name.clone(), Arc::new(balanced(network, view)));
+            }
+            None => {
+                names.remove_service(name.as_str());
+                self.services.remove(name);
+            }
+        }
+    }
+
+    /// Takes an attachment over from the view, or out.
+    pub fn set_attachment(&mut self, this: NodeId, name: &Name, view: Option<&AttachmentView>) {
+        self.remote_list = None;
+        self.remotes.remove(name);
+        let names = Arc::make_mut(&mut self.names);
+        let Some(view) = view else {
+            names.remove_attachment(name.as_str());
+            return;
+        };
+        names.set_attachment(Arc::new(dns::Attachment {
+            name: name.shared(),
+            aliases: view.aliases.iter().map(Name::shared).collect(),
+            addresses: view.addresses.iter().copied().collect(),
+        }));
+        if view.owner != this
+            && let (Some(vtep), Ok(mac)) = (view.underlay, parse_mac(&view.mac))
+        {
+            let remote = overlay::Remote { mac: overlay::Mac(mac), addresses: view.addresses.to_vec(), vtep };
+            self.remotes.insert(name.clone(), Arc::new(remote));
+        }
+    }
+
+    /// Follows a changed definition.
+    pub fn set_subnets(&mut self, view: &NetworkView) {
+        if self.names.subnets() != view.definition.subnets {
+            Arc::make_mut(&mut self.names).set_subnets(&view.definition.subnets);
+        }
+    }
+
+    /// All services.
+    pub fn services(&mut self) -> Arc<[Arc<lb::Service>]> {
+        Arc::clone(self.list.get_or_insert_with(|| self.services.values().cloned().collect()))
+    }
+
+    fn remotes(&mut self) -> Vec<Arc<overlay::Remote>> {
+        self.remote_list.get_or_insert_with(|| self.remotes.values().cloned().collect()).clone()
+    }
+}
+
+fn named(view: &ServiceView) -> dns::Service {
+    let serving = view.replicas.iter().filter(|replica| replica.state == ReplicaState::Serving);
+    dns::Service {
+        name: view.name.shared(),
+        aliases: view.aliases.iter().map(Name::shared).collect(),
+        mode: match view.mode {
+            ServiceMode::Vip => dns::Mode::Vip,
+            ServiceMode::Dnsrr => dns::Mode::RoundRobin,
+        },
+        vips: view.dns_vips.clone(),
+        // A weight of 0 takes a replica out of balancing; it would be wrong to name it where the client balances.
+        replicas: serving
+            .filter(|replica| replica.weight > 0)
+            .flat_map(|replica| replica.addresses.iter().copied())
+            .collect(),
+    }
+}
+
+fn balanced(network: &Name, view: &ServiceView) -> lb::Service {
+    let protocol = |protocol| match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    };
+    let mut replicas: Vec<lb::Replica> = view
+        .replicas
+        .iter()
+        .map(|replica| lb::Replica {
+            addresses: replica.addresses.to_vec(),
+            weight: replica.weight,
+            state: match replica.state {
+                ReplicaState::Serving => lb::ReplicaState::Serving,
+                ReplicaState::Quiescing => lb::ReplicaState::Quiescing,
+            },
+        })
+        .collect();
+    replicas.sort_by(|a, b| a.addresses.cmp(&b.addresses));
+    lb::Service {
+        name: format!("{network}/{}", view.name),
+        vips: view.vips.clone(),
+        ports: view
+            .ports
+            .iter()
+            .map(|port| lb::Port {
+                protocol: protocol(port.protocol),
+                public: port.public,
+                target: port.target,
+            })
+            .collect(),
+        replicas,
+    }
+}
+
+/// A network as the overlay builds it on this host.
+pub fn overlay_network(
+    derived: &mut Derived,
+    view: &NetworkView,
+    local: &[LocalAttachment],
+    this: NodeId,
+    link_index: u16,
+) -> overlay::Network {
+    let layouts = layouts(view);
+    overlay::Network {
+        vni: view.definition.vni,
+        subnets: layouts
+            .iter()
+            .map(|layout| overlay::Subnet { cidr: layout.subnet(), gateway: layout.gateway() })
+            .collect(),
+        mtu: view.mtu,
+        internal: view.definition.internal,
+        link_index,
+        flood: view.members.iter().filter(|(node, _)| **node != this).map(|(_, address)| *address).collect(),
+        remotes: derived.remotes(),
+        attachments: local
+            .iter()
+            .filter(|record| record.network == view.name)
+            .filter_map(|record| Some((record.name.to_string(), overlay_attachment(view, &layouts, record)?)))
+            .collect(),
+    }
+}
+
+fn layouts(view: &NetworkView) -> Vec<Layout> {
+    view.definition.subnets.iter().filter_map(|subnet| Layout::new(*subnet).ok()).collect()
+}
+
+/// `None` if no address of it lies in the network: it was attached to another network of that name.
+fn overlay_attachment(
+    view: &NetworkView,
+    layouts: &[Layout],
+    record: &LocalAttachment,
+) -> Option<overlay::Attachment> {
+    let inside = record.addresses.iter().filter_map(|address| {
+        let layout = layouts.iter().find(|layout| layout.subnet().contains(*address))?;
+        IpNetwork::new(*address, layout.subnet().prefix()).ok()
+    });
+    let addresses: Vec<IpNetwork> = inside.collect();
+    let host = record.place == StoredPlace::Host;
+    let default_route = match (host || view.definition.internal, record.default_route) {
+        (true, _) => overlay::DefaultRoute::Never,
+        (false, true) => overlay::DefaultRoute::Always,
+        (false, false) => overlay::DefaultRoute::IfNone,
+    };
+    (!addresses.is_empty()).then_some(overlay::Attachment {
+        space: if host { overlay::Space::Host } else { overlay::Space::Container(record.cookie) },
+        addresses,
+        mac: overlay::Mac(parse_mac(&record.mac).ok()?),
+        default_route,
+        metric: METRIC_FIRST.saturating_add(u32::try_from(record.order).unwrap_or(u32::MAX)),
+    })
+}
+
+/// Metric of the first attachment's default route. Two equal ones would become one multipath route over both networks.
+const METRIC_FIRST: u32 = 1_000;
+
+/// The VIP ranges that a namespace on these networks sees, with its own address on each.
+pub fn vip_ranges(view: &NetworkView, addresses: &[IpAddr]) -> Vec<lb::VipRange> {
+    let ranges = layouts(view).into_iter().filter_map(|layout| {
+        let own = addresses.iter().copied().find(|address| layout.subnet().contains(*address))?;
+        let range = layout.region_range(Region::Vip);
+        Some(lb::VipRange { first: range.first, last: range.last, own })
+    });
+    ranges.collect()
+}

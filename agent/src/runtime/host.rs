@@ -1,0 +1,223 @@
+//! What the agent reads of and writes to this host outside its own objects: routes, addresses, resolv.conf.
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use ipnetwork::IpNetwork;
+use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::link::LinkAttribute;
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::RouteMessageBuilder;
+
+use crate::netns::Namespace;
+use crate::runtime::agent::{Agent, chain};
+use crate::runtime::local::{LocalAttachment, StoredPlace};
+
+/// The resolv.conf that a host's own programs and our forwarder follow.
+const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
+/// First line of a resolv.conf of ours; a file without it is never overwritten.
+const MARK: &str = "# Written by svc-agent";
+/// Smallest MTU that is believed of a route, in bytes (RFC 791).
+const MTU_MIN: u32 = 576;
+
+/// A read of routes or addresses failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// No socket could be opened.
+    #[error("open route netlink")]
+    Open(#[source] crate::netns::Error),
+    /// The kernel refused the read.
+    #[error("read {what}")]
+    Read {
+        /// What was read.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: rtnetlink::Error,
+    },
+}
+
+/// Destinations of the host's own routes, default routes and the halves that VPNs use instead left out.
+pub async fn routes(agent: &Agent) -> Vec<IpNetwork> {
+    match routes_in(&agent.host_namespace).await {
+        Ok(routes) => routes,
+        Err(error) => {
+            tracing::warn!("this host's routes cannot be read, none is avoided: {}", chain(&error));
+            Vec::new()
+        }
+    }
+}
+
+/// Destinations of the routes in a namespace's main table: what a network's subnet must not overlap.
+///
+/// # Errors
+/// When the kernel does not tell them.
+pub async fn routes_in(namespace: &Namespace) -> Result<Vec<IpNetwork>, HostError> {
+    let netlink = namespace.rtnetlink().map_err(HostError::Open)?;
+    let request = netlink.route().get(RouteMessageBuilder::<std::net::Ipv4Addr>::new().build());
+    let messages: Vec<RouteMessage> = request
+        .execute()
+        .try_collect()
+        .await
+        .map_err(|source| HostError::Read { what: "the routes", source })?;
+    netlink.close().await;
+    Ok(messages.iter().filter_map(destination).collect())
+}
+
+/// The main table (RT_TABLE_MAIN, include/uapi/linux/rtnetlink.h).
+const TABLE_MAIN: u8 = 254;
+
+fn destination(message: &RouteMessage) -> Option<IpNetwork> {
+    let prefix = message.header.destination_prefix_length;
+    // 0/0 is a default route; VPNs that take all traffic write 0/1 and 128/1 instead.
+    if message.header.table != TABLE_MAIN || prefix <= 1 {
+        return None;
+    }
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+            IpNetwork::new(IpAddr::V4(*address), prefix).ok()
+        }
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+            IpNetwork::new(IpAddr::V6(*address), prefix).ok()
+        }
+        _ => None,
+    })
+}
+
+/// The addresses of an interface of this host, or with `None` of all of them, loopback left out.
+///
+/// # Errors
+/// When the kernel does not tell them.
+pub async fn addresses(namespace: &Namespace, interface: Option<&str>) -> Result<Vec<IpAddr>, HostError> {
+    let netlink = namespace.rtnetlink().map_err(HostError::Open)?;
+    let messages: Vec<_> = netlink
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(|source| HostError::Read { what: "the addresses", source })?;
+    netlink.close().await;
+    let mut found = Vec::new();
+    for message in messages {
+        let label = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Label(label) => Some(label.as_str()),
+            _ => None,
+        });
+        let address = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        });
+        let Some(address) = address.filter(|address| !address.is_loopback()) else { continue };
+        if interface.is_none_or(|interface| label == Some(interface)) {
+            found.push(address);
+        }
+    }
+    Ok(found)
+}
+
+/// MTU in bytes of the link that carries `address`: what the underlay lets through from here.
+///
+/// # Errors
+/// When the kernel does not tell it, or no link has the address.
+pub async fn underlay_mtu(namespace: &Namespace, address: IpAddr) -> Result<u32, HostError> {
+    let read = |what| move |source| HostError::Read { what, source };
+    let netlink = namespace.rtnetlink().map_err(HostError::Open)?;
+    let messages: Vec<_> =
+        netlink.address().get().execute().try_collect().await.map_err(read("the addresses"))?;
+    let index = messages
+        .iter()
+        .find(|message| {
+            message.attributes.iter().any(
+                |attribute| matches!(attribute, AddressAttribute::Local(local) if *local == address),
+            )
+        })
+        .map(|message| message.header.index);
+    let Some(index) = index else { return Ok(1500) };
+    let link = netlink.link().get().match_index(index).execute().try_next().await;
+    let link = link.map_err(read("the underlay's link"))?;
+    netlink.close().await;
+    let mtu = link.and_then(|link| {
+        link.attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(mtu),
+            _ => None,
+        })
+    });
+    Ok(mtu.unwrap_or(1500).max(MTU_MIN))
+}
+
+/// The upstreams that are in force: configured ones, else what the host's resolv.conf says.
+pub fn upstreams(agent: &Agent) -> Vec<SocketAddr> {
+    let configured = agent.settings.load().upstream.clone();
+    if !configured.is_empty() {
+        return configured;
+    }
+    host_resolv_conf().servers
+}
+
+fn host_resolv_conf() -> dns::Upstreams {
+    dns::parse_resolv_conf(&std::fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default())
+}
+
+/// The resolv.conf for a namespace on these networks.
+pub fn resolv_conf(agent: &Agent, cookie: u64) -> String {
+    let mut records: Vec<LocalAttachment> =
+        agent.read(|state| state.local.values().filter(|it| it.cookie == cookie).cloned().collect());
+    records.sort_by_key(|record| record.order);
+    let networks: Vec<&str> = records.iter().map(|record| record.network.as_str()).collect();
+    let domain = agent.settings.load().domain.clone();
+    let text = dns::render_resolv_conf(&networks, &domain, &host_resolv_conf());
+    format!("{MARK}\n{text}")
+}
+
+/// Writes /etc/netns/NAME/resolv.conf for a named namespace, which `ip netns exec NAME` shows as /etc/resolv.conf.
+/// A file of somebody else's is left alone. Returns the path if it is ours now.
+pub fn write_resolv_conf(agent: &Arc<Agent>, record: &LocalAttachment) -> Option<String> {
+    let path = resolv_conf_path(record)?;
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && !text.starts_with(MARK)
+    {
+        tracing::warn!("{} is not ours and is left as it is", path.display());
+        return None;
+    }
+    let text = resolv_conf(agent, record.cookie);
+    let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| replace(&path, &text));
+    match written {
+        Ok(()) => Some(path.display().to_string()),
+        Err(error) => {
+            tracing::warn!("{} cannot be written: {error}", path.display());
+            None
+        }
+    }
+}
+
+/// A reader sees the old file or the new one, never half of one.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("conf.new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(&new, path)
+}
+
+fn resolv_conf_path(record: &LocalAttachment) -> Option<PathBuf> {
+    let StoredPlace::Path(path) = &record.place else { return None };
+    let path = Path::new(path);
+    let parent = path.parent()?;
+    let named = parent == Path::new("/run/netns") || parent == Path::new("/var/run/netns");
+    let name = path.file_name()?;
+    named.then(|| Path::new("/etc/netns").join(name).join("resolv.conf"))
+}
+
+/// Removes a resolv.conf of ours, and its directory if nothing else is in it.
+pub fn remove_resolv_conf(record: &LocalAttachment) {
+    let Some(path) = record.resolv_conf.as_deref().map(Path::new) else { return };
+    let ours = std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(MARK));
+    if ours && let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!("{} cannot be removed: {error}", path.display());
+    }
+    if let Some(directory) = path.parent() {
+        // It stays where somebody else has a file in it.
+        drop(std::fs::remove_dir(directory));
+    }
+}

@@ -1,0 +1,98 @@
+//! The local side of an attachment: what this host must know to make it again after a restart.
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Name, Stamp};
+
+/// Where an attachment's namespace is found again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoredPlace {
+    /// A path that holds the namespace, as this agent sees it.
+    Path(String),
+    /// A process inside it.
+    Pid(u32),
+    /// The host's own.
+    Host,
+}
+
+/// An attachment on this host. Written before the kernel is touched, so that a crash leaves a trace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalAttachment {
+    /// Its network.
+    pub network: Name,
+    /// Its name.
+    pub name: Name,
+    /// Where its namespace is.
+    pub place: StoredPlace,
+    /// Boot in which the cookie holds; after a reboot the attachment is swept.
+    pub boot_id: String,
+    /// Cookie of the namespace (SO_NETNS_COOKIE).
+    pub cookie: u64,
+    /// At most one per family.
+    pub addresses: Vec<IpAddr>,
+    /// Its MAC, lower case.
+    pub mac: String,
+    /// Further names.
+    pub aliases: Vec<Name>,
+    /// A default route was asked for even where there is one.
+    pub default_route: bool,
+    /// Order of attachment on this host; gives the metric of its default route and the order of its names.
+    pub order: u64,
+    /// When it was attached.
+    pub since: Stamp,
+    /// The resolv.conf that we wrote for it, to be removed with it.
+    pub resolv_conf: Option<String>,
+    /// Whether the other hosts have been told; false between "reserve" and "announce".
+    pub announced: bool,
+}
+
+impl LocalAttachment {
+    /// Key in the store and in status.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.network, self.name)
+    }
+
+    /// Whether `other` asks for the same thing (`attach` again changes nothing then). Returns what differs.
+    pub fn difference(&self, other: &Asked) -> Vec<String> {
+        let mut differs = Vec::new();
+        if self.cookie != other.cookie {
+            differs.push("it is attached to another namespace".to_owned());
+        }
+        if let Some(ip) = other.ip.filter(|ip| !self.addresses.contains(ip)) {
+            differs.push(format!("its address is {}, not {ip}", list(&self.addresses)));
+        }
+        if let Some(mac) = other.mac.as_ref().filter(|mac| **mac != self.mac) {
+            differs.push(format!("its MAC is {}, not {mac}", self.mac));
+        }
+        if self.aliases != other.aliases {
+            differs.push(format!("its aliases are [{}], not [{}]", list(&self.aliases), list(&other.aliases)));
+        }
+        if self.default_route != other.default_route {
+            let (is, asked) = (self.default_route, other.default_route);
+            differs.push(format!("--default-route is {is}, not {asked}"));
+        }
+        differs
+    }
+}
+
+/// What an `attach` asks for, after parsing.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Cookie of the namespace meant.
+    pub cookie: u64,
+    /// `--ip`.
+    pub ip: Option<IpAddr>,
+    /// `--mac`, in canonical form.
+    pub mac: Option<String>,
+    /// `--alias`.
+    pub aliases: Vec<Name>,
+    /// `--default-route`.
+    pub default_route: bool,
+}
+
+/// Joins things with commas.
+pub fn list<T: std::fmt::Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,80 @@
+//! What agents say to each other over sealed connections: one request, one answer, both JSON.
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::types::{Deregister, Done, Drain, Failure, Problem};
+use crate::catalog::Update;
+use crate::claims;
+use crate::model::{Head, Name, NodeId};
+
+/// A request to another host's agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// The sender's own facts, or the newest part of them.
+    Push(Update),
+    /// What the sender knows; answered with what it lacks.
+    Sync {
+        /// The sender's heads.
+        heads: BTreeMap<NodeId, Head>,
+    },
+    /// A step of a claim.
+    Claim(claims::Request),
+    /// Answered once `owner`'s facts up to `head` are in force here, or after `milliseconds`.
+    WaitApplied {
+        /// Whose facts.
+        owner: NodeId,
+        /// Up to where.
+        head: Head,
+        /// Problems of this network are told in the answer.
+        network: Option<Name>,
+        /// How long at most.
+        milliseconds: u64,
+    },
+    /// What is behind and what fails on that host.
+    Status,
+    /// Take out a replica that lives there.
+    Deregister(Deregister),
+    /// Drain a replica that lives there.
+    Drain(Drain),
+    /// Grant the sender an address of a block that the receiver holds.
+    Grant {
+        /// The network.
+        network: Name,
+        /// The address.
+        address: std::net::IpAddr,
+    },
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To `Push`: how far the sender's facts are known here now.
+    Have(Head),
+    /// To `Sync`.
+    Updates(Vec<Update>),
+    /// To `Claim`.
+    Claim(claims::Reply),
+    /// To `WaitApplied`.
+    Applied {
+        /// Whether it is in force.
+        applied: bool,
+        /// Objects of the network that fail here.
+        problems: Vec<Problem>,
+    },
+    /// To `Status`.
+    Status {
+        /// Heads in force there.
+        applied: BTreeMap<NodeId, Head>,
+        /// What fails there.
+        problems: Vec<Problem>,
+    },
+    /// To `Deregister` and `Drain`.
+    Done(Result<Done, Failure>),
+    /// To `Grant`: granted, or the reason against it.
+    Grant(Result<(), String>),
+    /// The request was not understood: the sender is of another version.
+    NotUnderstood(String),
+}

@@ -1,0 +1,282 @@
+//! Talking to the other hosts: own facts are pushed at once, gaps are pulled, requests are answered.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::seq::IteratorRandom;
+use tokio::task::JoinHandle;
+
+use crate::cluster::{Handler, Member, Peer, RequestError};
+use crate::model::{Head, NodeId};
+use crate::runtime::agent::{Agent, chain};
+use crate::runtime::events::lock;
+use crate::catalog::Update;
+use crate::runtime::messages::{Answer, Request};
+use crate::runtime::{claiming, verbs};
+
+/// Between two comparisons of heads with a live host picked at random.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a push or a pull may take.
+const TRANSFER_LIMIT: Duration = Duration::from_secs(10);
+/// First and longest wait after a push that failed.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Facts of others are saved this often; they can be had again from them.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Owners answered in one pull; the next pull gets the rest.
+const OWNERS_MAX: usize = 64;
+
+/// Answers other hosts.
+#[derive(Debug)]
+pub struct PeerHandler(pub Arc<Agent>);
+
+#[async_trait::async_trait]
+impl Handler for PeerHandler {
+    async fn handle(&self, peer: Peer, request: Vec<u8>) -> Vec<u8> {
+        let answer = match serde_json::from_slice::<Request>(&request) {
+            Ok(request) => answer(&self.0, peer, request).await,
+            Err(error) => Answer::NotUnderstood(error.to_string()),
+        };
+        serde_json::to_vec(&answer).unwrap_or_default()
+    }
+}
+
+async fn answer(agent: &Arc<Agent>, peer: Peer, request: Request) -> Answer {
+    match request {
+        Request::Push(update) => Answer::Have(agent.receive(update)),
+        Request::Sync { heads } => Answer::Updates(updates_for(agent, &heads)),
+        Request::Claim(request) => match claiming::answer(agent, request) {
+            Ok(reply) => Answer::Claim(reply),
+            Err(error) => Answer::NotUnderstood(chain(&error)),
+        },
+        Request::WaitApplied { owner, head, network, milliseconds } => {
+            let limit = Duration::from_millis(milliseconds.min(60_000));
+            let applied = agent.wait_applied(owner, head, limit).await;
+            let scope = network.map_or_else(String::new, |network| format!("network/{network}/"));
+            Answer::Applied { applied, problems: lock(&agent.problems).list(&scope, Instant::now()) }
+        }
+        Request::Status => Answer::Status {
+            applied: agent.applied.borrow().as_ref().clone(),
+            problems: lock(&agent.problems).list("", Instant::now()),
+        },
+        Request::Deregister(request) => {
+            let origin = format!("host {}", agent.host_name(peer.node));
+            Answer::Done(verbs::register::deregister_here(agent, &request, &origin).await)
+        }
+        Request::Drain(request) => {
+            let origin = format!("host {}", agent.host_name(peer.node));
+            Answer::Done(verbs::register::drain_here(agent, &request, &origin).await)
+        }
+        Request::Grant { network, address } => {
+            Answer::Grant(verbs::addressing::grant(agent, &network, address, peer.node))
+        }
+    }
+}
+
+/// What a host with these heads lacks.
+fn updates_for(agent: &Agent, heads: &BTreeMap<NodeId, Head>) -> Vec<Update> {
+    agent.read(|state| {
+        let have = |owner| heads.get(&owner).copied().unwrap_or_default();
+        let owners = state.catalog.owners().map(|(owner, _)| owner);
+        owners.filter_map(|owner| state.catalog.delta_since(owner, have(owner))).take(OWNERS_MAX).collect()
+    })
+}
+
+/// Sends a request to a host and reads its answer.
+///
+/// # Errors
+/// When the host does not answer in time, or not in words that we know.
+pub async fn ask(
+    agent: &Agent,
+    to: SocketAddr,
+    request: &Request,
+    limit: Duration,
+) -> Result<Answer, RequestError> {
+    let cluster = agent.cluster.get().ok_or(RequestError::Stopped)?;
+    let body = serde_json::to_vec(request).map_err(|error| RequestError::Malformed(error.to_string()))?;
+    let answer = cluster.request(to, body, limit).await?;
+    serde_json::from_slice(&answer).map_err(|error| RequestError::Malformed(error.to_string()))
+}
+
+/// Keeps one pusher per live host, follows liveness, compares heads. Ends with the agent.
+pub async fn run(agent: Arc<Agent>) {
+    let Some(cluster) = agent.cluster.get() else { return };
+    let mut members = cluster.members();
+    let mut pushers = BTreeMap::<NodeId, (SocketAddr, JoinHandle<()>)>::new();
+    let started = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(250));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut stop = agent.stop.subscribe();
+    loop {
+        let now = members.borrow_and_update().clone();
+        keep_pushers(&agent, &now, &mut pushers);
+        follow_liveness(&agent, &now, started);
+        tokio::select! {
+            changed = members.changed() => if changed.is_err() { break },
+            _ = ticks.tick() => {}
+            _ = stop.changed() => break,
+        }
+    }
+    for (_, pusher) in pushers.into_values() {
+        pusher.abort();
+    }
+}
+
+fn keep_pushers(
+    agent: &Arc<Agent>,
+    members: &BTreeMap<NodeId, Member>,
+    pushers: &mut BTreeMap<NodeId, (SocketAddr, JoinHandle<()>)>,
+) {
+    let wanted: BTreeMap<NodeId, SocketAddr> = members
+        .values()
+        .filter(|member| member.live && member.node != agent.identity.node)
+        .map(|member| (member.node, member.address))
+        .collect();
+    pushers.retain(|node, (address, pusher)| {
+        let keep = wanted.get(node) == Some(address) && !pusher.is_finished();
+        if !keep {
+            pusher.abort();
+        }
+        keep
+    });
+    for (node, address) in wanted {
+        pushers.entry(node).or_insert_with(|| {
+            (address, tokio::spawn(push(Arc::clone(agent), address)))
+        });
+    }
+}
+
+/// A host is suspended when its heartbeat stopped, or was never seen since this agent started.
+fn follow_liveness(agent: &Agent, members: &BTreeMap<NodeId, Member>, started: Instant) {
+    let patience = agent.settings.load().failure_after;
+    let suspended: BTreeSet<NodeId> = agent.read(|state| {
+        let known = state.catalog.hosts().map(|(node, _)| node);
+        known
+            .filter(|node| *node != agent.identity.node)
+            .filter(|node| match members.get(node) {
+                Some(member) => !member.live,
+                None => started.elapsed() > patience,
+            })
+            .collect()
+    });
+    agent.set_suspended(suspended);
+}
+
+/// Brings one host up to this host's head, again and again.
+async fn push(agent: Arc<Agent>, address: SocketAddr) {
+    let node = agent.identity.node;
+    let mut own_head = agent.own_head.subscribe();
+    let mut known = Head::default();
+    let mut retry = RETRY_MIN;
+    loop {
+        let head = *own_head.borrow_and_update();
+        if known < head {
+            let Some(update) = agent.read(|state| state.catalog.delta_since(node, known)) else { continue };
+            match ask(&agent, address, &Request::Push(update), TRANSFER_LIMIT).await {
+                Ok(Answer::Have(have)) => {
+                    // A host that knows more of us than we do belongs to a later start of ours; it will see this one's.
+                    known = have.min(head);
+                    retry = RETRY_MIN;
+                    if known == head {
+                        continue;
+                    }
+                }
+                Ok(other) => tracing::warn!(%address, "unexpected answer to our facts: {other:?}"),
+                Err(error) => tracing::debug!(%address, "our facts did not arrive: {}", chain(&error)),
+            }
+            tokio::time::sleep(retry).await;
+            retry = (retry * 2).min(RETRY_MAX);
+            continue;
+        }
+        if own_head.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Compares heads with a live host and takes what is missing; says whether it was complete.
+pub async fn pull(agent: &Agent, from: SocketAddr) -> Result<bool, RequestError> {
+    let heads = agent.read(|state| state.catalog.heads());
+    match ask(agent, from, &Request::Sync { heads }, TRANSFER_LIMIT).await? {
+        Answer::Updates(updates) => {
+            let complete = updates.len() < OWNERS_MAX;
+            for update in updates {
+                agent.receive(update);
+            }
+            Ok(complete)
+        }
+        other => Err(RequestError::Malformed(format!("unexpected answer: {other:?}"))),
+    }
+}
+
+/// Pulls from a live host picked at random, once a second, so that no missed push matters for longer.
+pub async fn sync(agent: Arc<Agent>) {
+    let Some(cluster) = agent.cluster.get() else { return };
+    let mut members = cluster.members();
+    let started = Instant::now();
+    let mut ticks = tokio::time::interval(SYNC_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let synced = agent.read(|state| state.synced);
+        // The first sync does not wait for the tick: look-ups for unknown names wait for it.
+        tokio::select! {
+            _ = ticks.tick() => {}
+            changed = members.changed(), if !synced => if changed.is_err() { return },
+        }
+        let live = members
+            .borrow()
+            .values()
+            .filter(|member| member.live && member.node != agent.identity.node)
+            .map(|member| member.address)
+            .choose(&mut rand::rng());
+        let complete = match live {
+            Some(address) => pull(&agent, address).await.unwrap_or_else(|error| {
+                tracing::debug!(%address, "comparing facts failed: {}", chain(&error));
+                false
+            }),
+            // Nobody to ask: what was kept is all there is.
+            None => started.elapsed() > agent.settings.load().failure_after,
+        };
+        if complete && !synced {
+            set_synced(&agent);
+        }
+    }
+}
+
+/// From here on a name that the catalog lacks is denied.
+pub fn set_synced(agent: &Agent) {
+    lock(&agent.state).synced = true;
+    agent.changed.notify_one();
+}
+
+/// Saves other hosts' facts behind the scenes.
+pub async fn save(agent: Arc<Agent>) {
+    let mut ticks = tokio::time::interval(SAVE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        save_now(&agent).await;
+    }
+}
+
+/// Saves what is not saved yet; what fails is tried again with the next.
+pub async fn save_now(agent: &Arc<Agent>) {
+    let unsaved = std::mem::take(&mut lock(&agent.state).unsaved);
+    if unsaved.facts.is_empty() && unsaved.heads.is_empty() && unsaved.replaced_owners.is_empty() {
+        return;
+    }
+    let saver = Arc::clone(agent);
+    let saved = tokio::task::spawn_blocking(move || match saver.store.commit(&unsaved, true) {
+        Ok(()) => Vec::new(),
+        Err(error) => {
+            let mut state = lock(&saver.state);
+            let newer = std::mem::replace(&mut state.unsaved, unsaved);
+            crate::runtime::records::append(&mut state.unsaved, newer);
+            vec![("store/catalog".to_owned(), chain(&error))]
+        }
+    })
+    .await
+    .unwrap_or_default();
+    agent.report("store/", saved);
+}

@@ -1,0 +1,310 @@
+//! The namespaces that this host's networks and attachments live in, and what is open in each.
+//!
+//! A network's namespace is made here and kept by the holder; a container's is opened where its attachment
+//! says and let go of the moment it dies. All handles into a namespace are here and nowhere else.
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use dns::{Server, ServerSettings, Zone, ZoneHandle};
+use lb::{Balancer, NftKernel};
+use overlay::{Enter, Handles, LinuxKernel, Space};
+
+use crate::holder;
+use crate::model::Name;
+use crate::netns::{Namespace, Netlink, ResolverSockets, Watcher};
+use crate::runtime::agent::{Agent, chain};
+use crate::runtime::events::lock;
+use crate::runtime::local::{LocalAttachment, StoredPlace};
+
+/// A container's namespace with everything that is open in it.
+pub struct Container {
+    /// Holds the namespace.
+    pub namespace: Namespace,
+    /// Route netlink for the overlay; closed when dropped.
+    _netlink: Netlink,
+    /// Its balancing table. Taken while a blocking thread works on it.
+    pub balancer: Arc<Mutex<Balancer<NftKernel>>>,
+    /// Its resolver; the host's own namespace has none.
+    pub resolver: Option<Resolver>,
+    /// Whether it is the host's own.
+    pub host: bool,
+}
+
+/// A running resolver.
+pub struct Resolver {
+    server: Server,
+    /// What it answers from.
+    pub zone: ZoneHandle,
+    /// Where 127.0.0.11:53 is redirected to.
+    pub port: u16,
+}
+
+/// A network's namespace.
+struct NetworkSpace {
+    _namespace: Namespace,
+    _netlink: Netlink,
+}
+
+/// All of them.
+pub struct Spaces {
+    holder: Arc<holder::Client>,
+    watcher: Watcher,
+    kernel: LinuxKernel,
+    networks: BTreeMap<Name, NetworkSpace>,
+    /// By cookie.
+    pub containers: BTreeMap<u64, Container>,
+    _host: Netlink,
+    forwarder: dns::Forwarder,
+    stats: Arc<dns::Stats>,
+}
+
+/// A namespace could not be opened; what was open stays so.
+#[derive(Debug, thiserror::Error)]
+pub enum SpaceError {
+    /// The namespace itself, or a socket in it.
+    #[error("open the namespace")]
+    Open(#[source] crate::netns::Error),
+    /// It is not the one that was attached.
+    #[error("the namespace at that place is another one now")]
+    Replaced,
+    /// The holder did not take or give its descriptors.
+    #[error("hand its descriptors to the holder")]
+    Holder(#[source] holder::Error),
+    /// The resolver did not start.
+    #[error("start its resolver")]
+    Resolver(#[source] dns::ServerError),
+    /// A netfilter socket could not be opened in it.
+    #[error("open netfilter in it")]
+    Netfilter(#[source] netfilter::Error),
+}
+
+/// Runs work inside a namespace for the overlay crate, which never changes namespace itself.
+struct Inside(Namespace);
+
+impl Enter for Inside {
+    fn enter(&self, work: Box<dyn FnOnce() -> io::Result<()> + Send>) -> io::Result<()> {
+        self.0.run(work).map_err(io::Error::other)?
+    }
+}
+
+fn netfilter_in(namespace: &Namespace) -> Result<netfilter::Socket, SpaceError> {
+    namespace.run(netfilter::Socket::open).map_err(SpaceError::Open)?.map_err(SpaceError::Netfilter)
+}
+
+impl Spaces {
+    /// Opens the host's own namespace.
+    ///
+    /// # Errors
+    /// When a socket cannot be opened in it.
+    pub fn open(
+        agent: &Agent,
+        holder: Arc<holder::Client>,
+        watcher: Watcher,
+        forwarder: dns::Forwarder,
+        stats: Arc<dns::Stats>,
+    ) -> Result<Self, SpaceError> {
+        let mut kernel = LinuxKernel::new();
+        let host = Self::register(&mut kernel, Space::Host, &agent.host_namespace)?;
+        Ok(Self {
+            holder,
+            watcher,
+            kernel,
+            networks: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            _host: host,
+            forwarder,
+            stats,
+        })
+    }
+
+    /// The kernel as the overlay sees it. Clones share the handles.
+    pub fn kernel(&self) -> LinuxKernel {
+        self.kernel.clone()
+    }
+
+    fn register(kernel: &mut LinuxKernel, space: Space, namespace: &Namespace) -> Result<Netlink, SpaceError> {
+        let netlink = namespace.rtnetlink().map_err(SpaceError::Open)?;
+        let file = namespace.as_fd().try_clone_to_owned().map_err(|source| {
+            SpaceError::Open(crate::netns::Error::Identity { source })
+        })?;
+        let handles = Handles {
+            route: netlink.clone(),
+            netfilter: netfilter_in(namespace)?,
+            namespace: Arc::new(file),
+            enter: Arc::new(Inside(namespace.clone())),
+        };
+        kernel.insert(space, handles);
+        Ok(netlink)
+    }
+
+    /// Opens a network's namespace: the one that the holder keeps, else a new one that it then keeps.
+    ///
+    /// # Errors
+    /// When it cannot be made or kept.
+    pub fn ensure_network(&mut self, network: &Name) -> Result<(), SpaceError> {
+        if self.networks.contains_key(network) {
+            return Ok(());
+        }
+        let name = holder::network_name(network);
+        let kept = self.holder.get(&name).map_err(SpaceError::Holder)?;
+        let namespace = match kept.and_then(|mut files| files.pop()) {
+            Some(file) => Namespace::from_fd(file).map_err(SpaceError::Open)?,
+            None => {
+                let namespace = Namespace::create().map_err(SpaceError::Open)?;
+                self.holder.put(&name, &[namespace.as_fd()]).map_err(SpaceError::Holder)?;
+                namespace
+            }
+        };
+        let netlink = Self::register(&mut self.kernel, Space::Network(network.to_string()), &namespace)?;
+        self.networks.insert(network.clone(), NetworkSpace { _namespace: namespace, _netlink: netlink });
+        Ok(())
+    }
+
+    /// Networks whose namespace is open or kept.
+    pub fn networks(&self) -> BTreeSet<Name> {
+        let kept = self.holder.list().unwrap_or_default();
+        let kept = kept.iter().filter_map(|entry| entry.name.strip_prefix("network/")?.parse().ok());
+        self.networks.keys().cloned().chain(kept).collect()
+    }
+
+    /// Lets go of a network's namespace, which ends it with all that is in it.
+    pub fn drop_network(&mut self, network: &Name) {
+        self.kernel.remove(&Space::Network(network.to_string()));
+        self.networks.remove(network);
+        if let Err(error) = self.holder.drop_name(&holder::network_name(network)) {
+            tracing::warn!("the holder keeps the namespace of network {network}: {}", chain(&error));
+        }
+    }
+
+    /// Opens an attachment's namespace, unless it is open.
+    ///
+    /// # Errors
+    /// When it is gone, another one, or a socket cannot be opened in it.
+    pub fn ensure_container(
+        &mut self,
+        agent: &Agent,
+        record: &LocalAttachment,
+        zone: Zone,
+    ) -> Result<(), SpaceError> {
+        if self.containers.contains_key(&record.cookie) {
+            return Ok(());
+        }
+        let opened = lock(&agent.opened).remove(&record.cookie);
+        let resolved = match opened {
+            Some(resolved) => resolved,
+            None => crate::netns::resolve(&target(&record.place), None).map_err(SpaceError::Open)?,
+        };
+        if resolved.namespace.cookie() != record.cookie {
+            return Err(SpaceError::Replaced);
+        }
+        let namespace = resolved.namespace;
+        let host = record.place == StoredPlace::Host;
+        let space = if host { Space::Host } else { Space::Container(record.cookie) };
+        let netlink = match host {
+            true => namespace.rtnetlink().map_err(SpaceError::Open)?,
+            false => Self::register(&mut self.kernel, space, &namespace)?,
+        };
+        let balancer = Balancer::new(NftKernel::new(netfilter_in(&namespace)?));
+        let resolver = if host { None } else { Some(self.start_resolver(agent, &namespace, zone)?) };
+        if !host && let Err(error) = self.watcher.watch(record.cookie, namespace.inode(), resolved.place) {
+            tracing::error!("the end of {} will not be noticed: {}", record.key(), chain(&error));
+        }
+        let balancer = Arc::new(Mutex::new(balancer));
+        self.containers
+            .insert(record.cookie, Container { namespace, _netlink: netlink, balancer, resolver, host });
+        Ok(())
+    }
+
+    /// The sockets that the holder keeps, so that look-ups wait through a restart, or new ones.
+    fn start_resolver(&self, agent: &Agent, namespace: &Namespace, zone: Zone) -> Result<Resolver, SpaceError> {
+        let name = holder::resolver_name(namespace.cookie());
+        let kept = self.holder.get(&name).map_err(SpaceError::Holder)?;
+        let sockets = match kept.and_then(sockets_of) {
+            Some(sockets) => sockets,
+            None => {
+                let sockets = namespace.bind_resolver().map_err(SpaceError::Open)?;
+                let files = [sockets.udp.as_fd(), sockets.tcp.as_fd()];
+                self.holder.put(&name, &files).map_err(SpaceError::Holder)?;
+                sockets
+            }
+        };
+        let zone = ZoneHandle::new(zone);
+        let settings = ServerSettings { ttls: crate::runtime::converge::ttls(agent), ..ServerSettings::default() };
+        let server = Server::start(
+            sockets.udp,
+            sockets.tcp,
+            zone.clone(),
+            self.forwarder.clone(),
+            Arc::clone(&self.stats),
+            settings,
+        )
+        .map_err(SpaceError::Resolver)?;
+        Ok(Resolver { server, zone, port: sockets.port })
+    }
+
+    /// Closes every handle into a container's namespace. With `tables`, removes our table from it first.
+    pub async fn drop_container(&mut self, cookie: u64, tables: bool) {
+        let Some(container) = self.containers.remove(&cookie) else { return };
+        drop(self.watcher.unwatch(cookie));
+        if tables {
+            let balancer = Arc::clone(&container.balancer);
+            let removed = tokio::task::spawn_blocking(move || lock(&balancer).remove()).await;
+            if let Ok(Err(error)) = removed {
+                tracing::warn!("the balancing table of a detached namespace stays: {}", chain(&error));
+            }
+        }
+        if !container.host {
+            self.kernel.remove(&Space::Container(cookie));
+            if let Err(error) = self.holder.drop_name(&holder::resolver_name(cookie)) {
+                tracing::warn!("the holder keeps a resolver's sockets: {}", chain(&error));
+            }
+        }
+        if let Some(resolver) = container.resolver {
+            resolver.server.stop().await;
+        }
+    }
+
+    /// Sockets that the holder keeps for namespaces that are no longer attached.
+    pub fn drop_strangers(&self, wanted: &BTreeSet<u64>) {
+        for entry in self.holder.list().unwrap_or_default() {
+            let Some(cookie) = entry.name.strip_prefix("resolver/").and_then(|text| text.parse().ok()) else {
+                continue;
+            };
+            if !wanted.contains(&cookie) {
+                drop(self.holder.drop_name(&entry.name));
+            }
+        }
+    }
+
+    /// Ends the holder, with `leave`.
+    pub fn end_holder(&self) {
+        if let Err(error) = self.holder.end() {
+            tracing::warn!("the holder does not end: {}", chain(&error));
+        }
+    }
+}
+
+fn target(place: &StoredPlace) -> crate::netns::Target {
+    match place {
+        StoredPlace::Path(path) => crate::netns::Target::Path(path.into()),
+        StoredPlace::Pid(pid) => crate::netns::Target::Pid(*pid),
+        StoredPlace::Host => crate::netns::Target::Host,
+    }
+}
+
+/// UDP first, TCP second, as they were put.
+fn sockets_of(files: Vec<OwnedFd>) -> Option<ResolverSockets> {
+    let mut files = files.into_iter();
+    let udp = std::net::UdpSocket::from(files.next()?);
+    let tcp = std::net::TcpListener::from(files.next()?);
+    let port = udp.local_addr().ok()?.port();
+    Some(ResolverSockets { udp, tcp, port })
+}
+
+/// Where clients ask.
+pub fn resolver_address() -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::new(127, 0, 0, 11).into(), 53)
+}

@@ -1,0 +1,379 @@
+//! `attach` and `detach`: reserve, plumb, announce; each step idempotent, a failed one undone.
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use crate::api::types::{Attach, Detach, Done, Failure, Place};
+use crate::catalog::facts::{AttachmentFact, Key, Value};
+use crate::model::{Head, Name};
+use crate::netns::{self, Namespace, Resolved, Target};
+use crate::runtime::agent::{Agent, Batch, chain, refused, usage};
+use crate::runtime::local::{Asked, LocalAttachment, StoredPlace, list};
+use crate::runtime::{host, verbs};
+use crate::store::Writes;
+
+/// Who asks, over the unix socket.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The peer's process as this host numbers it (SO_PEERCRED).
+    pub pid: Option<u32>,
+    /// For events: `cli (uid 0, pid 12)`.
+    pub origin: String,
+}
+
+impl Caller {
+    /// Cookie of the caller's network namespace.
+    pub fn cookie(&self) -> Option<u64> {
+        let resolved = netns::of_peer(self.pid?).ok()?;
+        Some(resolved.namespace.cookie())
+    }
+}
+
+/// Attaches a namespace to a network.
+///
+/// # Errors
+/// When the namespace, network or address cannot be had, or the attachment exists with other parameters.
+pub async fn attach(agent: &Arc<Agent>, request: Attach, caller: &Caller) -> Result<Done, Failure> {
+    let turn = agent.verbs.lock().await;
+    let mut changed = Vec::new();
+    let (record, head) = make(agent, &request, caller, &mut changed).await?;
+    drop(turn);
+    for line in &changed {
+        agent.events.record("attachment", line, &caller.origin);
+    }
+    let laggards = verbs::everywhere(agent, Some(&record.network), head, request.wait).await;
+    let info = verbs::queries::attachments(agent)
+        .into_iter()
+        .find(|info| info.local && info.name == record.name && info.network == record.network);
+    Ok(Done { changed, laggards, object: info.and_then(|info| serde_json::to_value(info).ok()), ..Done::default() })
+}
+
+/// The attachment of a place, made if need be; for `register --netns` and the like. The caller holds the verbs' lock.
+///
+/// # Errors
+/// As [`attach`].
+pub async fn ensure(
+    agent: &Arc<Agent>,
+    network: Option<&str>,
+    place: &Place,
+    caller: &Caller,
+    changed: &mut Vec<String>,
+) -> Result<LocalAttachment, Failure> {
+    let resolved = resolve(place, caller)?;
+    let cookie = resolved.namespace.cookie();
+    let named = network.and_then(|text| text.parse::<Name>().ok());
+    let there: Vec<LocalAttachment> = agent.read(|state| {
+        let inside = state.local.values().filter(|it| it.cookie == cookie && it.announced);
+        inside.filter(|it| named.as_ref().is_none_or(|network| it.network == *network)).cloned().collect()
+    });
+    match there.as_slice() {
+        [one] => return Ok(one.clone()),
+        [] => {}
+        several => {
+            let networks: Vec<&Name> = several.iter().map(|it| &it.network).collect();
+            let hint = format!("name one of them: --network {}", several[0].network);
+            return Err(usage(format!("that namespace is on several networks: {}", list(&networks)), &[&hint]));
+        }
+    }
+    let request = Attach {
+        name: derived_name(agent, place),
+        network: network.map(str::to_owned),
+        place: place.clone(),
+        ip: None,
+        mac: None,
+        aliases: Vec::new(),
+        default_route: false,
+        wait: Default::default(),
+    };
+    let (record, _) = make(agent, &request, caller, changed).await?;
+    Ok(record)
+}
+
+/// The attachment's name where none was given: that of the namespace.
+fn derived_name(agent: &Agent, place: &Place) -> String {
+    let text = match place {
+        Place::Netns(text) if text == "host" => agent.identity.name.clone(),
+        Place::Netns(text) => text.rsplit('/').next().unwrap_or(text).to_owned(),
+        Place::Container(container) => container.clone(),
+        Place::Pid(pid) => format!("pid-{pid}"),
+        Place::Caller => "caller".to_owned(),
+    };
+    let label: String =
+        text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    label.trim_matches('-').to_owned()
+}
+
+fn resolve(place: &Place, caller: &Caller) -> Result<Resolved, Failure> {
+    let refuse = |error: netns::Error| {
+        refused(chain(&error), &["namespaces that ip(8) knows: ip netns list", "or give --pid of a process inside it"])
+    };
+    let target = match place {
+        Place::Netns(text) => Target::from_argument(text).map_err(refuse)?,
+        Place::Pid(pid) => Target::Pid(*pid),
+        Place::Caller => {
+            let pid = caller.pid.ok_or_else(|| refused("the caller's process is not known", &[]))?;
+            return netns::of_peer(pid).map_err(refuse);
+        }
+        Place::Container(container) => {
+            let hint = format!("give its process: --pid \"$(docker inspect -f '{{{{.State.Pid}}}}' {container})\"");
+            return Err(refused("this version does not ask container engines by name yet", &[&hint]));
+        }
+    };
+    netns::resolve(&target, caller.pid).map_err(refuse)
+}
+
+fn stored(place: &netns::Place) -> StoredPlace {
+    match place {
+        netns::Place::Path { path, .. } => StoredPlace::Path(path.display().to_string()),
+        netns::Place::Process { pid, .. } => StoredPlace::Pid(*pid),
+        netns::Place::Host => StoredPlace::Host,
+    }
+}
+
+/// The attachment itself; the caller holds the verbs' lock.
+///
+/// # Errors
+/// As [`attach`].
+pub async fn make(
+    agent: &Arc<Agent>,
+    request: &Attach,
+    caller: &Caller,
+    changed: &mut Vec<String>,
+) -> Result<(LocalAttachment, Head), Failure> {
+    let name = verbs::name("attachment", &request.name)?;
+    let aliases = request.aliases.iter().map(|alias| verbs::name("alias", alias)).collect::<Result<Vec<_>, _>>()?;
+    let mac = request.mac.as_deref().map(crate::addresses::parse_mac).transpose();
+    let mac = mac.map_err(|error| refused(chain(&error), &[]))?.map(crate::addresses::format_mac);
+    let resolved = resolve(&request.place, caller)?;
+    let asked = Asked {
+        cookie: resolved.namespace.cookie(),
+        ip: request.ip,
+        mac,
+        aliases,
+        default_route: request.default_route,
+    };
+    let network =
+        verbs::choose_or_make_network(agent, request.network.as_deref(), &caller.origin, changed).await?;
+    if let Some(record) = existing(agent, &network, &name, &asked)? {
+        return Ok((record, *agent.own_head.borrow()));
+    }
+    refuse_taken(agent, &network, &name, asked.cookie)?;
+    refuse_overlap(agent, &network, &resolved.namespace).await?;
+    let record = reserve(agent, &network, &name, asked, &resolved).await?;
+    lock_opened(agent, record.cookie, resolved);
+    if let Err(failure) = plumb(agent, &record).await {
+        forget(agent, &record)?;
+        return Err(failure);
+    }
+    let (record, head) = announce(agent, record)?;
+    let line = format!("{name} attached to network {network}: {} ({})", list(&record.addresses), record.mac);
+    changed.push(line);
+    Ok((record, head))
+}
+
+/// The attachment as it stands, if it was asked for in the same words.
+fn existing(
+    agent: &Agent,
+    network: &Name,
+    name: &Name,
+    asked: &Asked,
+) -> Result<Option<LocalAttachment>, Failure> {
+    let Some(record) = agent.read(|state| state.local.get(&(network.clone(), name.clone())).cloned()) else {
+        return Ok(None);
+    };
+    let differs = record.difference(asked);
+    if differs.is_empty() && record.announced {
+        return Ok(Some(record));
+    }
+    if !record.announced {
+        // Left over from an attempt that a crash cut short.
+        forget(agent, &record)?;
+        return Ok(None);
+    }
+    let hint = format!("detach it first: svc-agent detach {name} --network {network}");
+    Err(refused(format!("{name} is attached to {network} otherwise: {}", differs.join("; ")), &[&hint]))
+}
+
+fn refuse_taken(agent: &Agent, network: &Name, name: &Name, cookie: u64) -> Result<(), Failure> {
+    agent.read(|state| {
+        let mut inside = state.local.values().filter(|it| it.cookie == cookie && it.network == *network);
+        if let Some(other) = inside.next() {
+            let hint = format!("use that one, or detach it: svc-agent detach {} --network {network}", other.name);
+            let what = format!("that namespace is on network {network} already, as {}", other.name);
+            return Err(refused(what, &[&hint, "another name for it: detach, then attach with --alias"]));
+        }
+        let live = |owner| owner != agent.identity.node && !state.suspended.contains(&owner);
+        let mut elsewhere = state.catalog.attachment(network, name).filter(|(owner, _)| live(*owner));
+        if let Some((owner, _)) = elsewhere.next() {
+            let host = crate::runtime::agent::host_name(&state.catalog, owner);
+            let hint = format!("detach it there: svc-agent detach {name} --network {network}");
+            return Err(refused(format!("{name} is attached to {network} on host {host}"), &[&hint]));
+        }
+        Ok(())
+    })
+}
+
+/// A network whose subnet overlaps a route of the namespace would take that route's traffic.
+async fn refuse_overlap(agent: &Agent, network: &Name, namespace: &Namespace) -> Result<(), Failure> {
+    let subnets: Vec<IpNetwork> = agent.read(|state| {
+        state.catalog.network(network).map(|record| record.definition.subnets.clone()).unwrap_or_default()
+    });
+    let routes = host::routes_in(namespace).await.map_err(|error| {
+        refused(format!("the routes of that namespace cannot be read: {}", chain(&error)), &[])
+    })?;
+    for subnet in &subnets {
+        if let Some(route) = routes.iter().find(|route| crate::addresses::overlap(route, subnet)) {
+            let hint = "create a network with another --subnet, or remove the route";
+            let what = format!("{subnet} of network {network} overlaps {route}, which that namespace has a route to");
+            return Err(refused(what, &[hint]));
+        }
+    }
+    Ok(())
+}
+
+/// Address, MAC and name, written down before the kernel is touched.
+async fn reserve(
+    agent: &Arc<Agent>,
+    network: &Name,
+    name: &Name,
+    asked: Asked,
+    resolved: &Resolved,
+) -> Result<LocalAttachment, Failure> {
+    let addresses = verbs::addressing::endpoint(agent, network, asked.ip).await?;
+    let first = addresses.first().copied().ok_or_else(|| refused("the network has no subnet", &[]))?;
+    let mac = asked.mac.unwrap_or_else(|| crate::addresses::format_mac(crate::addresses::mac_for(first)));
+    let record = LocalAttachment {
+        network: network.clone(),
+        name: name.clone(),
+        place: stored(&resolved.place),
+        boot_id: agent.identity.boot_id.clone(),
+        cookie: asked.cookie,
+        addresses,
+        mac,
+        aliases: asked.aliases,
+        default_route: asked.default_route,
+        order: agent.read(|state| state.local.values().map(|it| it.order).max().map_or(0, |last| last + 1)),
+        since: agent.stamp(),
+        resolv_conf: None,
+        announced: false,
+    };
+    agent.put_local(&record)?;
+    Ok(record)
+}
+
+fn lock_opened(agent: &Agent, cookie: u64, resolved: Resolved) {
+    crate::runtime::events::lock(&agent.opened).insert(cookie, resolved);
+}
+
+/// Waits until this host's kernel holds the attachment.
+async fn plumb(agent: &Arc<Agent>, record: &LocalAttachment) -> Result<(), Failure> {
+    let problems = agent.converged(&record.network, &record.name).await;
+    match problems.first() {
+        None => Ok(()),
+        Some(problem) => {
+            let what = format!("{} cannot be attached: {}: {}", record.name, problem.object, problem.error);
+            Err(refused(what, &["see what this kernel can do: svc-agent doctor"]))
+        }
+    }
+}
+
+/// Tells everybody.
+fn announce(agent: &Agent, record: LocalAttachment) -> Result<(LocalAttachment, Head), Failure> {
+    let mut record = LocalAttachment { announced: true, ..record };
+    record.resolv_conf = host::write_resolv_conf(agent, &record);
+    let key = Key::Attachment { network: record.network.clone(), name: record.name.clone() };
+    let fact = AttachmentFact {
+        addresses: record.addresses.clone(),
+        mac: record.mac.clone(),
+        aliases: record.aliases.clone(),
+        since: record.since,
+    };
+    let mut extra = Writes::default();
+    extra.put_local(&record.key(), Some(&record)).map_err(|error| refused(chain(&error), &[]))?;
+    let mut batch: Batch = vec![(key, Some(Value::Attachment(fact)))];
+    agent.read(|state| {
+        // Whoever uses a network asserts its definition, so that it does not die with the host that made it.
+        if let Some(found) = state.catalog.network(&record.network) {
+            let key = Key::Network { name: record.network.clone(), born: found.born };
+            batch.push((key, Some(Value::Network((*found.definition).clone()))));
+        }
+    });
+    let head = agent.write(batch, extra)?;
+    crate::runtime::events::lock(&agent.state)
+        .local
+        .insert((record.network.clone(), record.name.clone()), record.clone());
+    agent.changed.notify_one();
+    Ok((record, head))
+}
+
+/// Undoes a reservation: nothing half-done is left.
+fn forget(agent: &Agent, record: &LocalAttachment) -> Result<(), Failure> {
+    withdraw(agent, std::slice::from_ref(record)).map(|_| ())
+}
+
+/// Detaches.
+///
+/// # Errors
+/// When there is no such attachment on this host.
+pub async fn detach(agent: &Arc<Agent>, request: Detach, origin: &str) -> Result<Done, Failure> {
+    let turn = agent.verbs.lock().await;
+    let name = verbs::name("attachment", &request.name)?;
+    let named = request.network.as_deref().map(|text| verbs::choose_network(agent, Some(text))).transpose()?;
+    let found: Vec<LocalAttachment> = agent.read(|state| {
+        let named_so = state.local.values().filter(|it| it.name == name);
+        named_so.filter(|it| named.as_ref().is_none_or(|network| it.network == *network)).cloned().collect()
+    });
+    let record = match found.as_slice() {
+        [one] => one.clone(),
+        [] => return Err(refused(format!("{name} is not attached on this host"), &["see what is: svc-agent attachments"])),
+        several => {
+            let networks: Vec<&Name> = several.iter().map(|it| &it.network).collect();
+            let hint = format!("name one of them: --network {}", several[0].network);
+            return Err(usage(format!("{name} is attached to several networks: {}", list(&networks)), &[&hint]));
+        }
+    };
+    let head = withdraw(agent, std::slice::from_ref(&record))?;
+    drop(turn);
+    let line = format!("{name} detached from network {}", record.network);
+    agent.events.record("attachment", &line, origin);
+    // This host no longer has to have the network, so it is waited for by name below.
+    let laggards = verbs::everywhere(agent, Some(&record.network), head, request.wait).await;
+    Ok(Done { changed: vec![line], laggards, ..Done::default() })
+}
+
+/// Takes attachments and their replicas out of the catalog and of this host's records; the converge loop then
+/// removes what the kernel holds of them.
+///
+/// # Errors
+/// When the store refuses.
+pub fn withdraw(agent: &Agent, records: &[LocalAttachment]) -> Result<Head, Failure> {
+    let mut batch: Batch = Vec::new();
+    let mut extra = Writes::default();
+    for record in records {
+        batch.push((Key::Attachment { network: record.network.clone(), name: record.name.clone() }, None));
+        agent.read(|state| {
+            let on = state.catalog.services_on(&record.network, &record.name);
+            for (service, _) in on.filter(|(_, owner)| *owner == agent.identity.node) {
+                let (network, attachment) = (record.network.clone(), record.name.clone());
+                batch.push((Key::Replica { network, service: service.clone(), attachment }, None));
+            }
+        });
+        extra.put_local::<LocalAttachment>(&record.key(), None).map_err(|error| refused(chain(&error), &[]))?;
+    }
+    let head = agent.write(batch, extra)?;
+    {
+        let mut state = crate::runtime::events::lock(&agent.state);
+        for record in records {
+            state.local.remove(&(record.network.clone(), record.name.clone()));
+            state.freed.extend(record.addresses.iter().map(|address| {
+                ((record.network.clone(), *address), std::time::Instant::now())
+            }));
+        }
+        state.local_revision += 1;
+    }
+    for record in records {
+        host::remove_resolv_conf(record);
+    }
+    agent.changed.notify_one();
+    Ok(head)
+}

@@ -1,0 +1,139 @@
+//! What an operator can ask for. Each verb is decided under one lock, is idempotent, leaves nothing half-done,
+//! and returns when its effect holds on every live host that has the network.
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::types::{Failure, Laggard, Wait};
+use crate::model::{Head, Name};
+use crate::runtime::agent::{Agent, chain, refused, usage};
+use crate::runtime::messages::{Answer, Request};
+use crate::runtime::peers;
+
+pub mod addressing;
+pub mod attach;
+pub mod leave;
+pub mod network;
+pub mod node;
+pub mod queries;
+pub mod register;
+
+/// The network that is made when none is named and none exists.
+const DEFAULT_NETWORK: &str = "default";
+
+/// Reads a name, saying what it was meant to be.
+///
+/// # Errors
+/// When it is no DNS label.
+pub fn name(what: &str, text: &str) -> Result<Name, Failure> {
+    text.parse().map_err(|error| refused(format!("{what}: {error}"), &[]))
+}
+
+/// The network that is meant: the named one, else the only one.
+///
+/// # Errors
+/// When it does not exist, or none is named and there are several.
+pub fn choose_network(agent: &Agent, named: Option<&str>) -> Result<Name, Failure> {
+    let existing: Vec<Name> = agent.read(|state| state.catalog.networks().cloned().collect());
+    match named {
+        Some(text) => {
+            let network = name("network", text)?;
+            if existing.contains(&network) {
+                return Ok(network);
+            }
+            let create = format!("create it: svc-agent network create {network}");
+            let known = match existing.as_slice() {
+                [] => "no network exists yet".to_owned(),
+                names => format!("networks that exist: {}", crate::runtime::local::list(names)),
+            };
+            Err(refused(format!("network {network} does not exist"), &[&create, &known]))
+        }
+        None => match existing.as_slice() {
+            [only] => Ok(only.clone()),
+            [] => Err(refused("no network exists yet", &["create one: svc-agent network create NAME"])),
+            several => {
+                let names = crate::runtime::local::list(several);
+                let hint = format!("name one of them: --network {}", several[0]);
+                Err(usage(format!("which network is meant? There are {}: {names}", several.len()), &[&hint]))
+            }
+        },
+    }
+}
+
+/// As [`choose_network`], but `default` is made where no network exists and none is named.
+///
+/// # Errors
+/// As [`choose_network`], and what creating a network returns.
+pub async fn choose_or_make_network(
+    agent: &Arc<Agent>,
+    named: Option<&str>,
+    origin: &str,
+    changed: &mut Vec<String>,
+) -> Result<Name, Failure> {
+    let none_exists = agent.read(|state| state.catalog.networks().next().is_none());
+    if !none_exists || named.is_some_and(|named| !named.eq_ignore_ascii_case(DEFAULT_NETWORK)) {
+        return choose_network(agent, named);
+    }
+    let request =
+        crate::api::types::NetworkCreate { name: DEFAULT_NETWORK.to_owned(), ..Default::default() };
+    let (network, made) = network::make(agent, &request, origin).await?;
+    changed.extend(made);
+    Ok(network)
+}
+
+/// Waits until this host and every live host that has the network (every live host, without one) holds this host's
+/// facts up to `head`. Whoever does not is named.
+pub async fn everywhere(agent: &Arc<Agent>, network: Option<&Name>, head: Head, wait: Wait) -> Vec<Laggard> {
+    if wait.milliseconds == 0 {
+        return Vec::new();
+    }
+    let limit = Duration::from_millis(wait.milliseconds.min(600_000));
+    let here = async {
+        let applied = agent.wait_applied(agent.identity.node, head, limit).await;
+        (!applied).then(|| Laggard {
+            host: agent.identity.name.clone(),
+            reason: format!("this host has not applied it after {} ms", limit.as_millis()),
+        })
+    };
+    let concerned = agent.live_peers().into_iter().filter(|(node, _)| {
+        network.is_none_or(|network| {
+            agent.read(|state| state.catalog.members(network).any(|(member, _)| member == *node))
+        })
+    });
+    let there = concerned.map(|(_, host)| {
+        let agent = Arc::clone(agent);
+        let address = SocketAddr::new(host.address, host.gossip_port);
+        let name = host.name;
+        async move { laggard(&agent, address, &name, network, head, limit).await }
+    });
+    let (here, there) = futures::join!(here, futures::future::join_all(there));
+    std::iter::once(here).chain(there).flatten().collect()
+}
+
+async fn laggard(
+    agent: &Agent,
+    address: SocketAddr,
+    host: &str,
+    network: Option<&Name>,
+    head: Head,
+    limit: Duration,
+) -> Option<Laggard> {
+    let request = Request::WaitApplied {
+        owner: agent.identity.node,
+        head,
+        network: network.cloned(),
+        milliseconds: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+    };
+    let reason = match peers::ask(agent, address, &request, limit + Duration::from_millis(250)).await {
+        Ok(Answer::Applied { applied: true, problems }) => {
+            let problem = problems.first()?;
+            format!("{} fails there: {}", problem.object, problem.error)
+        }
+        Ok(Answer::Applied { applied: false, .. }) => {
+            format!("it has not applied it after {} ms", limit.as_millis())
+        }
+        Ok(other) => format!("it answered in words that this version does not know: {other:?}"),
+        Err(error) => chain(&error),
+    };
+    Some(Laggard { host: host.to_owned(), reason })
+}

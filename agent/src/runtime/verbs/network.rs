@@ -1,0 +1,249 @@
+//! `network create` and `network rm`.
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use crate::addresses::{self, Layout};
+use crate::api::types::{Done, Failure, NetworkCreate, Wait};
+use crate::catalog::facts::{ClaimKey, Key, NetworkDefinition, Value};
+use crate::catalog::NetworkRecord;
+use crate::model::Name;
+use crate::runtime::agent::{Agent, Batch, chain, refused};
+use crate::runtime::claiming::{self, ClaimError};
+use crate::runtime::local::list;
+use crate::runtime::verbs;
+use crate::store::Writes;
+
+/// VNIs tried before a creation is refused; each costs a round trip to a majority.
+const VNI_TRIES: usize = 8;
+/// Bounds of an MTU that an operator may set, in bytes: RFC 791's minimum, and the largest IPv4 packet.
+const MTU_RANGE: std::ops::RangeInclusive<u32> = 576..=65_535;
+
+/// Creates a network, or finds it with equal parameters.
+///
+/// # Errors
+/// When parameters are wrong, disagree with what exists, or no majority confirms the VNI.
+pub async fn create(agent: &Arc<Agent>, request: NetworkCreate, origin: &str) -> Result<Done, Failure> {
+    let turn = agent.verbs.lock().await;
+    let (network, changed) = make(agent, &request, origin).await?;
+    drop(turn);
+    let head = *agent.own_head.borrow();
+    let laggards = verbs::everywhere(agent, None, head, request.wait).await;
+    let object = verbs::queries::network(agent, &network).and_then(|info| serde_json::to_value(info).ok());
+    Ok(Done { changed, laggards, object, ..Done::default() })
+}
+
+/// The creation itself; the caller holds the verbs' lock.
+///
+/// # Errors
+/// As [`create`].
+pub async fn make(
+    agent: &Arc<Agent>,
+    request: &NetworkCreate,
+    origin: &str,
+) -> Result<(Name, Vec<String>), Failure> {
+    let name = verbs::name("network", &request.name)?;
+    check(request)?;
+    if let Some(record) = agent.read(|state| state.catalog.network(&name)) {
+        let differs = differences(&record, request);
+        if differs.is_empty() {
+            return Ok((name, Vec::new()));
+        }
+        let what = format!("network {name} exists with other parameters: {}", differs.join("; "));
+        let remove = format!("or remove it first: svc-agent network rm {name}");
+        return Err(refused(what, &["leave those parameters out to use it as it is", &remove]));
+    }
+    let subnets = match request.subnets.as_slice() {
+        [] => vec![default_subnet(agent, &name).await?],
+        given => given.to_vec(),
+    };
+    let vni = claim_vni(agent, &name, request.vni).await?;
+    let stamp = agent.stamp();
+    let definition = NetworkDefinition {
+        revision: stamp,
+        removed: false,
+        vni,
+        subnets: subnets.clone(),
+        internal: request.internal,
+        encrypted: false,
+        mtu: request.mtu,
+    };
+    let batch: Batch = vec![
+        (Key::Network { name: name.clone(), born: stamp }, Some(Value::Network(definition))),
+        claiming::fact(ClaimKey::Vni { vni }),
+    ];
+    agent.write(batch, Writes::default())?;
+    let line = format!("network {name} created: subnet {}, VNI {vni}", list(&subnets));
+    agent.events.record("network", &line, origin);
+    Ok((name, vec![line]))
+}
+
+/// What is wrong with the parameters alone.
+fn check(request: &NetworkCreate) -> Result<(), Failure> {
+    if request.encrypted {
+        let hint = "create it without --encrypted only where the underlay is trusted";
+        return Err(refused("this version cannot encrypt a network yet, and will not carry it in clear", &[hint]));
+    }
+    if let Some(mtu) = request.mtu.filter(|mtu| !MTU_RANGE.contains(mtu)) {
+        let range = format!("use {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end());
+        return Err(refused(format!("an MTU of {mtu} bytes is out of range"), &[&range]));
+    }
+    if let Some(vni) = request.vni {
+        addresses::check_vni(vni).map_err(|error| refused(chain(&error), &[]))?;
+    }
+    for (index, subnet) in request.subnets.iter().enumerate() {
+        if subnet.is_ipv6() {
+            let hint = "use an IPv4 subnet, for example --subnet 10.128.0.0/16";
+            return Err(refused(format!("{subnet}: this version builds IPv4 networks only"), &[hint]));
+        }
+        if subnet.ip() != subnet.network() {
+            let right = format!("write {}/{}", subnet.network(), subnet.prefix());
+            return Err(refused(format!("{subnet} has bits set beyond its prefix length"), &[&right]));
+        }
+        Layout::new(*subnet).map_err(|error| refused(chain(&error), &[]))?;
+        if let Some(other) = request.subnets[..index].iter().find(|other| addresses::overlap(other, subnet)) {
+            return Err(refused(format!("subnets {other} and {subnet} overlap"), &["give one of them"]));
+        }
+        if index > 0 {
+            return Err(refused("a network has at most one IPv4 subnet", &["give a larger one instead"]));
+        }
+    }
+    Ok(())
+}
+
+/// In what a request differs from what stands; what it leaves open does not differ.
+fn differences(record: &NetworkRecord, request: &NetworkCreate) -> Vec<String> {
+    let is = &record.definition;
+    let mut differs = Vec::new();
+    if !request.subnets.is_empty() && request.subnets != is.subnets {
+        differs.push(format!("its subnet is {}, not {}", list(&is.subnets), list(&request.subnets)));
+    }
+    if let Some(vni) = request.vni.filter(|vni| *vni != is.vni) {
+        differs.push(format!("its VNI is {}, not {vni}", is.vni));
+    }
+    if request.internal != is.internal {
+        differs.push(format!("internal is {}, not {}", is.internal, request.internal));
+    }
+    if request.mtu.is_some() && request.mtu != is.mtu {
+        let is = is.mtu.map_or_else(|| "the underlay's".to_owned(), |mtu| mtu.to_string());
+        differs.push(format!("its MTU is {is}, not {}", request.mtu.unwrap_or_default()));
+    }
+    differs
+}
+
+/// The same choice on every host, so that two that create one name at once choose one subnet.
+async fn default_subnet(agent: &Arc<Agent>, name: &Name) -> Result<IpNetwork, Failure> {
+    let pool = agent.settings.load().pool;
+    let routes = crate::runtime::host::routes(agent).await;
+    let mut taken: Vec<IpNetwork> = routes;
+    agent.read(|state| {
+        for network in state.catalog.networks() {
+            taken.extend(state.catalog.network(network).into_iter().flat_map(|it| it.definition.subnets.clone()));
+        }
+    });
+    addresses::default_subnet(name, pool, &taken).ok_or_else(|| {
+        let hint = "name one: svc-agent network create NAME --subnet CIDR";
+        refused(format!("no subnet of the pool {pool} is free of other networks and this host's routes"), &[hint])
+    })
+}
+
+/// An explicit VNI must be free; else the first of the name's own sequence that a majority confirms.
+async fn claim_vni(agent: &Arc<Agent>, name: &Name, asked: Option<u32>) -> Result<u32, Failure> {
+    let used_by = |vni: u32| {
+        agent.read(|state| {
+            let mut networks = state.catalog.networks();
+            networks.find(|other| state.catalog.network(other).is_some_and(|it| it.definition.vni == vni)).cloned()
+        })
+    };
+    let mine = |vni: u32| {
+        agent.read(|state| state.catalog.claimants(&ClaimKey::Vni { vni }).any(|node| node == agent.identity.node))
+    };
+    if let Some(vni) = asked {
+        if let Some(other) = used_by(vni) {
+            let hint = "choose another, or leave --vni out";
+            return Err(refused(format!("VNI {vni} is in use by network {other}"), &[hint]));
+        }
+        if !mine(vni) {
+            claiming::claim(agent, ClaimKey::Vni { vni }).await.map_err(|error| {
+                refused(format!("VNI {vni} cannot be had: {}", chain(&error)), &["choose another, or leave --vni out"])
+            })?;
+        }
+        return Ok(vni);
+    }
+    let mut last = None;
+    let candidates = addresses::vni_candidates(name).filter(|vni| used_by(*vni).is_none());
+    for vni in candidates.take(VNI_TRIES) {
+        if mine(vni) {
+            return Ok(vni);
+        }
+        match claiming::claim(agent, ClaimKey::Vni { vni }).await {
+            Ok(()) => return Ok(vni),
+            Err(error @ ClaimError::Lost { .. }) => last = Some(error),
+            Err(error) => {
+                let hint = "see which hosts are away: svc-agent node ls; remove one that will not return: svc-agent node rm NAME";
+                return Err(refused(format!("network {name} cannot be created: {}", chain(&error)), &[hint]));
+            }
+        }
+    }
+    let why = last.map_or_else(|| "every VNI of its sequence is in use".to_owned(), |error| chain(&error));
+    Err(refused(format!("no VNI could be had for network {name}: {why}"), &["name one: --vni N"]))
+}
+
+/// Removes a network that nothing uses any more.
+///
+/// # Errors
+/// When it does not exist or is in use.
+pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) -> Result<Done, Failure> {
+    let turn = agent.verbs.lock().await;
+    let name = verbs::choose_network(agent, Some(text))?;
+    refuse_if_used(agent, &name)?;
+    let mut batch: Batch = Vec::new();
+    let stamp = agent.stamp();
+    agent.read(|state| {
+        let Some(record) = state.catalog.network(&name) else { return };
+        let births = std::iter::once((record.born, record.definition)).chain(record.losers);
+        for (born, definition) in births {
+            let removed = NetworkDefinition { revision: stamp, removed: true, ..(*definition).clone() };
+            batch.push((Key::Network { name: name.clone(), born }, Some(Value::Network(removed))));
+        }
+        for service in state.catalog.services(&name) {
+            batch.extend(verbs::register::removal(state, &name, service, stamp));
+        }
+        let own_claims = state.catalog.claims().filter(|(_, holder)| *holder == agent.identity.node);
+        for (key, _) in own_claims {
+            let of_network = match key {
+                ClaimKey::Block { network, .. } | ClaimKey::Address { network, .. } => *network == name,
+                ClaimKey::Vni { .. } | ClaimKey::Node { .. } => false,
+            };
+            if of_network {
+                batch.push((Key::Claim(key.clone()), None));
+            }
+        }
+    });
+    let head = agent.write(batch, Writes::default())?;
+    drop(turn);
+    let line = format!("network {name} removed");
+    agent.events.record("network", &line, origin);
+    let laggards = verbs::everywhere(agent, None, head, wait).await;
+    Ok(Done { changed: vec![line], laggards, ..Done::default() })
+}
+
+fn refuse_if_used(agent: &Agent, name: &Name) -> Result<(), Failure> {
+    let users: Vec<String> = agent.read(|state| {
+        let local = state.local.keys().filter(|(network, _)| network == name);
+        let local = local.map(|(_, attachment)| format!("{attachment} on {}", agent.identity.name));
+        let known = state.catalog.attachments(name).filter(|(_, owner, _)| *owner != agent.identity.node);
+        let known = known.map(|(attachment, owner, _)| {
+            format!("{attachment} on {}", crate::runtime::agent::host_name(&state.catalog, owner))
+        });
+        local.chain(known).collect()
+    });
+    if users.is_empty() {
+        return Ok(());
+    }
+    let (count, shown) = (users.len(), users[..users.len().min(5)].join(", "));
+    let more = if count > 5 { ", …" } else { "" };
+    let hint = format!("detach them first: svc-agent detach NAME --network {name}");
+    let gone = "attachments of a host that will not return end with: svc-agent node rm HOST";
+    Err(refused(format!("network {name} is in use by {count} attachments: {shown}{more}"), &[&hint, gone]))
+}

@@ -1,0 +1,310 @@
+//! What can be asked: networks, attachments, services, nodes, status, names.
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::addresses::Layout;
+use crate::api::types::{
+    AttachmentInfo, Behind, Capacity, Failure, HostStatus, NetworkInfo, NodeInfo, ReplicaInfo, Resolved,
+    ServiceInfo, Status,
+};
+use crate::catalog::facts::{HostFact, Key, Region};
+use crate::model::{Head, Name, NodeId};
+use crate::runtime::agent::{Agent, State, chain, host_name, refused};
+use crate::runtime::events::lock;
+use crate::runtime::local::StoredPlace;
+use crate::runtime::messages::{Answer, Request};
+use crate::runtime::{host, peers, verbs};
+
+/// How long a host may take to say how it is.
+const STATUS_LIMIT: Duration = Duration::from_secs(1);
+
+/// All networks.
+pub fn networks(agent: &Agent) -> Vec<NetworkInfo> {
+    let names: Vec<Name> = agent.read(|state| state.catalog.networks().cloned().collect());
+    names.iter().filter_map(|name| network(agent, name)).collect()
+}
+
+/// One network.
+pub fn network(agent: &Agent, name: &Name) -> Option<NetworkInfo> {
+    agent.read(|state| {
+        let view = state.view.network(name)?;
+        let definition = &view.definition;
+        let layouts: Vec<Layout> =
+            definition.subnets.iter().filter_map(|subnet| Layout::new(*subnet).ok()).collect();
+        let vips: usize = view.services.values().map(|service| service.vips.len()).sum();
+        let addresses: usize = view.attachments.values().map(|it| it.addresses.len()).sum();
+        let total = |region| {
+            let sum: u128 = layouts.iter().map(|layout| layout.capacity(region)).sum();
+            u64::try_from(sum).unwrap_or(u64::MAX)
+        };
+        let capacity = BTreeMap::from([
+            ("endpoints".to_owned(), Capacity { used: addresses as u64, total: total(Region::Endpoint) }),
+            ("vips".to_owned(), Capacity { used: vips as u64, total: total(Region::Vip) }),
+        ]);
+        let present = state.local.keys().any(|(network, _)| network == name);
+        let holder = agent.holder_pid();
+        Some(NetworkInfo {
+            name: name.clone(),
+            vni: definition.vni,
+            subnets: definition.subnets.clone(),
+            gateways: layouts.iter().map(Layout::gateway).collect(),
+            internal: definition.internal,
+            encrypted: definition.encrypted,
+            mtu: view.mtu,
+            hosts: view.members.keys().map(|node| host_name(&state.catalog, *node)).collect(),
+            attachments: view.attachments.len(),
+            services: view.services.len(),
+            capacity,
+            namespace: present.then(|| {
+                format!("svc-agent hold (pid {holder}) keeps it: lsns -t net; nsenter --net=/proc/{holder}/fd/N")
+            }),
+            problems: view.conflicts().map(|conflict| describe(state, conflict)).collect(),
+        })
+    })
+}
+
+fn describe(state: &State, conflict: &crate::view::Conflict) -> String {
+    let host = host_name(&state.catalog, conflict.blamed());
+    format!("{conflict} (host {host})")
+}
+
+/// All attachments, everywhere.
+pub fn attachments(agent: &Arc<Agent>) -> Vec<AttachmentInfo> {
+    let mut all: Vec<AttachmentInfo> = agent.read(|state| {
+        let views = state.view.networks().values();
+        views
+            .flat_map(|network| network.attachments.iter().map(move |(name, view)| (network, name, view)))
+            .map(|(network, name, view)| AttachmentInfo {
+                name: name.clone(),
+                network: network.name.clone(),
+                host: host_name(&state.catalog, view.owner),
+                local: view.owner == agent.identity.node,
+                addresses: view.addresses.to_vec(),
+                mac: view.mac.clone(),
+                aliases: view.aliases.clone(),
+                interface: None,
+                resolv_conf: None,
+                suspended: state.suspended.contains(&view.owner),
+            })
+            .collect()
+    });
+    for info in all.iter_mut().filter(|info| info.local) {
+        let key = (info.network.clone(), info.name.clone());
+        let Some(record) = agent.read(|state| state.local.get(&key).cloned()) else { continue };
+        info.interface = lock(&agent.interfaces).get(&key).cloned();
+        if record.resolv_conf.is_none() && record.place != StoredPlace::Host {
+            info.resolv_conf = Some(host::resolv_conf(agent, record.cookie));
+        }
+    }
+    all
+}
+
+/// All services.
+pub fn services(agent: &Agent) -> Vec<ServiceInfo> {
+    let names: Vec<(Name, Name)> = agent.read(|state| {
+        let networks = state.catalog.networks();
+        networks
+            .flat_map(|network| state.catalog.services(network).map(|name| (network.clone(), name.clone())))
+            .collect()
+    });
+    names.iter().filter_map(|(network, name)| service(agent, network, name)).collect()
+}
+
+/// One service with its replicas, those that get no flows included.
+pub fn service(agent: &Agent, network: &Name, name: &Name) -> Option<ServiceInfo> {
+    agent.read(|state| {
+        let record = state.catalog.service(network, name)?;
+        let settings = &record.definition.settings;
+        let replicas = state.catalog.replicas(network, name).map(|(attachment, owner, fact)| ReplicaInfo {
+            attachment: attachment.clone(),
+            host: host_name(&state.catalog, owner),
+            addresses: fact.addresses.clone(),
+            weight: fact.weight,
+            state: match state.suspended.contains(&owner) {
+                true => "suspended".to_owned(),
+                false => verbs::register::health(fact.health).to_owned(),
+            },
+        });
+        let replicas = replicas.collect();
+        let conflicts = state.view.network(network).into_iter().flat_map(|view| view.conflicts());
+        let concerns = |conflict: &&crate::view::Conflict| conflict.service() == Some(name);
+        Some(ServiceInfo {
+            name: name.clone(),
+            network: network.clone(),
+            vips: record.vips(),
+            mode: settings.mode,
+            ports: settings.ports.clone(),
+            aliases: settings.aliases.clone(),
+            balance: settings.balance,
+            check: settings.check.clone(),
+            replicas,
+            problems: conflicts.filter(concerns).map(|conflict| describe(state, conflict)).collect(),
+        })
+    })
+}
+
+/// All hosts.
+pub fn nodes(agent: &Agent) -> Vec<NodeInfo> {
+    agent.read(|state| {
+        let hosts = state.catalog.hosts();
+        hosts
+            .map(|(node, fact)| {
+                let owner = state.catalog.owner(node);
+                let count = |wanted: fn(&Key) -> bool| {
+                    owner.map_or(0, |owner| owner.keys().filter(|key| wanted(key)).count())
+                };
+                NodeInfo {
+                    id: node,
+                    name: fact.name.clone(),
+                    number: fact.number,
+                    address: fact.address,
+                    state: word(agent, state, node).to_owned(),
+                    agent_version: fact.agent_version.clone(),
+                    head: state.catalog.head(node).to_string(),
+                    attachments: count(|key| matches!(key, Key::Attachment { .. })),
+                    replicas: count(|key| matches!(key, Key::Replica { .. })),
+                }
+            })
+            .collect()
+    })
+}
+
+fn word(agent: &Agent, state: &State, node: NodeId) -> &'static str {
+    match (node == agent.identity.node, state.suspended.contains(&node)) {
+        (true, _) => "this host",
+        (false, true) => "suspended",
+        (false, false) => "live",
+    }
+}
+
+/// How every host is: asked now, not remembered.
+pub async fn status(agent: &Arc<Agent>) -> Status {
+    let hosts: Vec<(NodeId, HostFact, bool)> = agent.read(|state| {
+        let hosts = state.catalog.hosts();
+        hosts.map(|(node, fact)| (node, HostFact::clone(fact), state.suspended.contains(&node))).collect()
+    });
+    let known: BTreeMap<NodeId, Head> = agent.read(|state| state.catalog.heads());
+    let asked = hosts.into_iter().map(|(node, host, suspended)| {
+        let known = &known;
+        async move { host_status(agent, node, &host, suspended, known).await }
+    });
+    let hosts = futures::future::join_all(asked).await;
+    let notices = notices(agent);
+    let well = |host: &HostStatus| host.state == "live" && host.behind.is_empty() && host.problems.is_empty();
+    Status {
+        node: agent.identity.name.clone(),
+        id: agent.identity.node,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        cluster: agent.identity.cluster.clone(),
+        ok: hosts.iter().all(well) && notices.is_empty(),
+        hosts,
+        notices,
+    }
+}
+
+async fn host_status(
+    agent: &Arc<Agent>,
+    node: NodeId,
+    host: &HostFact,
+    suspended: bool,
+    known: &BTreeMap<NodeId, Head>,
+) -> HostStatus {
+    let mut status = HostStatus {
+        id: node,
+        name: host.name.clone(),
+        state: if suspended { "suspended" } else { "live" }.to_owned(),
+        behind: Vec::new(),
+        problems: Vec::new(),
+    };
+    let applied = if node == agent.identity.node {
+        status.problems = lock(&agent.problems).list("", Instant::now());
+        agent.applied.borrow().as_ref().clone()
+    } else if suspended {
+        return status;
+    } else {
+        let to = SocketAddr::new(host.address, host.gossip_port);
+        match peers::ask(agent, to, &Request::Status, STATUS_LIMIT).await {
+            Ok(Answer::Status { applied, problems }) => {
+                status.problems = problems;
+                applied
+            }
+            Ok(_) | Err(_) => {
+                status.state = "unreachable".to_owned();
+                return status;
+            }
+        }
+    };
+    for (owner, head) in known {
+        let at = applied.get(owner).copied().unwrap_or_default();
+        if at < *head && !agent.read(|state| state.catalog.is_removed(*owner)) {
+            status.behind.push(Behind {
+                owner: agent.host_name(*owner),
+                applied: at.to_string(),
+                known: head.to_string(),
+            });
+        }
+    }
+    status
+}
+
+/// What concerns this host as a whole, or the cluster's declarations.
+fn notices(agent: &Agent) -> Vec<String> {
+    let mut notices: Vec<String> = agent.read(|state| {
+        let mut notices: Vec<String> =
+            state.view.conflicts().map(|conflict| describe(state, conflict)).take(64).collect();
+        if !state.synced {
+            notices.push("this host has not synced with another one since it started".to_owned());
+        }
+        notices
+    });
+    let Some(cluster) = agent.cluster.get() else { return notices };
+    for complaint in cluster.complaints() {
+        notices.push(crate::runtime::start::complaint(&complaint));
+    }
+    if let Some(duplicate) = cluster.duplicate() {
+        notices.push(format!(
+            "another host ({}) says it is this one: its state directory is a copy; stop one of the two and move its state directory away",
+            duplicate.address
+        ));
+    }
+    notices
+}
+
+/// What a name is answered with inside an attachment's namespace.
+///
+/// # Errors
+/// When there is no such attachment on this host, or the name or type is none.
+pub fn resolve(agent: &Arc<Agent>, name: &str, on: &str, kind: Option<&str>) -> Result<Resolved, Failure> {
+    let on = verbs::name("attachment", on)?;
+    let cookie = agent.read(|state| state.local.values().find(|it| it.name == on).map(|it| it.cookie));
+    let cookie = cookie.ok_or_else(|| {
+        refused(format!("{on} is not attached on this host"), &["ask on its own host: svc-agent attachments"])
+    })?;
+    let zone = lock(&agent.zones).get(&cookie).map(dns::ZoneHandle::load);
+    let zone = zone.ok_or_else(|| refused(format!("{on} has no resolver: it is the host's own namespace"), &[]))?;
+    let kind = match kind.unwrap_or("A").to_ascii_uppercase().as_str() {
+        "A" => dns::Kind::A,
+        "AAAA" => dns::Kind::AAAA,
+        "PTR" => dns::Kind::PTR,
+        "SRV" => dns::Kind::SRV,
+        "SOA" => dns::Kind::SOA,
+        "ANY" => dns::Kind::ANY,
+        other => return Err(refused(format!("{other} is no record type that is served"), &["use A, AAAA, PTR, SRV, SOA or ANY"])),
+    };
+    let question = dns::Question::from_text(name, kind).map_err(|error| refused(chain(&error), &[]))?;
+    let ttls = crate::runtime::converge::ttls(agent);
+    let answer = dns::answer(&zone, &question, &ttls, &mut rand::rng());
+    let (code, source, records) = match answer {
+        dns::Answer::Records { ttl, records } => {
+            let lines = records.iter().map(|data| format!("{} {ttl} IN {}", question.name(), data.presentation()));
+            ("NOERROR", "svc-agent", lines.collect())
+        }
+        dns::Answer::NoData(_) => ("NOERROR", "svc-agent", Vec::new()),
+        dns::Answer::NxDomain(_) => ("NXDOMAIN", "svc-agent", Vec::new()),
+        dns::Answer::NotYet => ("SERVFAIL", "svc-agent (not synced yet)", Vec::new()),
+        dns::Answer::Forward => ("", "forwarded to the host's upstreams", Vec::new()),
+    };
+    Ok(Resolved { name: question.name().to_owned(), code: code.to_owned(), source: source.to_owned(), records })
+}

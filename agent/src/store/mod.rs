@@ -1,0 +1,291 @@
+//! What this host keeps over restarts: identity, its own facts, the last known catalog, promises and
+//! the local side of its attachments.
+//!
+//! One embedded database (redb) in the state directory. What others rely on (own facts, promises,
+//! incarnations) is durable before it is spoken of; what can be had again from peers is written behind.
+use std::path::{Path, PathBuf};
+
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+#[cfg(test)]
+mod tests;
+
+/// Single values: identity, incarnation, promises, sysctls to restore.
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+/// Facts: owner and key → version and value.
+const FACTS: TableDefinition<'_, (u64, &[u8]), &[u8]> = TableDefinition::new("facts");
+/// Owners' heads.
+const HEADS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("heads");
+/// Local attachments: `network/name` → record.
+const LOCAL: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("local");
+
+/// Layout of the tables; a store of a later layout is refused, never guessed at.
+const LAYOUT: u32 = 1;
+
+/// A failed operation on the store; the database is as it was before it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file could not be opened or created.
+    #[error("open the state database {}", path.display())]
+    Open {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A read failed.
+    #[error("read {what} from the state database")]
+    Read {
+        /// Which table or key.
+        what: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A transaction failed; nothing of it was written.
+    #[error("write {what} to the state database")]
+    Write {
+        /// Which table or key.
+        what: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store was written by a later version.
+    #[error(
+        "the state database {} has layout {found}, this version knows {LAYOUT}: start the later version again, \
+         or move the directory away to join as a new host",
+        path.display()
+    )]
+    Layout {
+        /// The database file.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+    },
+}
+
+/// Makes the error constructors below short.
+type Boxed = Box<dyn std::error::Error + Send + Sync>;
+
+/// The embedded database.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+}
+
+/// One entry as stored: an owner, its key and its (version, value), both JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFact {
+    /// Whose fact.
+    pub owner: u64,
+    /// JSON of the key.
+    pub key: Vec<u8>,
+    /// JSON of version and value.
+    pub entry: Vec<u8>,
+}
+
+/// Changes that become durable together.
+#[derive(Debug, Default)]
+pub struct Writes {
+    /// Facts to put.
+    pub facts: Vec<StoredFact>,
+    /// Facts to forget (owner, key JSON).
+    pub forgotten: Vec<(u64, Vec<u8>)>,
+    /// Owners whose facts are all replaced by `facts`.
+    pub replaced_owners: Vec<u64>,
+    /// Heads to put, JSON.
+    pub heads: Vec<(u64, Vec<u8>)>,
+    /// Meta values to put, JSON.
+    pub meta: Vec<(String, Vec<u8>)>,
+    /// Local attachments to put (JSON) or, with `None`, to remove.
+    pub local: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Writes {
+    /// Puts a meta value.
+    ///
+    /// # Errors
+    /// When the value cannot be written as JSON.
+    pub fn put_meta<T: Serialize>(&mut self, key: &str, value: &T) -> Result<(), StoreError> {
+        self.meta.push((key.to_owned(), encode(key, value)?));
+        Ok(())
+    }
+
+    /// Puts a local record, or removes it.
+    ///
+    /// # Errors
+    /// When the record cannot be written as JSON.
+    pub fn put_local<T: Serialize>(&mut self, key: &str, value: Option<&T>) -> Result<(), StoreError> {
+        let value = value.map(|value| encode(key, value)).transpose()?;
+        self.local.push((key.to_owned(), value));
+        Ok(())
+    }
+}
+
+/// JSON of a value, with the error of a write.
+///
+/// # Errors
+/// When the value has a map key that JSON does not allow.
+pub fn encode<T: Serialize>(what: &str, value: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value)
+        .map_err(|source| StoreError::Write { what: what.to_owned(), source: source.into() })
+}
+
+impl Store {
+    /// Opens the database in `directory`, creating both.
+    ///
+    /// # Errors
+    /// When the directory cannot be made, another process has the database open, it is corrupt, or of a
+    /// later layout.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.join("state.redb");
+        let failed = |source: Boxed| StoreError::Open { path: path.clone(), source };
+        std::fs::create_dir_all(directory).map_err(|e| failed(e.into()))?;
+        restrict(directory).map_err(|e| failed(e.into()))?;
+        let database = Database::create(&path).map_err(|e| failed(e.into()))?;
+        let store = Self { database };
+        store.create_tables().map_err(failed)?;
+        match store.meta::<u32>("layout")? {
+            None => {
+                let mut writes = Writes::default();
+                writes.put_meta("layout", &LAYOUT)?;
+                store.commit(&writes, true)?;
+            }
+            Some(LAYOUT) => {}
+            Some(found) => return Err(StoreError::Layout { path, found }),
+        }
+        Ok(store)
+    }
+
+    fn create_tables(&self) -> Result<(), Boxed> {
+        let transaction = self.database.begin_write()?;
+        transaction.open_table(META)?;
+        transaction.open_table(FACTS)?;
+        transaction.open_table(HEADS)?;
+        transaction.open_table(LOCAL)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// A meta value.
+    ///
+    /// # Errors
+    /// When the database cannot be read or the value is not of this type.
+    pub fn meta<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
+        self.read_meta(key).map_err(|source| StoreError::Read { what: format!("\"{key}\""), source })
+    }
+
+    fn read_meta<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Boxed> {
+        let transaction = self.database.begin_read()?;
+        let table = transaction.open_table(META)?;
+        let Some(guard) = table.get(key)? else { return Ok(None) };
+        Ok(Some(serde_json::from_slice(guard.value())?))
+    }
+
+    /// All facts and heads (owner, JSON).
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    #[expect(clippy::type_complexity, reason = "two plain lists, named by the function")]
+    pub fn facts(&self) -> Result<(Vec<StoredFact>, Vec<(u64, Vec<u8>)>), StoreError> {
+        self.read_facts().map_err(|source| StoreError::Read { what: "the facts".to_owned(), source })
+    }
+
+    #[expect(clippy::type_complexity, reason = "as `facts`")]
+    fn read_facts(&self) -> Result<(Vec<StoredFact>, Vec<(u64, Vec<u8>)>), Boxed> {
+        let transaction = self.database.begin_read()?;
+        let mut facts = Vec::new();
+        for row in transaction.open_table(FACTS)?.iter()? {
+            let (key, entry) = row?;
+            let (owner, key) = key.value();
+            facts.push(StoredFact { owner, key: key.to_vec(), entry: entry.value().to_vec() });
+        }
+        let mut heads = Vec::new();
+        for row in transaction.open_table(HEADS)?.iter()? {
+            let (owner, head) = row?;
+            heads.push((owner.value(), head.value().to_vec()));
+        }
+        Ok((facts, heads))
+    }
+
+    /// All local attachments. A record that cannot be read is left out and named in the second list.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn local<T: DeserializeOwned>(&self) -> Result<(Vec<T>, Vec<String>), StoreError> {
+        self.read_local().map_err(|source| StoreError::Read { what: "the attachments".to_owned(), source })
+    }
+
+    fn read_local<T: DeserializeOwned>(&self) -> Result<(Vec<T>, Vec<String>), Boxed> {
+        let transaction = self.database.begin_read()?;
+        let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+        for row in transaction.open_table(LOCAL)?.iter()? {
+            let (key, value) = row?;
+            match serde_json::from_slice(value.value()) {
+                Ok(record) => records.push(record),
+                Err(error) => unreadable.push(format!("{}: {error}", key.value())),
+            }
+        }
+        Ok((records, unreadable))
+    }
+
+    /// Writes all or nothing. `durable`: on disk when this returns; else with the next durable write.
+    ///
+    /// # Errors
+    /// When the disk is full or fails; nothing was written then.
+    pub fn commit(&self, writes: &Writes, durable: bool) -> Result<(), StoreError> {
+        self.write(writes, durable)
+            .map_err(|source| StoreError::Write { what: "a change".to_owned(), source })
+    }
+
+    fn write(&self, writes: &Writes, durable: bool) -> Result<(), Boxed> {
+        let mut transaction = self.database.begin_write()?;
+        if !durable {
+            transaction.set_durability(Durability::None)?;
+        }
+        {
+            let mut facts = transaction.open_table(FACTS)?;
+            for owner in &writes.replaced_owners {
+                facts.retain_in((*owner, &[][..])..=(*owner, &[0xff; 16][..]), |_, _| false)?;
+            }
+            for fact in &writes.facts {
+                facts.insert((fact.owner, fact.key.as_slice()), fact.entry.as_slice())?;
+            }
+            for (owner, key) in &writes.forgotten {
+                facts.remove((*owner, key.as_slice()))?;
+            }
+            let mut heads = transaction.open_table(HEADS)?;
+            for (owner, head) in &writes.heads {
+                heads.insert(*owner, head.as_slice())?;
+            }
+            let mut meta = transaction.open_table(META)?;
+            for (key, value) in &writes.meta {
+                meta.insert(key.as_str(), value.as_slice())?;
+            }
+            let mut local = transaction.open_table(LOCAL)?;
+            for (key, value) in &writes.local {
+                match value {
+                    Some(value) => local.insert(key.as_str(), value.as_slice())?,
+                    None => local.remove(key.as_str())?,
+                };
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Removes a node's facts for good (`node rm`).
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn forget_owner(&self, owner: u64) -> Result<(), StoreError> {
+        self.commit(&Writes { replaced_owners: vec![owner], ..Writes::default() }, true)
+    }
+}
+
+/// The state directory holds promises and facts: for root alone.
+fn restrict(directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
+}

@@ -1,0 +1,53 @@
+use super::*;
+
+#[test]
+fn what_was_committed_is_there_after_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    {
+        let store = Store::open(directory.path()).unwrap();
+        let mut writes = Writes::default();
+        writes.put_meta("incarnation", &7u64).unwrap();
+        writes.put_local("net/a", Some(&"record")).unwrap();
+        writes.facts.push(StoredFact { owner: 1, key: b"k".to_vec(), entry: b"e".to_vec() });
+        writes.heads.push((1, b"h".to_vec()));
+        store.commit(&writes, true).unwrap();
+    }
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.meta::<u64>("incarnation").unwrap(), Some(7));
+    assert_eq!(store.local::<String>().unwrap().0, ["record"]);
+    let (facts, heads) = store.facts().unwrap();
+    assert_eq!((facts.len(), heads.len()), (1, 1));
+}
+
+#[test]
+fn replacing_an_owner_leaves_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let fact = |owner, key: &[u8]| StoredFact { owner, key: key.to_vec(), entry: b"e".to_vec() };
+    let writes = Writes { facts: vec![fact(1, b"a"), fact(2, b"{a"), fact(3, b"a")], ..Writes::default() };
+    store.commit(&writes, false).unwrap();
+    let writes = Writes { replaced_owners: vec![2], facts: vec![fact(2, b"{b")], ..Writes::default() };
+    store.commit(&writes, true).unwrap();
+    let keys: Vec<_> = store.facts().unwrap().0.into_iter().map(|f| (f.owner, f.key)).collect();
+    assert_eq!(keys, [(1, b"a".to_vec()), (2, b"{b".to_vec()), (3, b"a".to_vec())]);
+}
+
+#[test]
+fn a_later_layout_is_refused_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    {
+        let store = Store::open(directory.path()).unwrap();
+        let mut writes = Writes::default();
+        writes.put_meta("layout", &99u32).unwrap();
+        store.commit(&writes, true).unwrap();
+    }
+    let error = Store::open(directory.path()).unwrap_err().to_string();
+    assert!(error.contains("layout 99") && error.contains("join as a new host"), "{error}");
+}
+
+#[test]
+fn two_processes_do_not_share_a_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = Store::open(directory.path()).unwrap();
+    assert!(Store::open(directory.path()).is_err());
+}

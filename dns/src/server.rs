@@ -1,0 +1,115 @@
+//! The resolver of one namespace on sockets that the caller opened there.
+use std::net::{TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::answer::Ttls;
+use crate::forward::Forwarder;
+use crate::handle::ZoneHandle;
+use crate::stats::Stats;
+use handler::{Handler, Shared};
+
+mod handler;
+mod reply;
+mod tcp;
+
+/// What bounds one namespace's resolver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Forwarded queries under way; one more is SERVFAIL. Names of our own never wait for these.
+    pub forwarded: usize,
+    /// Queries that wait for the first sync; one more is SERVFAIL.
+    pub waiting: usize,
+    /// TCP connections; one more waits in the listener's backlog.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { forwarded: 128, waiting: 128, connections: 64 }
+    }
+}
+
+/// Settings of a resolver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// How long answers may be kept.
+    pub ttls: Ttls,
+    /// What bounds it.
+    pub limits: Limits,
+    /// How long a name that we may not have learned yet is waited for, before the first sync.
+    pub sync_wait: Duration,
+    /// How long a TCP connection may stay idle, or take to read what we wrote.
+    pub idle: Duration,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            ttls: Ttls::default(),
+            limits: Limits::default(),
+            sync_wait: Duration::from_secs(1),
+            idle: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why a resolver does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The UDP socket could not be given to the runtime; it is closed.
+    #[error("cannot serve names on the UDP socket")]
+    Udp(#[source] std::io::Error),
+    /// The TCP listener could not be given to the runtime; both sockets are closed.
+    #[error("cannot serve names on the TCP listener")]
+    Tcp(#[source] std::io::Error),
+}
+
+/// A running resolver. Dropping it ends it and closes its sockets (not other descriptors of them).
+pub struct Server {
+    udp: hickory_server::Server<Shared>,
+    tcp: JoinSet<()>,
+}
+
+impl Server {
+    /// Serves on sockets that were opened and bound inside the namespace. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When a socket cannot be made non-blocking or registered with the runtime; nothing is served then.
+    pub fn start(
+        udp: UdpSocket,
+        tcp: TcpListener,
+        zone: ZoneHandle,
+        forwarder: Forwarder,
+        stats: Arc<Stats>,
+        settings: ServerSettings,
+    ) -> Result<Self, ServerError> {
+        let asynchronous = udp.set_nonblocking(true).and_then(|()| tokio::net::UdpSocket::from_std(udp));
+        let socket = asynchronous.map_err(ServerError::Udp)?;
+        let asynchronous = tcp.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(tcp));
+        let listener = asynchronous.map_err(ServerError::Tcp)?;
+
+        let handler = Shared(Arc::new(Handler::new(zone, forwarder, stats, settings)));
+        let mut udp = hickory_server::Server::new(handler.clone());
+        udp.register_socket(socket);
+        let mut tcp = JoinSet::new();
+        tcp.spawn(tcp::serve(listener, handler, settings));
+        Ok(Self { udp, tcp })
+    }
+
+    /// Ends it. Queries under way are dropped, and so are their clients' connections; the sockets are closed on return.
+    pub async fn stop(mut self) {
+        self.tcp.shutdown().await;
+        if let Err(error) = self.udp.shutdown_gracefully().await {
+            tracing::debug!(%error, "the UDP resolver had ended before");
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}

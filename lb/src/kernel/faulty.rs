@@ -1,0 +1,78 @@
+//! A kernel that fails now and then, the same way for the same seed.
+use std::io;
+
+use netfilter::Error;
+
+use super::{Contents, Features, Kernel, TableStatus};
+use crate::address::Address;
+use crate::flows::Stale;
+use crate::transaction::Transaction;
+
+/// Wraps a kernel. An operation fails before it does anything, or does all of it and reports a failure.
+#[derive(Debug)]
+pub struct Faulty<K> {
+    /// The kernel underneath.
+    pub inner: K,
+    state: u64,
+    per_mille: u64,
+}
+
+impl<K> Faulty<K> {
+    /// Fails about `per_mille` of a thousand operations.
+    pub fn new(inner: K, seed: u64, per_mille: u16) -> Self {
+        Self { inner, state: seed | 1, per_mille: u64::from(per_mille) }
+    }
+
+    /// Xorshift (Marsaglia 2003): enough for faults, and no dependency.
+    fn draw(&mut self) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state >> 11
+    }
+
+    fn run<T>(&mut self, operation: impl FnOnce(&mut K) -> Result<T, Error>) -> Result<T, Error> {
+        if self.draw() % 1000 >= self.per_mille {
+            return operation(&mut self.inner);
+        }
+        if self.draw().is_multiple_of(2) {
+            operation(&mut self.inner)?;
+        }
+        Err(Error::Receive { source: io::Error::from(io::ErrorKind::TimedOut) })
+    }
+}
+
+impl<K: Kernel> Kernel for Faulty<K> {
+    fn features(&mut self) -> Result<Features, Error> {
+        self.run(K::features)
+    }
+
+    fn generation(&mut self) -> Result<u32, Error> {
+        self.run(K::generation)
+    }
+
+    fn table<A: Address>(&mut self) -> Result<Option<TableStatus>, Error> {
+        self.run(K::table::<A>)
+    }
+
+    fn contents<A: Address>(&mut self, features: Features) -> Result<Option<Contents<A>>, Error> {
+        self.run(|kernel| kernel.contents(features))
+    }
+
+    fn commit<A: Address>(
+        &mut self,
+        transaction: &Transaction<A>,
+        features: Features,
+        generation: Option<u32>,
+    ) -> Result<(), Error> {
+        self.run(|kernel| kernel.commit(transaction, features, generation))
+    }
+
+    fn remove<A: Address>(&mut self) -> Result<(), Error> {
+        self.run(K::remove::<A>)
+    }
+
+    fn delete_flows(&mut self, stale: &Stale<'_>, limit: usize) -> Result<usize, Error> {
+        self.run(|kernel| kernel.delete_flows(stale, limit))
+    }
+}

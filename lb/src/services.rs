@@ -1,0 +1,138 @@
+//! The services as last declared: what a new declaration changes, found by comparing pointers.
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::wanted::{problems, servable, usable};
+use crate::{Problem, Service};
+
+/// The services as last declared.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    declared: Vec<Arc<Service>>,
+    /// The service of each VIP.
+    pub(crate) by_vip: HashMap<IpAddr, Arc<Service>>,
+    /// What is wrong with each service, by name; services without fault have no entry.
+    problems: BTreeMap<String, Vec<Problem>>,
+    contested: bool,
+}
+
+/// What a declaration changed.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    /// VIPs whose service is another one now, or none.
+    pub(crate) vips: Vec<IpAddr>,
+    /// Every VIP may have changed hands: two services claim, or claimed, the same one.
+    pub(crate) everything: bool,
+    /// Pairs of what was declared and what is declared instead.
+    pub(crate) pairs: Vec<(Option<Arc<Service>>, Option<Arc<Service>>)>,
+}
+
+impl Services {
+    /// Takes the new declaration. Both are expected sorted by name; in any other order the result is the same and
+    /// only costs more.
+    pub(crate) fn declare(&mut self, services: &[Arc<Service>]) -> Change {
+        let pairs = self.pairs(services);
+        let contested_before = self.contested;
+        let mut change = Change { pairs, ..Change::default() };
+        for old in change.pairs.iter().filter_map(|(old, _)| old.as_ref()) {
+            self.problems.remove(&old.name);
+            for vip in &old.vips {
+                change.vips.push(*vip);
+                if self.by_vip.get(vip).is_some_and(|owner| Arc::ptr_eq(owner, old)) {
+                    self.by_vip.remove(vip);
+                }
+            }
+        }
+        for new in change.pairs.iter().filter_map(|(_, new)| new.as_ref()) {
+            change.vips.extend_from_slice(&new.vips);
+            self.claim(new);
+        }
+        change.vips.sort_unstable();
+        change.vips.dedup();
+        if (self.contested || contested_before) && !change.pairs.is_empty() {
+            self.settle();
+            change.everything = true;
+        }
+        change
+    }
+
+    /// What is wrong with the services.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.values().flatten()
+    }
+
+    /// Walks both lists side by side; only where the pointers differ are names looked at.
+    fn pairs(&mut self, services: &[Arc<Service>]) -> Vec<(Option<Arc<Service>>, Option<Arc<Service>>)> {
+        let mut pairs = Vec::new();
+        let mut kept = Vec::with_capacity(services.len());
+        let mut old = std::mem::take(&mut self.declared).into_iter().peekable();
+        let mut new = services.iter().peekable();
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => break,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(old), Some(new)) if Arc::ptr_eq(old, new) => std::cmp::Ordering::Equal,
+                (Some(old), Some(new)) => old.name.cmp(&new.name),
+            };
+            let before = if order.is_le() { old.next() } else { None };
+            let after = if order.is_ge() { new.next() } else { None };
+            match (before, after) {
+                // Moved, not cloned: ten thousand counts would be ten thousand cache misses.
+                (Some(before), Some(after)) if Arc::ptr_eq(&before, after) => kept.push(before),
+                (before, after) => {
+                    kept.extend(after.map(Arc::clone));
+                    let same = before.as_deref() == after.map(Arc::as_ref);
+                    if same && let (Some(before), Some(after)) = (&before, after) {
+                        self.adopt_pointer(before, after);
+                    } else {
+                        pairs.push((before, after.map(Arc::clone)));
+                    }
+                }
+            }
+        }
+        self.declared = kept;
+        pairs
+    }
+
+    /// Another pointer to an equal service: nothing changes but whom the index points to.
+    fn adopt_pointer(&mut self, before: &Arc<Service>, after: &Arc<Service>) {
+        for vip in &after.vips {
+            if let Some(owner) = self.by_vip.get_mut(vip).filter(|owner| Arc::ptr_eq(owner, before)) {
+                *owner = Arc::clone(after);
+            }
+        }
+    }
+
+    /// Enters the service for its VIPs, unless another one has them.
+    fn claim(&mut self, service: &Arc<Service>) {
+        let mut found = problems(service);
+        for vip in service.vips.iter().filter(|vip| usable(**vip) && servable(service)) {
+            let owner = self.by_vip.entry(*vip).or_insert_with(|| Arc::clone(service));
+            if !Arc::ptr_eq(owner, service) {
+                self.contested = true;
+                let reason = format!("its VIP {vip} is also one of {}, which keeps it", owner.name);
+                found.push(Problem { object: service.name.clone(), reason });
+            }
+        }
+        if !found.is_empty() {
+            self.problems.insert(service.name.clone(), found);
+        }
+    }
+
+    /// Gives every contested VIP to the service whose name comes first, whatever the order of events was.
+    fn settle(&mut self) {
+        self.by_vip.clear();
+        self.problems.clear();
+        self.contested = false;
+        let mut services = self.declared.clone();
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut seen = HashSet::new();
+        for service in &services {
+            if seen.insert(Arc::as_ptr(service)) {
+                self.claim(service);
+            }
+        }
+    }
+}

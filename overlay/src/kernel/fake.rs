@@ -1,0 +1,91 @@
+//! A kernel in memory, with the real one's refusals.
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Kernel, KernelError};
+use crate::{Link, LinkKind, Observed, Op, Space, World};
+
+/// A kernel in memory. Not an approximation of timing or packets: of state alone.
+#[derive(Debug, Default)]
+pub struct FakeKernel {
+    world: Mutex<World>,
+}
+
+/// Sysctls that a fresh namespace has, as a kernel with br_netfilter shows them.
+const SYSCTLS: &[(&str, &str)] = &[
+    ("net/ipv4/ip_forward", "0"),
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/all/arp_ignore", "0"),
+    ("net/ipv4/conf/all/send_redirects", "1"),
+    ("net/ipv4/conf/default/send_redirects", "1"),
+    ("net/ipv6/conf/all/forwarding", "0"),
+    ("net/ipv6/conf/default/accept_ra", "1"),
+    ("net/ipv6/conf/default/addr_gen_mode", "0"),
+    ("net/bridge/bridge-nf-call-iptables", "1"),
+    ("net/bridge/bridge-nf-call-ip6tables", "1"),
+    ("net/bridge/bridge-nf-call-arptables", "1"),
+];
+
+impl FakeKernel {
+    /// No namespaces.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a namespace as the kernel makes it: with a loopback link that is down.
+    pub fn insert(&self, space: Space) {
+        let lo = Link {
+            index: 1,
+            kind: LinkKind::Other,
+            alias: None,
+            mtu: 65536,
+            mac: Some(crate::Mac([0; 6])),
+            up: false,
+            controller: None,
+            port: None,
+            peer_index: None,
+        };
+        let sysctls = SYSCTLS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let observed = Observed {
+            links: [("lo".to_owned(), lo)].into(),
+            sysctls: sysctls.collect(),
+            ..Observed::default()
+        };
+        self.world().spaces.insert(space, observed);
+    }
+
+    /// Drops a namespace with all it holds; other ends of its veth pairs go too.
+    pub fn remove(&self, space: &Space) {
+        let mut world = self.world();
+        let names: Vec<String> =
+            world.spaces.get(space).map(|observed| observed.links.keys().cloned().collect()).unwrap_or_default();
+        for name in names {
+            // A link that went with another one's deletion is gone already.
+            let _ = world.apply(space, &Op::DeleteLink { name });
+        }
+        world.spaces.remove(space);
+    }
+
+    /// The state, to look at or to change as another tool would.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Kernel for FakeKernel {
+    fn spaces(&self) -> Vec<Space> {
+        self.world().spaces.keys().cloned().collect()
+    }
+
+    async fn observe(&self, space: &Space) -> Result<Observed, KernelError> {
+        self.world().spaces.get(space).cloned().ok_or_else(|| KernelError::NoSpace(space.clone()))
+    }
+
+    async fn apply(&self, space: &Space, op: &Op) -> Result<(), KernelError> {
+        self.world()
+            .apply(space, op)
+            .map_err(|errno| KernelError::Refused(std::io::Error::from_raw_os_error(errno)))
+    }
+}

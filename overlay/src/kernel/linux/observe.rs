@@ -1,0 +1,309 @@
+//! Reads a namespace.
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::net::IpAddr;
+use std::sync::PoisonError;
+
+use ipnetwork::IpNetwork;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::Open;
+use crate::kernel::KernelError;
+use crate::name::VXLAN;
+use crate::{Link, LinkKind, Mac, Observed, PortFlags, Route, Space, Vxlan};
+
+const HOST_SYSCTLS: &[&str] = &["net/ipv4/ip_forward"];
+const NETWORK_SYSCTLS: &[&str] = &[
+    "net/bridge/bridge-nf-call-iptables",
+    "net/bridge/bridge-nf-call-ip6tables",
+    "net/bridge/bridge-nf-call-arptables",
+    "net/ipv6/conf/default/addr_gen_mode",
+    "net/ipv6/conf/default/accept_ra",
+    "net/ipv4/conf/all/rp_filter",
+    "net/ipv4/conf/all/arp_ignore",
+    "net/ipv4/conf/all/send_redirects",
+    "net/ipv4/conf/default/send_redirects",
+    "net/ipv4/ip_forward",
+    "net/ipv6/conf/all/forwarding",
+];
+
+type Names = HashMap<u32, String>;
+
+impl Open {
+    pub(super) async fn observe(&self) -> Result<Observed, KernelError> {
+        let (links, names) = self.links().await?;
+        let mut observed = Observed { links, ..Observed::default() };
+        observed.addresses = self.addresses(&names).await?;
+        match &self.space {
+            Space::Host => {
+                observed.sysctls = self.sysctls(HOST_SYSCTLS).await?;
+                observed.forward_hook = self.forward_hook().await?;
+                (observed.tables, observed.drops) = self.tables().await?;
+            }
+            Space::Network(_) => {
+                observed.routes = self.routes(&names).await?;
+                observed.neighbours = self.neighbours(&names).await?;
+                self.forwarding(&names, &mut observed).await?;
+                observed.sysctls = self.sysctls(NETWORK_SYSCTLS).await?;
+                (observed.tables, observed.drops) = self.tables().await?;
+            }
+            Space::Container(_) => observed.routes = self.routes(&names).await?,
+        }
+        Ok(observed)
+    }
+
+    async fn links(&self) -> Result<(BTreeMap<String, Link>, Names), KernelError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let answers = self.dump(RouteNetlinkMessage::GetLink(message)).await?;
+        let messages: Vec<LinkMessage> = answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewLink(link) => Some(link),
+                _ => None,
+            })
+            .collect();
+        let names: Names =
+            messages.iter().filter_map(|m| Some((m.header.index, name_of(m)?.to_owned()))).collect();
+        let links = messages.iter().filter_map(|m| Some((name_of(m)?.to_owned(), link(m, &names)))).collect();
+        let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        *indexes = names.iter().map(|(index, name)| (name.clone(), *index)).collect();
+        Ok((links, names))
+    }
+
+    async fn addresses(&self, names: &Names) -> Result<BTreeSet<(String, IpNetwork)>, KernelError> {
+        let answers = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+        let address = |answer| match answer {
+            RouteNetlinkMessage::NewAddress(message) => {
+                Some((names.get(&message.header.index)?.clone(), address(&message)?))
+            }
+            _ => None,
+        };
+        Ok(answers.into_iter().filter_map(address).collect())
+    }
+
+    async fn routes(&self, names: &Names) -> Result<BTreeSet<Route>, KernelError> {
+        let mut routes = BTreeSet::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            let answers = match self.dump(RouteNetlinkMessage::GetRoute(message)).await {
+                // A kernel without IPv6.
+                Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => continue,
+                outcome => outcome?,
+            };
+            routes.extend(answers.iter().filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewRoute(message) => default_route(message, names),
+                _ => None,
+            }));
+        }
+        Ok(routes)
+    }
+
+    async fn neighbours(&self, names: &Names) -> Result<BTreeMap<(String, IpAddr), Mac>, KernelError> {
+        let answers = self.dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default())).await?;
+        let entry = |answer: RouteNetlinkMessage| {
+            let RouteNetlinkMessage::NewNeighbour(message) = answer else { return None };
+            let permanent = message.header.state == NeighbourState::Permanent;
+            let name = names.get(&message.header.ifindex).filter(|_| permanent)?;
+            Some(((name.clone(), destination(&message)?), mac_of(&message)?))
+        };
+        Ok(answers.into_iter().filter_map(entry).collect())
+    }
+
+    /// The bridge's and the VXLAN device's entries, which come in one dump.
+    async fn forwarding(&self, names: &Names, observed: &mut Observed) -> Result<(), KernelError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        for answer in self.dump(RouteNetlinkMessage::GetNeighbour(message)).await? {
+            let RouteNetlinkMessage::NewNeighbour(message) = answer else { continue };
+            let Some(name) = names.get(&message.header.ifindex) else { continue };
+            let Some(mac) = mac_of(&message) else { continue };
+            let state = message.header.state;
+            let of_bridge = message.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Controller(_)));
+            if message.header.flags.contains(NeighbourFlags::Own) && !of_bridge {
+                if name == VXLAN && state == NeighbourState::Permanent {
+                    observed.tunnels.extend(destination(&message).map(|vtep| (mac, vtep)));
+                }
+            } else if of_bridge && state != NeighbourState::Permanent {
+                observed.forwarding.insert(mac, (name.clone(), state == NeighbourState::Noarp));
+            }
+        }
+        Ok(())
+    }
+
+    async fn sysctls(&self, keys: &'static [&'static str]) -> Result<BTreeMap<String, String>, KernelError> {
+        self.inside("reading sysctls", move || {
+            let mut values = BTreeMap::new();
+            for key in keys {
+                match std::fs::read_to_string(format!("/proc/sys/{key}")) {
+                    Ok(value) => {
+                        values.insert((*key).to_owned(), value.trim().to_owned());
+                    }
+                    // Without br_netfilter or IPv6 there is nothing to switch off.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(values)
+        })
+        .await
+    }
+
+    pub(super) async fn set_sysctl(&self, key: &str, value: &str) -> Result<(), KernelError> {
+        let path = format!("/proc/sys/{key}");
+        let value = value.to_owned();
+        self.inside(&path.clone(), move || std::fs::write(path, value)).await
+    }
+}
+
+fn name_of(message: &LinkMessage) -> Option<&str> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+fn link(message: &LinkMessage, names: &Names) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        kind: LinkKind::Other,
+        alias: None,
+        mtu: 0,
+        mac: None,
+        up: message.header.flags.contains(LinkFlags::Up),
+        controller: None,
+        port: None,
+        peer_index: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
+            LinkAttribute::Controller(index) => link.controller = names.get(index).cloned(),
+            LinkAttribute::Link(index) => link.peer_index = Some(*index),
+            LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| read_info(&mut link, info)),
+            _ => {}
+        }
+    }
+    if link.kind != LinkKind::Veth {
+        link.peer_index = None;
+    }
+    link
+}
+
+fn read_info(link: &mut Link, info: &LinkInfo) {
+    match info {
+        LinkInfo::Kind(InfoKind::Veth) => link.kind = LinkKind::Veth,
+        LinkInfo::Kind(InfoKind::Bridge) => link.kind = LinkKind::Bridge { snooping: true },
+        LinkInfo::Data(InfoData::Bridge(data)) => {
+            let off = data.contains(&InfoBridge::MulticastSnooping(false));
+            link.kind = LinkKind::Bridge { snooping: !off };
+        }
+        LinkInfo::Data(InfoData::Vxlan(data)) => link.kind = LinkKind::Vxlan(vxlan(data)),
+        LinkInfo::PortData(InfoPortData::BridgePort(data)) => link.port = Some(port(data)),
+        _ => {}
+    }
+}
+
+fn vxlan(data: &[InfoVxlan]) -> Vxlan {
+    let mut vxlan = Vxlan { vni: 0, local: None, port: 0, learning: false };
+    for item in data {
+        match item {
+            InfoVxlan::Id(vni) => vxlan.vni = *vni,
+            InfoVxlan::Local(four) => vxlan.local = Some(IpAddr::V4(*four)),
+            InfoVxlan::Local6(six) => vxlan.local = Some(IpAddr::V6(*six)),
+            InfoVxlan::Port(port) => vxlan.port = *port,
+            InfoVxlan::Learning(learning) => vxlan.learning = *learning,
+            _ => {}
+        }
+    }
+    vxlan
+}
+
+fn port(data: &[InfoBridgePort]) -> PortFlags {
+    let mut flags = PortFlags::FRESH;
+    for item in data {
+        match item {
+            InfoBridgePort::Learning(on) => flags.learning = *on,
+            InfoBridgePort::UnicastFlood(on) => flags.unicast_flood = *on,
+            InfoBridgePort::NeighSupress(on) => flags.neighbour_suppression = *on,
+            _ => {}
+        }
+    }
+    flags
+}
+
+fn address(message: &AddressMessage) -> Option<IpNetwork> {
+    let find = |local: bool| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(ip) if local => Some(*ip),
+            AddressAttribute::Address(ip) if !local => Some(*ip),
+            _ => None,
+        })
+    };
+    let ip = find(true).or_else(|| find(false))?;
+    let link_local = matches!(ip, IpAddr::V6(six) if six.is_unicast_link_local());
+    IpNetwork::new(ip, message.header.prefix_len).ok().filter(|_| !link_local)
+}
+
+fn default_route(message: &RouteMessage, names: &Names) -> Option<Route> {
+    let header = &message.header;
+    let mut table = u32::from(header.table);
+    let mut route = Route {
+        link: None,
+        six: header.address_family == AddressFamily::Inet6,
+        metric: 0,
+        gateway: None,
+        protocol: protocol(header.protocol),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Oif(index) => route.link = names.get(index).cloned(),
+            RouteAttribute::Priority(metric) => route.metric = *metric,
+            RouteAttribute::Gateway(RouteAddress::Inet(four)) => route.gateway = Some(IpAddr::V4(*four)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(six)) => route.gateway = Some(IpAddr::V6(*six)),
+            _ => {}
+        }
+    }
+    let is_default = header.destination_prefix_length == 0 && header.kind == RouteType::Unicast;
+    (is_default && table == u32::from(RouteHeader::RT_TABLE_MAIN)).then_some(route)
+}
+
+fn protocol(protocol: RouteProtocol) -> u8 {
+    protocol.into()
+}
+
+fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(four)) => Some(IpAddr::V4(*four)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(six)) => Some(IpAddr::V6(*six)),
+        // In the bridge's dump the parser does not know the family; the length tells.
+        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(bytes.as_slice()).ok().map(IpAddr::from),
+            16 => <[u8; 16]>::try_from(bytes.as_slice()).ok().map(IpAddr::from),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+fn mac_of(message: &NeighbourMessage) -> Option<Mac> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+        _ => None,
+    })
+}

@@ -1,0 +1,162 @@
+//! What a namespace holds, as far as the overlay cares: plain values.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use netfilter::Family;
+
+use crate::{Mac, TAG};
+
+/// One namespace as last seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Links by name, foreign ones too.
+    pub links: BTreeMap<String, Link>,
+    /// Addresses by link, without IPv6 link-local ones.
+    pub addresses: BTreeSet<(String, IpNetwork)>,
+    /// Default routes of the main table, foreign ones too.
+    pub routes: BTreeSet<Route>,
+    /// Permanent neighbours by link and address.
+    pub neighbours: BTreeMap<(String, IpAddr), Mac>,
+    /// The VXLAN device's own table: where a MAC lives; the zero MAC floods.
+    pub tunnels: BTreeSet<(Mac, IpAddr)>,
+    /// The bridge's table without local entries: port, and whether the entry is static.
+    pub forwarding: BTreeMap<Mac, (String, bool)>,
+    /// Sysctls below /proc/sys that the overlay may want; absent files are left out.
+    pub sysctls: BTreeMap<String, String>,
+    /// Our nf_tables tables.
+    pub tables: BTreeMap<Family, TableState>,
+    /// Packets that our rules dropped, by the rules' label; see `fence`.
+    pub drops: BTreeMap<String, u64>,
+    /// What other tools do to forwarded packets.
+    pub forward_hook: ForwardHook,
+    /// MACs that addresses had before they were last removed: memory of the reconciler, never of the kernel. An
+    /// address that comes back with another MAC is announced.
+    pub former: BTreeMap<IpAddr, Mac>,
+}
+
+/// A link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index in its namespace.
+    pub index: u32,
+    /// What it is.
+    pub kind: LinkKind,
+    /// Alias; ours begin with [`TAG`].
+    pub alias: Option<String>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Its MAC; `None` for links without.
+    pub mac: Option<Mac>,
+    /// Administratively up.
+    pub up: bool,
+    /// Name of the bridge it is a port of.
+    pub controller: Option<String>,
+    /// Bridge port flags, where it is a port.
+    pub port: Option<PortFlags>,
+    /// Index of the other end of a veth pair, in that end's namespace.
+    pub peer_index: Option<u32>,
+}
+
+impl Link {
+    /// Whether the link carries our tag.
+    pub fn is_ours(&self) -> bool {
+        self.alias.as_deref().is_some_and(|alias| alias.starts_with(TAG))
+    }
+}
+
+/// What a link is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// One end of a veth pair.
+    Veth,
+    /// A bridge, and whether it snoops multicast.
+    Bridge {
+        /// `mcast_snooping`.
+        snooping: bool,
+    },
+    /// A VXLAN device.
+    Vxlan(Vxlan),
+    /// Anything else.
+    Other,
+}
+
+/// Settings of a VXLAN device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    /// Network identifier.
+    pub vni: u32,
+    /// Outer source address.
+    pub local: Option<IpAddr>,
+    /// UDP destination port.
+    pub port: u16,
+    /// Learns from what it receives; never wanted.
+    pub learning: bool,
+}
+
+/// Flags of a bridge port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortFlags {
+    /// Learns source MACs.
+    pub learning: bool,
+    /// Gets frames to unknown unicast MACs.
+    pub unicast_flood: bool,
+    /// Neighbour requests that the bridge can answer are not sent there.
+    pub neighbour_suppression: bool,
+}
+
+impl PortFlags {
+    /// As a fresh port has them.
+    pub const FRESH: Self = Self { learning: true, unicast_flood: true, neighbour_suppression: false };
+    /// Of the VXLAN device: unknown unicast may still be flooded, so that a frame gets through while the tables
+    /// of two hosts differ for an instant.
+    pub const TUNNEL: Self = Self { learning: false, unicast_flood: true, neighbour_suppression: true };
+    /// Of an attachment: no frame that is not its own.
+    pub const ATTACHMENT: Self = Self { learning: false, unicast_flood: false, neighbour_suppression: false };
+}
+
+/// A default route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// Outgoing link; `None` where the kernel names none (multipath, blackhole).
+    pub link: Option<String>,
+    /// IPv6.
+    pub six: bool,
+    /// Metric. IPv6 knows no 0: the kernel makes it 1024.
+    pub metric: u32,
+    /// Next hop.
+    pub gateway: Option<IpAddr>,
+    /// Routing protocol number; ours is [`crate::ROUTE_PROTOCOL`].
+    pub protocol: u8,
+}
+
+/// One of our tables as the kernel holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableState {
+    /// Chains by name.
+    pub chains: BTreeMap<String, ChainState>,
+    /// Elements by set.
+    pub sets: BTreeMap<String, BTreeSet<Vec<u8>>>,
+}
+
+/// A base chain as the kernel holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChainState {
+    /// Priority.
+    pub priority: i32,
+    /// Policy.
+    pub drop_by_default: bool,
+    /// The rules' comments, in order; each holds its rule's fingerprint.
+    pub rules: Vec<String>,
+}
+
+/// Other tools' forward chains.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForwardHook {
+    /// The chain DOCKER-USER exists in table ip filter.
+    pub docker_user: bool,
+    /// Our rule in it is there, whole and at the front.
+    pub exception: bool,
+    /// Chains that drop forwarded packets and that nothing of ours can exempt us from: "ip filter FORWARD".
+    pub blocking: Vec<String>,
+}

@@ -1,0 +1,205 @@
+//! Decides what to do: compares what is wanted with what was seen. No I/O, no clock, no memory.
+mod attachment;
+mod egress;
+mod forwarding;
+mod host;
+mod network;
+mod prune;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netfilter::Family;
+
+use crate::op::Step;
+use crate::rule::Table;
+use crate::{Desired, Link, Mac, Object, Observed, Op, PortFlags, Space};
+
+pub(crate) use prune::teardown;
+
+/// Routing protocol number of our routes (include/uapi/linux/rtnetlink.h leaves 5 to 255 to user space; "S").
+pub const ROUTE_PROTOCOL: u8 = 83;
+
+/// What is to be done, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What adds, changes and replaces. Done first, everywhere.
+    pub additions: Vec<Step>,
+    /// What takes away. Done once nothing refers to it any more.
+    pub removals: Vec<Step>,
+    /// What cannot be done.
+    pub problems: Vec<Problem>,
+}
+
+/// Why an object is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The object.
+    pub object: Object,
+    /// What was tried or is wanted.
+    pub operation: String,
+    /// The kernel's error number, if it was the kernel's refusal.
+    pub errno: Option<i32>,
+    /// What stands against it.
+    pub error: String,
+}
+
+/// Compares what is wanted with what the observed namespaces hold. Namespaces that are wanted but not observed
+/// give problems; nothing is planned for them.
+pub fn plan(desired: &Desired, observed: &BTreeMap<Space, Observed>) -> Plan {
+    plan_changed(desired, observed, &BTreeSet::new())
+}
+
+/// As [`plan`], but takes it on trust that the forwarding tables of some networks are right.
+pub(crate) fn plan_changed(
+    desired: &Desired,
+    observed: &BTreeMap<Space, Observed>,
+    trusted: &BTreeSet<String>,
+) -> Plan {
+    let mut planner = Planner {
+        desired,
+        observed,
+        plan: Plan::default(),
+        wanted: BTreeSet::new(),
+        taken: BTreeMap::new(),
+        unseen: BTreeSet::new(),
+    };
+    planner.host();
+    for (name, network) in &desired.networks {
+        planner.network(name, network);
+        if !trusted.contains(name) {
+            planner.forwarding(name, network);
+        }
+        for (attachment_name, attachment) in &network.attachments {
+            planner.attachment(name, network, attachment_name, attachment);
+        }
+    }
+    planner.prune();
+    planner.plan
+}
+
+struct Planner<'a> {
+    desired: &'a Desired,
+    observed: &'a BTreeMap<Space, Observed>,
+    plan: Plan,
+    /// Links that are to stay.
+    wanted: BTreeSet<(Space, String)>,
+    /// Tags of objects that could not be looked at: their links stay.
+    unseen: BTreeSet<String>,
+    /// Names that this plan gives to links of containers.
+    taken: BTreeMap<Space, BTreeSet<String>>,
+}
+
+/// How a link shall be. MAC, controller and flags only where they matter.
+struct Wanted<'a> {
+    mtu: u32,
+    alias: String,
+    mac: Option<Mac>,
+    port_of: Option<(&'a str, PortFlags)>,
+}
+
+impl Planner<'_> {
+    fn add(&mut self, object: &Object, space: &Space, op: Op) {
+        self.plan.additions.push(Step { object: object.clone(), space: space.clone(), op });
+    }
+
+    fn remove(&mut self, object: &Object, space: &Space, op: Op) {
+        self.plan.removals.push(Step { object: object.clone(), space: space.clone(), op });
+    }
+
+    fn problem(&mut self, object: &Object, operation: impl Into<String>, error: impl Into<String>) {
+        let (operation, error) = (operation.into(), error.into());
+        self.plan.problems.push(Problem { object: object.clone(), operation, errno: None, error });
+    }
+
+    fn want(&mut self, space: &Space, name: &str) {
+        self.wanted.insert((space.clone(), name.to_owned()));
+    }
+
+    fn sysctls(&mut self, object: &Object, space: &Space, wanted: &[(&str, &str)]) {
+        let Some(observed) = self.observed.get(space) else { return };
+        for (key, value) in wanted {
+            // A file that is not there (no br_netfilter, no IPv6) needs no value.
+            if observed.sysctls.get(*key).is_some_and(|now| now != value) {
+                let op = Op::SetSysctl { key: (*key).to_owned(), value: (*value).to_owned() };
+                self.add(object, space, op);
+            }
+        }
+    }
+
+    /// Brings a link's settings to what is wanted; `link` is `None` for one that this plan has just made.
+    fn settle(&mut self, object: &Object, space: &Space, name: &str, link: Option<&Link>, wanted: &Wanted<'_>) {
+        let name = name.to_owned();
+        if link.is_none_or(|link| link.alias.as_deref() != Some(wanted.alias.as_str())) {
+            self.add(object, space, Op::SetAlias { name: name.clone(), alias: wanted.alias.clone() });
+        }
+        if link.is_some_and(|link| link.mtu != wanted.mtu) {
+            self.add(object, space, Op::SetMtu { name: name.clone(), mtu: wanted.mtu });
+        }
+        if let Some((link, mac)) = link.zip(wanted.mac)
+            && link.mac != Some(mac)
+        {
+            self.add(object, space, Op::SetMac { name: name.clone(), mac });
+        }
+        let Some((bridge, flags)) = wanted.port_of else { return };
+        let is_port = link.is_some_and(|link| link.controller.as_deref() == Some(bridge));
+        if !is_port {
+            let controller = bridge.to_owned();
+            self.add(object, space, Op::SetController { name: name.clone(), controller });
+        }
+        if !is_port || link.is_some_and(|link| link.port != Some(flags)) {
+            self.add(object, space, Op::SetPort { name, flags });
+        }
+    }
+
+    fn up(&mut self, object: &Object, space: &Space, name: &str, link: Option<&Link>) {
+        if link.is_none_or(|link| !link.up) {
+            self.add(object, space, Op::SetUp { name: name.to_owned() });
+        }
+    }
+
+    /// A table: written whole if its chains or rules differ, else element by element. Without `adds` missing
+    /// elements are left to somebody else's step.
+    fn table(&mut self, object: &Object, space: &Space, table: Table, adds: bool) {
+        let wanted = table.state();
+        let now = self.observed.get(space).and_then(|observed| observed.tables.get(&table.family));
+        let same_shape = now.is_some_and(|now| {
+            now.chains == wanted.chains && now.sets.keys().eq(wanted.sets.keys())
+        });
+        let Some(now) = now.filter(|_| same_shape) else {
+            return self.add(object, space, Op::SetTable { table });
+        };
+        for ((set, wanted), now) in wanted.sets.iter().zip(now.sets.values()) {
+            let add: BTreeSet<Vec<u8>> = wanted.difference(now).cloned().collect();
+            let delete: BTreeSet<Vec<u8>> = now.difference(wanted).cloned().collect();
+            if adds {
+                self.add_elements(object, space, table.family, set, add);
+            }
+            if !delete.is_empty() {
+                let (family, set, add) = (table.family, set.clone(), BTreeSet::new());
+                self.remove(object, space, Op::ChangeElements { family, set, add, delete });
+            }
+        }
+    }
+
+    fn add_elements(
+        &mut self,
+        object: &Object,
+        space: &Space,
+        family: Family,
+        set: &str,
+        add: BTreeSet<Vec<u8>>,
+    ) {
+        if !add.is_empty() {
+            let (set, delete) = (set.to_owned(), BTreeSet::new());
+            self.add(object, space, Op::ChangeElements { family, set, add, delete });
+        }
+    }
+
+    /// The two ends of a veth pair, if both are there and belong together.
+    fn pair(&self, near: (&Space, &str), far: (&Space, &str)) -> Option<(&Link, &Link)> {
+        let link = |(space, name): (&Space, &str)| self.observed.get(space)?.links.get(name);
+        let (near, far) = (link(near)?, link(far)?);
+        let belong = near.peer_index == Some(far.index) && far.peer_index == Some(near.index);
+        belong.then_some((near, far))
+    }
+}

@@ -1,0 +1,99 @@
+//! The link between the host's namespace and a network's, and the route over it.
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::{IpNetwork, Ipv4Network};
+
+use super::{Planner, ROUTE_PROTOCOL, Wanted};
+use crate::name::{LINK, host_link, link_addresses, network_tag};
+use crate::op::Peer;
+use crate::{Network, Object, Op, Route, Space};
+
+impl Planner<'_> {
+    pub(super) fn egress(&mut self, object: &Object, space: &Space, name: &str, network: &Network) {
+        let pool = self.desired.host.link_pool;
+        let Some((host_address, own_address)) = link_addresses(pool, network.link_index) else {
+            let error = format!("link pool {pool} has no pair with index {}", network.link_index);
+            return self.problem(object, "give it egress", error);
+        };
+        let host_end = host_link(network.link_index);
+        self.want(&Space::Host, &host_end);
+        self.want(space, LINK);
+        let pair = self.pair((&Space::Host, &host_end), (space, LINK));
+        let pair = pair.map(|(near, far)| (near.clone(), far.clone()));
+        if pair.is_none() && self.make_link(object, space, &host_end, network.mtu).is_none() {
+            return;
+        }
+        let (near, far) = pair.unzip();
+        let wanted = || Wanted { mtu: network.mtu, alias: network_tag(name), mac: None, port_of: None };
+        self.settle(object, &Space::Host, &host_end, near.as_ref(), &wanted());
+        self.settle(object, space, LINK, far.as_ref(), &wanted());
+        self.addresses(object, &Space::Host, &host_end, near.is_some(), &[pair_address(host_address)]);
+        let own = [pair_address(own_address)];
+        let replaced = self.addresses(object, space, LINK, far.is_some(), &own);
+        self.up(object, &Space::Host, &host_end, near.as_ref());
+        self.up(object, space, LINK, far.as_ref());
+        let route = Route {
+            link: Some(LINK.to_owned()),
+            six: false,
+            metric: 0,
+            gateway: Some(IpAddr::V4(host_address)),
+            protocol: ROUTE_PROTOCOL,
+        };
+        self.route(object, space, LINK, &route, RouteRule { unless_foreign: false, lost: replaced });
+    }
+
+    /// Makes the pair, away with what is left of an earlier one. `None` if somebody else has the name.
+    fn make_link(&mut self, object: &Object, space: &Space, host_end: &str, mtu: u32) -> Option<()> {
+        let near = self.observed.get(&Space::Host)?.links.get(host_end);
+        if near.is_some_and(|near| !near.is_ours()) {
+            let error = format!("a link named {host_end} exists in the host's namespace and is not ours");
+            self.problem(object, "give it egress", error);
+            return None;
+        }
+        if near.is_some() {
+            self.add(object, &Space::Host, Op::DeleteLink { name: host_end.to_owned() });
+        }
+        if self.observed.get(space)?.links.contains_key(LINK) {
+            self.add(object, space, Op::DeleteLink { name: LINK.to_owned() });
+        }
+        let peer = Peer { space: space.clone(), name: LINK.to_owned(), mac: None };
+        self.add(object, &Space::Host, Op::AddVeth { name: host_end.to_owned(), mtu, peer });
+        Some(())
+    }
+
+    /// This one default route of ours on a link, of its family.
+    pub(super) fn route(&mut self, object: &Object, space: &Space, name: &str, wanted: &Route, rule: RouteRule) {
+        let Some(observed) = self.observed.get(space) else { return };
+        let ours = |route: &&Route| {
+            route.protocol == ROUTE_PROTOCOL && route.link.as_deref() == Some(name) && route.six == wanted.six
+        };
+        let now: Vec<&Route> = observed.routes.iter().filter(ours).collect();
+        // One with the wanted metric is replaced, not deleted.
+        for route in now.iter().filter(|route| route.metric != wanted.metric) {
+            self.remove(object, space, Op::DeleteRoute { route: (*route).clone() });
+        }
+        if now.contains(&wanted) && !rule.lost {
+            return;
+        }
+        let foreign = |route: &Route| route.six == wanted.six && route.protocol != ROUTE_PROTOCOL;
+        if rule.unless_foreign && now.is_empty() && observed.routes.iter().any(foreign) {
+            return;
+        }
+        let replace = now.iter().any(|route| route.metric == wanted.metric);
+        self.add(object, space, Op::SetRoute { route: wanted.clone(), replace });
+    }
+}
+
+/// When a default route is written.
+#[derive(Clone, Copy)]
+pub(super) struct RouteRule {
+    /// Not added beside another's.
+    pub(super) unless_foreign: bool,
+    /// Written even if it is there: an earlier step of this plan takes it away.
+    pub(super) lost: bool,
+}
+
+fn pair_address(address: Ipv4Addr) -> IpNetwork {
+    // RFC 3021: both addresses of a /31 are usable. 31 is a valid length.
+    IpNetwork::V4(Ipv4Network::new(address, 31).unwrap_or_else(|_| address.into()))
+}

@@ -1,0 +1,149 @@
+//! Where each MAC and address of a network lives: entries of the VXLAN device, of the bridge, and neighbours.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::Planner;
+use crate::name::{BRIDGE, VXLAN, network_port};
+use crate::world::FLOOD;
+use crate::{Mac, Network, Object, Observed, Op, Space};
+
+/// The tables of a network, as wanted.
+struct Tables {
+    tunnels: BTreeSet<(Mac, IpAddr)>,
+    forwarding: BTreeMap<Mac, String>,
+    neighbours: BTreeMap<IpAddr, Mac>,
+}
+
+impl Planner<'_> {
+    /// Entries for attachments of other hosts; what nobody wants goes. Those of this host's attachments are
+    /// added with the attachment, which brings their port.
+    pub(super) fn forwarding(&mut self, name: &str, network: &Network) {
+        let space = Space::Network(name.to_owned());
+        let Some(observed) = self.observed.get(&space) else { return };
+        let tables = wanted(network);
+        let keeps_tunnel = observed.links.get(VXLAN).is_some_and(|link| self.is_tunnel(link, network));
+        let keeps_bridge = observed.links.contains_key(BRIDGE);
+        let empty = Observed::default();
+        let now = if keeps_tunnel { observed } else { &empty };
+        self.tunnels(name, &space, now, &tables);
+        self.remote_ports(name, &space, now, &tables);
+        let now = if keeps_bridge { observed } else { &empty };
+        self.neighbours(name, &space, now, observed, network, &tables);
+        if keeps_bridge {
+            self.stale_entries(name, &space, observed, &tables);
+        }
+    }
+
+    fn tunnels(&mut self, name: &str, space: &Space, now: &Observed, tables: &Tables) {
+        for (mac, vtep) in tables.tunnels.difference(&now.tunnels) {
+            let op = Op::SetTunnel { name: VXLAN.to_owned(), mac: *mac, vtep: *vtep };
+            self.add(&object_of(name, *mac), space, op);
+        }
+        for (mac, vtep) in now.tunnels.difference(&tables.tunnels) {
+            // Of a MAC that lives elsewhere now the entry has been replaced.
+            let elsewhere = *mac != FLOOD && tables.tunnels.range((*mac, MIN_ADDRESS)..).next();
+            if elsewhere.is_some_and(|(other, _)| other == mac) {
+                continue;
+            }
+            let op = Op::DeleteTunnel { name: VXLAN.to_owned(), mac: *mac, vtep: *vtep };
+            self.remove(&object_of(name, *mac), space, op);
+        }
+    }
+
+    fn remote_ports(&mut self, name: &str, space: &Space, now: &Observed, tables: &Tables) {
+        for (mac, port) in tables.forwarding.iter().filter(|(_, port)| *port == VXLAN) {
+            if !has_port(now, *mac, port) {
+                let op = Op::SetForwarding { port: port.clone(), mac: *mac };
+                self.add(&Object::Remote(name.to_owned(), *mac), space, op);
+            }
+        }
+    }
+
+    fn neighbours(
+        &mut self,
+        name: &str,
+        space: &Space,
+        now: &Observed,
+        observed: &Observed,
+        network: &Network,
+        tables: &Tables,
+    ) {
+        let own: BTreeSet<IpAddr> = network
+            .attachments
+            .values()
+            .flat_map(|attachment| attachment.addresses.iter().map(|address| address.ip()))
+            .collect();
+        for (address, mac) in tables.neighbours.iter().filter(|(address, _)| !own.contains(address)) {
+            let object = Object::Remote(name.to_owned(), *mac);
+            self.neighbour(&object, space, now, observed, *address, *mac);
+        }
+    }
+
+    /// One neighbour, announced if the address was another MAC's before.
+    pub(super) fn neighbour(
+        &mut self,
+        object: &Object,
+        space: &Space,
+        now: &Observed,
+        observed: &Observed,
+        address: IpAddr,
+        mac: Mac,
+    ) {
+        let key = (BRIDGE.to_owned(), address);
+        let known = now.neighbours.get(&key);
+        if known == Some(&mac) {
+            return;
+        }
+        self.add(object, space, Op::SetNeighbour { name: BRIDGE.to_owned(), address, mac });
+        let before = observed.neighbours.get(&key).or_else(|| observed.former.get(&address));
+        if before.is_some_and(|before| *before != mac) {
+            self.add(object, space, Op::Announce { name: BRIDGE.to_owned(), address, mac });
+        }
+    }
+
+    fn stale_entries(&mut self, name: &str, space: &Space, observed: &Observed, tables: &Tables) {
+        for (mac, (port, _)) in &observed.forwarding {
+            if !tables.forwarding.contains_key(mac) {
+                let op = Op::DeleteForwarding { port: port.clone(), mac: *mac };
+                self.remove(&Object::Remote(name.to_owned(), *mac), space, op);
+            }
+        }
+        for ((link, address), mac) in &observed.neighbours {
+            if link == BRIDGE && !tables.neighbours.contains_key(address) {
+                let op = Op::DeleteNeighbour { name: link.clone(), address: *address };
+                self.remove(&Object::Remote(name.to_owned(), *mac), space, op);
+            }
+        }
+    }
+}
+
+const MIN_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+
+/// Whether the bridge has a static entry for a MAC on this port.
+pub(super) fn has_port(now: &Observed, mac: Mac, port: &str) -> bool {
+    now.forwarding.get(&mac).is_some_and(|(on, fixed)| on == port && *fixed)
+}
+
+fn object_of(network: &str, mac: Mac) -> Object {
+    if mac == FLOOD { Object::Network(network.to_owned()) } else { Object::Remote(network.to_owned(), mac) }
+}
+
+/// Of two that claim a MAC or address the later one stands, and an attachment of this host before all.
+fn wanted(network: &Network) -> Tables {
+    let mut unicast = BTreeMap::new();
+    let mut forwarding = BTreeMap::new();
+    let mut neighbours = BTreeMap::new();
+    for remote in &network.remotes {
+        unicast.insert(remote.mac, remote.vtep);
+        forwarding.insert(remote.mac, VXLAN.to_owned());
+        neighbours.extend(remote.addresses.iter().map(|address| (*address, remote.mac)));
+    }
+    for (name, attachment) in &network.attachments {
+        unicast.remove(&attachment.mac);
+        forwarding.insert(attachment.mac, network_port(name));
+        neighbours.extend(attachment.addresses.iter().map(|address| (address.ip(), attachment.mac)));
+    }
+    let mut tunnels: BTreeSet<(Mac, IpAddr)> = unicast.into_iter().collect();
+    tunnels.extend(network.flood.iter().map(|vtep| (FLOOD, *vtep)));
+    Tables { tunnels, forwarding, neighbours }
+}

@@ -1,0 +1,154 @@
+//! A network's own namespace: sysctls, tables, bridge, VXLAN device.
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::{Planner, Wanted};
+use crate::fence::{network_table, port_fence};
+use crate::name::{BRIDGE, VXLAN, attachment_tag, gateway_mac, network_tag};
+use crate::{Link, LinkKind, Mac, Network, Object, Observed, Op, PortFlags, Space, Vxlan};
+
+impl Planner<'_> {
+    pub(super) fn network(&mut self, name: &str, network: &Network) {
+        let (object, space) = (Object::Network(name.to_owned()), Space::Network(name.to_owned()));
+        let Some(observed) = self.observed.get(&space) else {
+            self.unseen.insert(network_tag(name));
+            self.unseen.extend(network.attachments.keys().map(|attachment| attachment_tag(name, attachment)));
+            return self.problem(&object, "look at it", "its namespace is not open");
+        };
+        self.sysctls(&object, &space, &sysctls(network));
+        self.table(&object, &space, network_table(&self.desired.host, network), true);
+        // Each attachment adds its own elements: one that cannot be fenced does not come up.
+        self.table(&object, &space, port_fence(network), false);
+        self.up(&object, &space, "lo", observed.links.get("lo"));
+        self.bridge(&object, &space, observed, name, network);
+        self.tunnel(&object, &space, observed, name, network);
+        if !network.internal {
+            self.egress(&object, &space, name, network);
+        }
+    }
+
+    fn bridge(&mut self, object: &Object, space: &Space, observed: &Observed, name: &str, network: &Network) {
+        self.want(space, BRIDGE);
+        let mac = bridge_mac(network);
+        let found = observed.links.get(BRIDGE);
+        let link = found.filter(|link| matches!(link.kind, LinkKind::Bridge { .. }));
+        if found.is_some() && link.is_none() {
+            self.add(object, space, Op::DeleteLink { name: BRIDGE.to_owned() });
+        }
+        if link.is_none() {
+            self.add(object, space, Op::AddBridge { name: BRIDGE.to_owned(), mac, mtu: network.mtu });
+        }
+        let wanted = Wanted { mtu: network.mtu, alias: network_tag(name), mac: Some(mac), port_of: None };
+        self.settle(object, space, BRIDGE, link, &wanted);
+        if link.is_none_or(|link| link.kind != LinkKind::Bridge { snooping: false }) {
+            self.add(object, space, Op::StopSnooping { name: BRIDGE.to_owned() });
+        }
+        self.addresses(object, space, BRIDGE, link.is_some(), &gateways(network));
+        self.up(object, space, BRIDGE, link);
+    }
+
+    /// Exactly these addresses on a link of ours. `exists` is false for one that this plan makes. Answers whether
+    /// an address gives way to another of its family: the kernel takes routes away with it.
+    pub(super) fn addresses(
+        &mut self,
+        object: &Object,
+        space: &Space,
+        name: &str,
+        exists: bool,
+        wanted: &[IpNetwork],
+    ) -> bool {
+        let Some(observed) = self.observed.get(space) else { return false };
+        let on_link = observed.addresses.iter().filter(|(on, _)| exists && on == name);
+        let (there, stray): (Vec<IpNetwork>, Vec<IpNetwork>) =
+            on_link.map(|(_, address)| *address).partition(|address| wanted.contains(address));
+        let missing: Vec<IpNetwork> = wanted.iter().filter(|address| !there.contains(address)).copied().collect();
+        let mut replaced = false;
+        for address in stray {
+            let op = Op::DeleteAddress { name: name.to_owned(), address };
+            // A second IPv4 address of a subnet is secondary, and goes with the first unless
+            // promote_secondaries is set: so the old one goes before the new one comes.
+            if missing.iter().any(|new| new.is_ipv4() == address.is_ipv4()) {
+                self.add(object, space, op);
+                replaced = true;
+            } else {
+                self.remove(object, space, op);
+            }
+        }
+        for address in missing {
+            self.add(object, space, Op::AddAddress { name: name.to_owned(), address });
+        }
+        replaced
+    }
+
+    fn tunnel(&mut self, object: &Object, space: &Space, observed: &Observed, name: &str, network: &Network) {
+        self.want(space, VXLAN);
+        let found = observed.links.get(VXLAN);
+        let link = found.filter(|link| self.is_tunnel(link, network));
+        // VNI and port of a device cannot be changed (drivers/net/vxlan/vxlan_core.c, vxlan_nl2conf), and two
+        // devices at once would loop each broadcast between the hosts: so first away, then new.
+        if found.is_some() && link.is_none() {
+            self.add(object, space, Op::DeleteLink { name: VXLAN.to_owned() });
+        }
+        if link.is_none() {
+            let op = Op::AddVxlan {
+                link_space: space.clone(),
+                name: VXLAN.to_owned(),
+                vni: network.vni,
+                local: self.desired.host.address,
+                port: self.desired.host.vxlan_port,
+                mtu: network.mtu,
+            };
+            self.add(object, &Space::Host, op);
+        }
+        let port_of = Some((BRIDGE, PortFlags::TUNNEL));
+        let wanted = Wanted { mtu: network.mtu, alias: network_tag(name), mac: None, port_of };
+        self.settle(object, space, VXLAN, link, &wanted);
+        self.up(object, space, VXLAN, link);
+    }
+
+    /// Whether a link is the VXLAN device that this network wants.
+    pub(super) fn is_tunnel(&self, link: &Link, network: &Network) -> bool {
+        let host = &self.desired.host;
+        let wanted =
+            Vxlan { vni: network.vni, local: Some(host.address), port: host.vxlan_port, learning: false };
+        link.kind == LinkKind::Vxlan(wanted)
+    }
+}
+
+/// One MAC for the bridge: that of the lowest gateway.
+fn bridge_mac(network: &Network) -> Mac {
+    let lowest = network.subnets.iter().map(|subnet| subnet.gateway).min();
+    lowest.map_or(Mac([0x0a, 0x67, 0, 0, 0, 0]), gateway_mac)
+}
+
+fn gateways(network: &Network) -> Vec<IpNetwork> {
+    if network.internal {
+        return Vec::new();
+    }
+    let address = |subnet: &crate::Subnet| IpNetwork::new(subnet.gateway, subnet.cidr.prefix()).ok();
+    network.subnets.iter().filter_map(address).collect()
+}
+
+fn sysctls(network: &Network) -> Vec<(&'static str, &'static str)> {
+    let has_six = network.subnets.iter().any(|subnet| matches!(subnet.gateway, IpAddr::V6(_)));
+    let on = |yes| if yes { "1" } else { "0" };
+    vec![
+        // 1 in every new namespace where br_netfilter is present: frames between containers would pass the
+        // routing table's rules.
+        ("net/bridge/bridge-nf-call-iptables", "0"),
+        ("net/bridge/bridge-nf-call-ip6tables", "0"),
+        ("net/bridge/bridge-nf-call-arptables", "0"),
+        // No link-local addresses and no router solicitations of our own: the bridge's would be the same on
+        // every host. Set before the first link is made.
+        ("net/ipv6/conf/default/addr_gen_mode", "1"),
+        ("net/ipv6/conf/default/accept_ra", "0"),
+        ("net/ipv4/conf/all/rp_filter", "1"),
+        // The link's address is not answered for on the bridge.
+        ("net/ipv4/conf/all/arp_ignore", "1"),
+        ("net/ipv4/conf/all/send_redirects", "0"),
+        ("net/ipv4/conf/default/send_redirects", "0"),
+        ("net/ipv4/ip_forward", on(!network.internal)),
+        ("net/ipv6/conf/all/forwarding", on(!network.internal && has_six)),
+    ]
+}

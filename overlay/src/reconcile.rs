@@ -1,0 +1,402 @@
+//! Makes the kernel hold what is wanted, and remembers what it holds so that a call without change costs nothing.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+
+use crate::op::Step;
+use crate::plan::{plan_changed, teardown};
+use crate::{Desired, Kernel, KernelError, Mac, Object, Observed, Op, Plan, Problem, Space, World};
+
+/// Writes in flight at once: a netlink round trip costs more than the kernel's work on it.
+const IN_FLIGHT_MAX: usize = 64;
+/// A second look resolves what came in between (a name taken, a link gone); what fails twice is a problem.
+const ATTEMPTS: u32 = 2;
+/// Addresses whose last MAC is remembered after their removal, per network.
+const FORMER_MAX: usize = 4096;
+
+/// Which half of the work to do. A caller with other tables that refer to the overlay adds here first, then there,
+/// then removes there, then here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Adds, changes and replaces.
+    Additions,
+    /// Takes away what is wanted no more.
+    Removals,
+}
+
+/// What a call did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What is not as it should be, per object. Empty means that all that was to be done in this phase is done.
+    pub problems: Vec<Problem>,
+    /// Operations that the kernel took.
+    pub operations: usize,
+}
+
+/// What `teardown_all` did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Teardown {
+    /// One line for each thing that was removed.
+    pub removed: Vec<String>,
+    /// What could not be removed.
+    pub problems: Vec<Problem>,
+}
+
+/// Keeps a kernel's namespaces as desired.
+#[derive(Debug)]
+pub struct Reconciler<K> {
+    kernel: K,
+    /// As last observed and since changed by us. A namespace that is not here is to be observed.
+    world: World,
+    /// What was last wanted, and whether each phase of it was done without a problem.
+    last: Option<Desired>,
+    done: (bool, bool),
+    before: BTreeMap<String, String>,
+    /// [`Observed::former`] of namespaces that are to be observed again.
+    former: BTreeMap<Space, BTreeMap<IpAddr, Mac>>,
+    drift: u64,
+}
+
+impl<K: Kernel> Reconciler<K> {
+    /// Nothing is read yet: the first call of [`Self::reconcile`] does.
+    pub fn new(kernel: K) -> Self {
+        Self {
+            kernel,
+            world: World::default(),
+            last: None,
+            done: (false, false),
+            before: BTreeMap::new(),
+            former: BTreeMap::new(),
+            drift: 0,
+        }
+    }
+
+    /// The kernel it works on.
+    pub fn kernel(&self) -> &K {
+        &self.kernel
+    }
+
+    /// Makes one phase of `desired` true. Costs a comparison if nothing has changed since the last call. Wait for
+    /// [`Phase::Removals`] until every source has first synced: what is ours and not desired goes.
+    pub async fn reconcile(&mut self, desired: &Desired, phase: Phase) -> Report {
+        let mut report = Report::default();
+        for attempt in 1..=ATTEMPTS {
+            let mut problems = self.observe_missing().await;
+            if self.is_done(desired, phase) && problems.is_empty() {
+                return report;
+            }
+            let trusted = self.trusted(desired);
+            let plan = plan_changed(desired, &self.world.spaces, &trusted);
+            problems.extend(plan.problems.iter().cloned());
+            let steps = match phase {
+                Phase::Additions => &plan.additions,
+                Phase::Removals => &plan.removals,
+            };
+            let failed = self.run(steps, &mut report.operations).await;
+            let again = !failed.is_empty() && attempt < ATTEMPTS;
+            problems.extend(failed);
+            self.remember(desired, phase, &plan, problems.is_empty());
+            if !again {
+                report.problems = problems;
+                break;
+            }
+        }
+        report
+    }
+
+    /// Forgets what was observed: the next call reads every namespace again. To be called when the kernel says
+    /// that something changed (our own changes make such events too: gather them for a while).
+    pub fn invalidate(&mut self) {
+        self.forget_all();
+        self.last = None;
+    }
+
+    /// Forgets one namespace only.
+    pub fn invalidate_space(&mut self, space: &Space) {
+        self.forget(space);
+        self.done = (false, false);
+        self.last = None;
+    }
+
+    /// Reads everything again and repairs what differs from `desired`; operations are counted as drift.
+    pub async fn verify(&mut self, desired: &Desired) -> Report {
+        let unchanged = self.last.as_ref() == Some(desired) && self.done == (true, true);
+        self.invalidate();
+        let mut report = self.reconcile(desired, Phase::Additions).await;
+        let removals = self.reconcile(desired, Phase::Removals).await;
+        report.operations = report.operations.saturating_add(removals.operations);
+        for problem in removals.problems {
+            if !report.problems.contains(&problem) {
+                report.problems.push(problem);
+            }
+        }
+        if unchanged {
+            self.drift = self.drift.saturating_add(u64::try_from(report.operations).unwrap_or(u64::MAX));
+        }
+        report
+    }
+
+    /// Operations that repaired what somebody else had changed, since the start.
+    pub fn drift(&self) -> u64 {
+        self.drift
+    }
+
+    /// The host's sysctls that were changed, with what they were before. To be kept until [`Self::teardown_all`],
+    /// over restarts: a later process sees its own value.
+    pub fn sysctls_before(&self) -> &BTreeMap<String, String> {
+        &self.before
+    }
+
+    /// Packets that our fences dropped, by namespace and reason, as of the last observation.
+    pub fn drops(&self) -> impl Iterator<Item = (&Space, &str, u64)> {
+        let all = self.world.spaces.iter();
+        all.flat_map(|(space, seen)| seen.drops.iter().map(move |(reason, n)| (space, reason.as_str(), *n)))
+    }
+
+    /// Removes everything of ours and puts the host's sysctls back (`restore`: what [`Self::sysctls_before`]
+    /// once said).
+    pub async fn teardown_all(&mut self, restore: &BTreeMap<String, String>) -> Teardown {
+        self.invalidate();
+        let mut result = Teardown { removed: Vec::new(), problems: self.observe_missing().await };
+        for step in teardown(&self.world.spaces, restore) {
+            match self.perform(&step).await {
+                Ok(()) => result.removed.push(format!("{}: {} in {}", step.object, step.op, step.space)),
+                Err(error) if is_done(&step.op, error.errno()) => {}
+                Err(error) => result.problems.push(problem(&step, &error)),
+            }
+        }
+        self.invalidate();
+        result
+    }
+
+    fn is_done(&self, desired: &Desired, phase: Phase) -> bool {
+        let done = match phase {
+            Phase::Additions => self.done.0,
+            Phase::Removals => self.done.1,
+        };
+        done && self.last.as_ref() == Some(desired)
+    }
+
+    /// Networks that were right and have not changed: their remotes need no look. Comparing `Arc`s of remotes that
+    /// are the same is a comparison of pointers.
+    fn trusted(&self, desired: &Desired) -> BTreeSet<String> {
+        let Some(last) = self.last.as_ref().filter(|_| self.done == (true, true)) else { return BTreeSet::new() };
+        if last.host != desired.host {
+            return BTreeSet::new();
+        }
+        let same = desired.networks.iter().filter(|(name, network)| last.networks.get(*name) == Some(*network));
+        same.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn remember(&mut self, desired: &Desired, phase: Phase, plan: &Plan, good: bool) {
+        if self.last.as_ref() != Some(desired) {
+            self.last = Some(desired.clone());
+            self.done = (false, false);
+        }
+        match phase {
+            Phase::Additions => {
+                self.done.0 = good;
+                self.done.1 &= plan.removals.is_empty();
+            }
+            Phase::Removals => self.done.1 = good,
+        }
+    }
+
+    async fn observe_missing(&mut self) -> Vec<Problem> {
+        let open: BTreeSet<Space> = self.kernel.spaces().into_iter().collect();
+        let before = self.world.spaces.len();
+        self.world.spaces.retain(|space, _| open.contains(space));
+        if self.world.spaces.len() != before {
+            self.done = (false, false);
+        }
+        let mut problems = Vec::new();
+        for space in open {
+            if self.world.spaces.contains_key(&space) {
+                continue;
+            }
+            self.done = (false, false);
+            match self.kernel.observe(&space).await {
+                Ok(mut observed) => {
+                    observed.former = self.former.remove(&space).unwrap_or_default();
+                    self.world.spaces.insert(space, observed);
+                }
+                Err(error) => problems.push(Problem {
+                    object: object_of(&space),
+                    operation: format!("look into {space}"),
+                    errno: error.errno(),
+                    error: error.chain(),
+                }),
+            }
+        }
+        problems
+    }
+
+    /// Runs steps in order; those that do not depend on each other many at a time. After a failure the rest of
+    /// that object is left out, and of what hangs on it.
+    async fn run(&mut self, steps: &[Step], operations: &mut usize) -> Vec<Problem> {
+        let mut failed: BTreeSet<Object> = BTreeSet::new();
+        let mut problems = Vec::new();
+        let mut rest = steps;
+        while let Some(first) = rest.first() {
+            let bulk = rest.iter().take_while(|step| step.op.is_bulk()).count();
+            let (now, later) = rest.split_at(bulk.max(1));
+            rest = later;
+            let free = |step: &&Step| {
+                !failed.contains(&step.object) && step.object.parent().is_none_or(|p| !failed.contains(&p))
+            };
+            let outcomes = if bulk == 0 {
+                if !free(&first) {
+                    continue;
+                }
+                vec![(first, self.kernel.apply(&first.space, &first.op).await)]
+            } else {
+                self.apply_many(now.iter().filter(free)).await
+            };
+            for (step, outcome) in outcomes {
+                if let Some(problem) = self.conclude(step, outcome, operations) {
+                    failed.insert(step.object.clone());
+                    problems.push(problem);
+                }
+            }
+        }
+        problems
+    }
+
+    async fn apply_many<'a>(
+        &self,
+        steps: impl Iterator<Item = &'a Step>,
+    ) -> Vec<(&'a Step, Result<(), KernelError>)> {
+        let mut outcomes = Vec::new();
+        let mut running = FuturesUnordered::new();
+        for step in steps {
+            if running.len() >= IN_FLIGHT_MAX {
+                outcomes.extend(running.next().await);
+            }
+            let kernel = &self.kernel;
+            running.push(async move { (step, kernel.apply(&step.space, &step.op).await) });
+        }
+        while let Some(outcome) = running.next().await {
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    async fn perform(&mut self, step: &Step) -> Result<(), KernelError> {
+        self.kernel.apply(&step.space, &step.op).await
+    }
+
+    /// Writes an outcome into the mirror. What failed, or what the mirror cannot follow, is observed again.
+    fn conclude(
+        &mut self,
+        step: &Step,
+        outcome: Result<(), KernelError>,
+        operations: &mut usize,
+    ) -> Option<Problem> {
+        tracing::debug!(object = %step.object, space = %step.space, operation = %step.op, ?outcome);
+        match outcome {
+            Ok(()) => {
+                *operations = operations.saturating_add(1);
+                self.note_before(step);
+                self.note_former(step);
+                if self.world.apply(&step.space, &step.op).is_err() {
+                    self.forget_touched(step);
+                }
+                None
+            }
+            Err(error) if is_done(&step.op, error.errno()) => {
+                self.forget_touched(step);
+                None
+            }
+            Err(error) => {
+                self.forget_touched(step);
+                Some(problem(step, &error))
+            }
+        }
+    }
+
+    fn note_before(&mut self, step: &Step) {
+        let Op::SetSysctl { key, .. } = &step.op else { return };
+        if step.space != Space::Host {
+            return;
+        }
+        let now = self.world.spaces.get(&Space::Host).and_then(|host| host.sysctls.get(key));
+        if let Some(now) = now {
+            self.before.entry(key.clone()).or_insert_with(|| now.clone());
+        }
+    }
+
+    fn note_former(&mut self, step: &Step) {
+        let Op::DeleteNeighbour { name, address } = &step.op else { return };
+        let Some(observed) = self.world.spaces.get_mut(&step.space) else { return };
+        if observed.former.len() >= FORMER_MAX {
+            observed.former.pop_first();
+        }
+        if let Some(mac) = observed.neighbours.get(&(name.clone(), *address)) {
+            observed.former.insert(*address, *mac);
+        }
+    }
+
+    fn forget_touched(&mut self, step: &Step) {
+        let other = match &step.op {
+            Op::AddVxlan { link_space, .. } => Some(link_space.clone()),
+            Op::AddVeth { peer, .. } => Some(peer.space.clone()),
+            // The other end may be anywhere.
+            Op::DeleteLink { .. } => return self.forget_all(),
+            _ => None,
+        };
+        self.forget(&step.space);
+        if let Some(other) = other {
+            self.forget(&other);
+        }
+        self.done = (false, false);
+    }
+
+    fn forget_all(&mut self) {
+        let spaces: Vec<Space> = self.world.spaces.keys().cloned().collect();
+        spaces.iter().for_each(|space| self.forget(space));
+        self.done = (false, false);
+    }
+
+    fn forget(&mut self, space: &Space) {
+        if let Some(Observed { former, .. }) = self.world.spaces.remove(space)
+            && !former.is_empty()
+        {
+            self.former.insert(space.clone(), former);
+        }
+    }
+}
+
+/// Whether a refusal means that what was asked for is so already.
+fn is_done(op: &Op, errno: Option<i32>) -> bool {
+    let gone = [libc::ENODEV, libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL];
+    match op {
+        Op::DeleteLink { .. }
+        | Op::DeleteAddress { .. }
+        | Op::DeleteRoute { .. }
+        | Op::DeleteNeighbour { .. }
+        | Op::DeleteTunnel { .. }
+        | Op::DeleteForwarding { .. }
+        | Op::DeleteTable { .. } => errno.is_some_and(|errno| gone.contains(&errno)),
+        Op::AddAddress { .. } => errno == Some(libc::EEXIST),
+        _ => false,
+    }
+}
+
+fn problem(step: &Step, error: &KernelError) -> Problem {
+    Problem {
+        object: step.object.clone(),
+        operation: step.op.to_string(),
+        errno: error.errno(),
+        error: error.chain(),
+    }
+}
+
+fn object_of(space: &Space) -> Object {
+    match space {
+        Space::Host => Object::Host,
+        Space::Network(name) => Object::Network(name.clone()),
+        Space::Container(_) => Object::Leftover(space.to_string()),
+    }
+}
