@@ -1,1 +1,19 @@
-//! svc-agent.
+//! svc-agent: overlay networks, names and virtual IPs for containers on plain hosts.
+//!
+//! [`model`], [`catalog`], [`claims`], [`addresses`] and [`view`] decide and do no I/O. [`cluster`], [`netns`],
+//! [`holder`] and [`store`] act and decide little. [`runtime`] puts them together; [`api`], [`cli`] and [`config`]
+//! face the operator; [`bed`] builds the hosts of the demo and of the tests.
+pub mod addresses;
+pub mod api;
+pub mod bed;
+pub mod catalog;
+pub mod claims;
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod holder;
+pub mod model;
+pub mod netns;
+pub mod runtime;
+pub mod store;
+pub mod view;

@@ -196,7 +196,8 @@ impl Forwarder {
     fn by_preference(&self, state: &State) -> Vec<Arc<Upstream>> {
         let now = self.now_ms();
         let mut servers = state.upstreams.clone();
-        servers.sort_by_key(|server| server.shunned_until_ms.load(Ordering::Relaxed) > now);
+        // Cached: the order must not change while it is sorted.
+        servers.sort_by_cached_key(|server| server.shunned_until_ms.load(Ordering::Relaxed) > now);
         servers
     }
 

@@ -1,4 +1,5 @@
 //! P38: what the C library makes of our resolv.conf, in namespaces of its own. Needs root, `unshare`, `ip` and `mount`.
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic as they may")]
 use std::fs;
 use std::process::Command;
 
@@ -53,6 +54,8 @@ fn resolve(stats: &Stats, name: &str) -> (String, u64) {
 #[ignore = "run by glibc_walks_the_search_list, in namespaces of its own"]
 async fn inside() {
     run("ip", &["link", "set", "lo", "up"]);
+    // Without an address besides 127.0.0.1 getent asks nothing at all (AI_ADDRCONFIG).
+    run("ip", &["address", "add", "10.0.9.9/32", "dev", "lo"]);
     let mut blue = network("blue", "10.0.0.0/16");
     blue.set_service(service("payment-api", Mode::Vip, &["10.0.255.1"], Vec::new()));
     let mut green = Network::new("green", &[]);
@@ -67,11 +70,12 @@ async fn inside() {
     let settings = ServerSettings::default();
     let server = dns::Server::start(udp, tcp, handle, forwarder, stats.clone(), settings).unwrap();
 
-    // The mount is private to us: unshare(1) makes it so.
-    let file = std::env::temp_dir().join(format!("svc-agent-dns-{}", std::process::id()));
-    let write = |text: &str| fs::write(&file, text).unwrap();
+    // Both mounts are private to us (unshare(1) sees to that) and end with us.
+    run("mount", &["-t", "tmpfs", "none", "/mnt"]);
+    let file = "/mnt/resolv.conf";
+    let write = |text: &str| fs::write(file, text).unwrap();
     write("");
-    run("mount", &["--bind", file.to_str().unwrap(), "/etc/resolv.conf"]);
+    run("mount", &["--bind", file, "/etc/resolv.conf"]);
 
     // As we write it: a name costs one query, one more for each network before its own.
     write(&render_resolv_conf(&["blue", "green"], "svc.internal", &Upstreams::default()));
@@ -101,5 +105,4 @@ async fn inside() {
         }
     }
     server.stop().await;
-    fs::remove_file(&file).unwrap();
 }

@@ -234,7 +234,8 @@ async fn before_the_first_sync() {
     let bed = serve(early.clone(), ServerSettings::default());
     let address = bed.address;
     let begin = Instant::now();
-    let mut waiting = tokio::spawn(async move { ask(address, "four.blue.svc.internal", RecordType::A).await });
+    let mut waiting =
+        tokio::spawn(async move { ask(address, "four.blue.svc.internal", RecordType::A).await });
     let hopeless = tokio::spawn(async move { ask(address, "nobody.blue.svc.internal", RecordType::A).await });
     // A publication without the name does not end the wait.
     bed.zone.publish(early.clone());

@@ -1,11 +1,10 @@
 //! The reconciler of one namespace.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use crate::flows::{Stale, may_strand};
 use crate::kernel::real::Real;
 use crate::kernel::{Features, Kernel};
-use crate::services::{Change, Services};
+use crate::services::{Change, Pair, Services};
 use crate::table::{Context, FamilyTable, Outcome};
 use crate::wanted::{ranges, redirects};
 use crate::{Desired, Error, Problem, Redirect, Report, VipRange};
@@ -107,6 +106,9 @@ impl<K: Kernel> Balancer<K> {
         };
         self.four.look_again(&mut context)?;
         self.six.look_again(&mut context)?;
+        if !self.four.is_unread() && !self.six.is_unread() {
+            return Ok(false);
+        }
         Ok(self.turn(&mut Vec::new())?.changes > 0)
     }
 
@@ -170,14 +172,13 @@ impl<K: Kernel> Balancer<K> {
     /// Notes whether the change can have stranded flows. They are deleted in the next turn, when no packet is
     /// still on its way by the old elements.
     fn plan_sweep(&mut self, change: &Change) {
-        let strands =
-            |(old, new): &(Option<Arc<crate::Service>>, Option<Arc<crate::Service>>)| match (old, new) {
-                (Some(old), Some(new)) => may_strand(old, new),
-                // A new service's VIP was refused until now; a client of that time is to be let in.
-                (None, Some(new)) => new.vips.iter().any(|vip| crate::flows::serves(new, *vip)),
-                (Some(_), None) => true,
-                (None, None) => false,
-            };
+        let strands = |(old, new): &Pair| match (old, new) {
+            (Some(old), Some(new)) => may_strand(old, new),
+            // A new service's VIP was refused until now; a client of that time is to be let in.
+            (None, Some(new)) => new.vips.iter().any(|vip| crate::flows::serves(new, *vip)),
+            (Some(_), None) => true,
+            (None, None) => false,
+        };
         if !change.pairs.iter().any(strands) {
             return;
         }

@@ -3,11 +3,14 @@ use std::fmt;
 
 use netfilter::{FieldType, Set, SetData, Verdict};
 
-use crate::Port;
 use crate::address::Address;
 
 /// Slots of one service at most; weights are scaled down to fit.
 pub const SLOTS_MAX: u16 = 1024;
+
+/// Classes up to this size are made with the table. A rule that is added later to look up a map makes the kernel
+/// walk all elements of the map (nf_tables_bind_set): 20 ms at 100,000 slots, nothing while the map is empty.
+pub const FIXED_CLASS_MAX: u16 = 32;
 
 /// A chain of the table. Its rules follow from its name alone, see [`crate::rules`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +37,20 @@ impl fmt::Display for Chain {
 }
 
 impl Chain {
+    /// Chains that every table has, base chains last: what they go to is there first.
+    pub fn fixed() -> impl Iterator<Item = Self> {
+        let classes = (1..=FIXED_CLASS_MAX).flat_map(|slots| [Self::Class(slots), Self::Ports(slots)]);
+        classes.chain([Self::Prerouting, Self::Output])
+    }
+
+    /// Whether every table has it.
+    pub fn is_fixed(self) -> bool {
+        match self {
+            Self::Output | Self::Prerouting => true,
+            Self::Class(slots) | Self::Ports(slots) => slots <= FIXED_CLASS_MAX,
+        }
+    }
+
     /// The chain of this name, if it may be one of ours.
     pub fn named(name: &str) -> Option<Self> {
         let number = |text: &str| text.parse().ok().filter(|slots| (1..=SLOTS_MAX).contains(slots));
@@ -129,12 +146,6 @@ pub struct Endpoint<A> {
     pub protocol: u8,
     /// Port.
     pub port: u16,
-}
-
-impl<A> Endpoint<A> {
-    pub(crate) fn of(address: A, port: &Port) -> Self {
-        Self { address, protocol: port.protocol, port: port.public }
-    }
 }
 
 /// One element of one of the maps.

@@ -58,16 +58,15 @@ pub fn plan<A: Address>(wanted: &Wanted<A>, mirror: Option<&Mirror<A>>) -> Plan<
 /// that nobody can still be on the way to them. Says whether some are left to delete.
 fn plan_chains<A: Address>(mirror: &Mirror<A>, transaction: &mut Transaction<A>, settled: bool) -> bool {
     let idle = settled && transaction.is_empty();
-    let base = [Chain::Output, Chain::Prerouting];
-    let needed =
-        transaction.add.iter().filter_map(Element::chain).chain(base).chain(mirror.spoilt.iter().copied());
-    let mut add: Vec<Chain> = needed.filter(|chain| !mirror.chains.contains(chain)).collect();
+    let needed = transaction.add.iter().filter_map(Element::chain).chain(mirror.spoilt.iter().copied());
+    let mut add: Vec<Chain> =
+        needed.chain(Chain::fixed()).filter(|chain| !mirror.chains.contains(chain)).collect();
     // Base chains last: what they go to is there first.
     add.sort_unstable_by(|a, b| b.cmp(a));
     add.dedup();
     transaction.add_chains = add;
     let present = mirror.chains.iter().chain(&mirror.spoilt);
-    let unused = present.filter(|chain| !base.contains(chain) && !mirror.users.contains_key(chain));
+    let unused = present.filter(|chain| !chain.is_fixed() && !mirror.users.contains_key(chain));
     if idle {
         transaction.delete_chains = unused.copied().collect();
         transaction.add_chains.retain(|chain| !transaction.delete_chains.contains(chain));

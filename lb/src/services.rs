@@ -17,6 +17,9 @@ pub(crate) struct Services {
     contested: bool,
 }
 
+/// What was declared, and what is declared instead.
+pub(crate) type Pair = (Option<Arc<Service>>, Option<Arc<Service>>);
+
 /// What a declaration changed.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
@@ -24,8 +27,8 @@ pub(crate) struct Change {
     pub(crate) vips: Vec<IpAddr>,
     /// Every VIP may have changed hands: two services claim, or claimed, the same one.
     pub(crate) everything: bool,
-    /// Pairs of what was declared and what is declared instead.
-    pub(crate) pairs: Vec<(Option<Arc<Service>>, Option<Arc<Service>>)>,
+    /// The services that differ.
+    pub(crate) pairs: Vec<Pair>,
 }
 
 impl Services {
@@ -63,7 +66,7 @@ impl Services {
     }
 
     /// Walks both lists side by side; only where the pointers differ are names looked at.
-    fn pairs(&mut self, services: &[Arc<Service>]) -> Vec<(Option<Arc<Service>>, Option<Arc<Service>>)> {
+    fn pairs(&mut self, services: &[Arc<Service>]) -> Vec<Pair> {
         let mut pairs = Vec::new();
         let mut kept = Vec::with_capacity(services.len());
         let mut old = std::mem::take(&mut self.declared).into_iter().peekable();

@@ -38,11 +38,13 @@ pub(crate) struct FamilyTable<A: Address> {
     unsettled: Vec<A>,
     /// The mirror has not been compared with all that is wanted since it was read.
     whole: bool,
+    /// Nothing of this family is wanted, and no table is there.
+    absent: bool,
 }
 
 impl<A: Address> Default for FamilyTable<A> {
     fn default() -> Self {
-        Self { mirror: None, status: None, unsettled: Vec::new(), whole: true }
+        Self { mirror: None, status: None, unsettled: Vec::new(), whole: true, absent: false }
     }
 }
 
@@ -55,6 +57,11 @@ impl<A: Address> FamilyTable<A> {
         redirects: std::collections::BTreeMap<crate::element::Endpoint<A>, (A, u16)>,
         changed: Option<&[IpAddr]>,
     ) -> Result<Outcome, Error> {
+        let concerned = changed.is_none_or(|vips| vips.iter().any(|vip| A::of(*vip).is_some()));
+        if self.absent && !concerned && ranges.is_empty() && redirects.is_empty() {
+            return Ok(Outcome::default());
+        }
+        self.absent = false;
         let mut wanted = Wanted { scope: Scope::Some(Vec::new()), ranges, redirects };
         for _ in 0..TRIES {
             self.read(context)?;
@@ -76,7 +83,8 @@ impl<A: Address> FamilyTable<A> {
                     *context.generation = context.generation.map(following);
                     self.follow(context, &planned.transaction)?;
                     self.unsettled = planned.unsettled;
-                    return Ok(Outcome { changes: planned.transaction.changes(), pending: planned.pending });
+                    let pending = planned.pending || self.is_superfluous(&wanted);
+                    return Ok(Outcome { changes: planned.transaction.changes(), pending });
                 }
                 Err(netfilter::Error::Changed { .. }) => self.look_again(context)?,
                 Err(source) => {
@@ -92,6 +100,9 @@ impl<A: Address> FamilyTable<A> {
     /// Whether the table is still what the mirror says, after somebody changed something in the namespace. An
     /// owned table cannot have been changed, so that costs one look at its name; any other one is read again.
     pub(crate) fn look_again<K: Kernel>(&mut self, context: &mut Context<'_, K>) -> Result<(), Error> {
+        if self.absent {
+            return Ok(());
+        }
         let read = |source| Error::Read { family: A::FAMILY, source };
         *context.generation = Some(context.kernel.generation().map_err(read)?);
         let status = context.kernel.table::<A>().map_err(read)?;
@@ -101,16 +112,23 @@ impl<A: Address> FamilyTable<A> {
         Ok(())
     }
 
-    /// Deletes the table.
-    pub(crate) fn drop_table<K: Kernel>(&mut self, context: &mut Context<'_, K>) -> Result<Outcome, Error> {
+    /// Whether the next turn has to read the table, or to compare all of it.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.whole && !self.absent
+    }
+
+    /// Deletes the table, of which nothing is wanted.
+    fn drop_table<K: Kernel>(&mut self, context: &mut Context<'_, K>) -> Result<Outcome, Error> {
         let present = self.status.is_some();
         self.forget();
         self.status = None;
+        self.unsettled.clear();
         if present {
             // Unguarded: the generation is read anew at the next turn.
             *context.generation = None;
             context.kernel.remove::<A>().map_err(|source| Error::Commit { family: A::FAMILY, source })?;
         }
+        self.absent = true;
         Ok(Outcome { changes: usize::from(present), pending: false })
     }
 

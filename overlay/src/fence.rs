@@ -267,6 +267,11 @@ fn port_rules() -> Vec<Rule> {
     ];
     let four = vec![Expression::payload(Base::Network, 12, 4, address), Expression::in_set("four", key), ACCEPT];
     let six = vec![Expression::payload(Base::Network, 8, 16, address), Expression::in_set("six", key), ACCEPT];
+    let unspecified = vec![
+        Expression::payload(Base::Network, 8, 16, address),
+        Expression::equal(address, [0; 16]),
+        Expression::Verdict(Verdict::Drop),
+    ];
     let target = vec![Expression::payload(Base::Transport, 8, 16, address), Expression::not_in_set("six", key)];
     vec![
         rule("tunnel", tunnel),
@@ -276,6 +281,8 @@ fn port_rules() -> Vec<Rule> {
         rule("spoofed", [frame(0x86dd), discovery(REDIRECT), dropped()].concat()),
         rule("spoofed", [frame(0x86dd), discovery(NEIGHBOUR_ADVERTISEMENT), target, dropped()].concat()),
         rule("ipv6", [frame(0x86dd), six].concat()),
+        // What every IPv6 host says before it has an address (RFC 4862) is no lie, and not needed: not counted.
+        rule("unspecified", [frame(0x86dd), unspecified].concat()),
         rule("spoofed", dropped()),
     ]
 }

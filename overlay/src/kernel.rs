@@ -1,7 +1,7 @@
 //! What the reconciler asks of a kernel: narrow, so that it has three implementations.
-pub mod fake;
-pub mod faulty;
-pub mod linux;
+pub(crate) mod fake;
+pub(crate) mod faulty;
+pub(crate) mod linux;
 
 use std::io;
 
@@ -77,5 +77,21 @@ impl KernelError {
             next = source.source();
         }
         text
+    }
+}
+
+/// One kernel may serve a reconciler and whoever hands it namespaces.
+#[async_trait]
+impl<K: Kernel + ?Sized> Kernel for std::sync::Arc<K> {
+    fn spaces(&self) -> Vec<Space> {
+        (**self).spaces()
+    }
+
+    async fn observe(&self, space: &Space) -> Result<Observed, KernelError> {
+        (**self).observe(space).await
+    }
+
+    async fn apply(&self, space: &Space, op: &Op) -> Result<(), KernelError> {
+        (**self).apply(space, op).await
     }
 }

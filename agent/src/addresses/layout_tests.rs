@@ -120,10 +120,10 @@ proptest! {
     /// Any address of the subnet is in exactly one region; in the VIP region if and only if it has the VIP prefix; with blocks,
     /// an IPv4 address always has one. Addresses outside are in none.
     #[test]
-    fn regions_cover_the_subnet(subnet in subnets(), offset in any::<u128>(), foreign in any::<u32>()) {
+    fn regions_cover_the_subnet(subnet in subnets(), offset in any::<u128>(), low in any::<u32>(), foreign in any::<u32>()) {
         let layout = Layout::new(subnet).unwrap();
         let address: IpAddr = match subnet {
-            IpNetwork::V4(v4) => Ipv4Addr::from(u32::from(v4.network()) | (offset as u32) & !u32::from(v4.mask())).into(),
+            IpNetwork::V4(v4) => Ipv4Addr::from(u32::from(v4.network()) | low & !u32::from(v4.mask())).into(),
             IpNetwork::V6(v6) => Ipv6Addr::from(u128::from(v6.network()) | offset & !u128::from(v6.mask())).into(),
         };
         let region = layout.region_of(address).unwrap();

@@ -1,7 +1,7 @@
 //! Which subnet a network gets when none was asked for.
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 
 use super::hash::stable_hash;
 
@@ -39,15 +39,12 @@ pub fn first_overlap<'t>(subnet: &IpNetwork, taken: &'t [IpNetwork]) -> Option<&
 pub fn default_subnet(name: &str, taken: &[IpNetwork]) -> Option<IpNetwork> {
     let count = 1_u32 << (DEFAULT_PREFIX - DEFAULT_POOL_PREFIX);
     let start = u32::try_from(stable_hash(name) % u64::from(count)).unwrap_or(0);
-    let candidates = DEFAULT_POOLS.iter().flat_map(|pool| {
+    let mut candidates = DEFAULT_POOLS.iter().flat_map(|pool| {
         (0..count).filter_map(move |step| {
             let index = (start + step) % count;
             let address = Ipv4Addr::from(u32::from(*pool) + (index << (32 - DEFAULT_PREFIX)));
             IpNetwork::new(IpAddr::V4(address), DEFAULT_PREFIX).ok()
         })
     });
-    let mut candidates = candidates;
     candidates.find(|subnet| first_overlap(subnet, taken).is_none())
 }
-
-const _: () = assert!(matches!(Ipv4Network::new_checked(DEFAULT_POOLS[0], DEFAULT_POOL_PREFIX), Some(_)));

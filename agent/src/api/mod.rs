@@ -1,8 +1,10 @@
 //! The HTTP+JSON API on a unix socket: types, server, client.
 pub mod client;
+pub mod server;
 pub mod types;
-/// Routes of the API; the client and the server share these constants.
 pub mod routes {
+    //! Routes of the API; the client and the server share these constants.
+    //!
     //! POST takes a JSON body, answers 200 with JSON or 4xx/5xx with [`super::types::Failure`].
     /// GET: list of `NetworkInfo`; POST `NetworkCreate` → `Done`.
     pub const NETWORKS: &str = "/v1/networks";

@@ -1,6 +1,7 @@
 //! What travels over the API: requests, answers, errors. The command line is its only client.
 //!
 //! JSON over HTTP/1.1 on a unix socket (0600). Routes are listed in [`super::routes`].
+#![expect(missing_docs, reason = "fields are named after the flags and columns that carry them")]
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

@@ -82,7 +82,9 @@ pub struct Bed {
     hosts: BTreeMap<String, Host>,
     containers: BTreeMap<String, Container>,
     spawner: Spawner,
-    /// Drives the servers; taken by drop alone.
+    /// Drives the servers.
+    servers: tokio::runtime::Handle,
+    /// Taken by drop alone.
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -111,9 +113,16 @@ impl Bed {
         let spawner = Spawner::start().map_err(failed("start the spawning thread"))?;
         let name = format!("{prefix}switch");
         let switch = underlay::switch().map_err(|source| Error::Namespace { name: name.clone(), source })?;
-        let (hosts, containers) = (BTreeMap::new(), BTreeMap::new());
-        let bed =
-            Self { prefix: prefix.to_owned(), directory, switch, hosts, containers, spawner, runtime: Some(runtime) };
+        let bed = Self {
+            prefix: prefix.to_owned(),
+            directory,
+            switch,
+            hosts: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            spawner,
+            servers: runtime.handle().clone(),
+            runtime: Some(runtime),
+        };
         mounts::pin(&bed.switch, &named(&name)).map_err(failed("name the switch"))?;
         underlay::build_switch(&bed.switch)?;
         Ok(bed)
@@ -142,7 +151,8 @@ impl Bed {
         self.find_host(host)?;
         let namespace = self.named_namespace(name)?;
         underlay::loopback_up(&namespace, name)?;
-        self.containers.insert(name.to_owned(), Container { namespace: namespace.clone(), host: host.to_owned() });
+        self.containers
+            .insert(name.to_owned(), Container { namespace: namespace.clone(), host: host.to_owned() });
         Ok(namespace)
     }
 
@@ -153,7 +163,8 @@ impl Bed {
     /// [`Error::Unknown`], [`Error::Do`].
     pub fn delete_container(&mut self, name: &str) -> Result<(), Error> {
         self.containers.remove(name).ok_or_else(|| unknown(name))?;
-        mounts::unpin(&named(&self.full_name(name))).map_err(|source| failure("remove the name", name, source))
+        mounts::unpin(&named(&self.full_name(name)))
+            .map_err(|source| failure("remove the name", name, source))
     }
 
     /// Ends a host as a loss of power does: off the switch, every process in it and in its containers killed, its
@@ -162,17 +173,20 @@ impl Bed {
     /// # Errors
     /// Any of [`Error`].
     pub fn kill_host(&mut self, name: &str) -> Result<(), Error> {
-        self.cut(name)?;
+        self.find_host(name)?;
+        underlay::remove_port(&self.switch, name)?;
         let on_it = |container: &&String| self.containers[*container].host == name;
         let containers: Vec<String> = self.containers.keys().filter(on_it).cloned().collect();
         let all = containers.iter().map(String::as_str).chain([name]);
         let namespaces: Vec<Namespace> = all.map(|name| self.namespace(name)).collect::<Result<_, _>>()?;
-        process::kill_all_in(&namespaces, END_TIMEOUT).map_err(|source| failure("kill the processes", name, source))?;
+        process::kill_all_in(&namespaces, END_TIMEOUT)
+            .map_err(|source| failure("kill the processes", name, source))?;
         for container in containers {
             self.delete_container(&container)?;
         }
         self.hosts.remove(name);
-        mounts::unpin(&named(&self.full_name(name))).map_err(|source| failure("remove the name", name, source))
+        mounts::unpin(&named(&self.full_name(name)))
+            .map_err(|source| failure("remove the name", name, source))
     }
 
     /// The namespace of a host or container.
@@ -275,14 +289,19 @@ impl Bed {
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(['/', '.', ' ']) {
             return refuse("it takes 1 to 12 bytes without slash, dot or space");
         }
-        if self.hosts.contains_key(name) || self.containers.contains_key(name) || name == "switch" || name == "log" {
+        if self.hosts.contains_key(name)
+            || self.containers.contains_key(name)
+            || name == "switch"
+            || name == "log"
+        {
             return refuse("it is taken");
         }
         Ok(())
     }
 
     fn named_namespace(&self, name: &str) -> Result<Namespace, Error> {
-        let namespace = Namespace::create().map_err(|source| Error::Namespace { name: name.to_owned(), source })?;
+        let namespace =
+            Namespace::create().map_err(|source| Error::Namespace { name: name.to_owned(), source })?;
         mounts::pin(&namespace, &named(&self.full_name(name)))
             .map_err(|source| failure("make the name", name, source))?;
         Ok(namespace)

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
+    unmount,
 };
 
 use super::{DIRECTORY, Error, NAMED};
@@ -61,7 +62,8 @@ pub(super) fn unpin(path: &Path) -> io::Result<()> {
 /// Covers a directory with an empty one that shows the same entries, but for those to hide: what is created in it
 /// from here on is the sandbox's alone, without so much as an empty directory left on the machine.
 fn shadow(directory: &Path, hidden: &[&str]) -> io::Result<()> {
-    let below = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let below =
+        rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     mount("tmpfs", directory, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=755"))?;
     for entry in std::fs::read_dir(format!("/proc/thread-self/fd/{}", below.as_raw_fd()))?.take(ENTRIES_MAX) {
         let entry = entry?;

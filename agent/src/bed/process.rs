@@ -111,7 +111,13 @@ impl Bed {
         Ok(Output { status, stdout: read(stdout)?, stderr: read(stderr)? })
     }
 
-    fn start(&self, name: &str, mut command: Command, out: (File, File), log: PathBuf) -> Result<Process, Error> {
+    fn start(
+        &self,
+        name: &str,
+        mut command: Command,
+        out: (File, File),
+        log: PathBuf,
+    ) -> Result<Process, Error> {
         let namespace = self.namespace(name)?;
         let host = if self.hosts.contains_key(name) { Some(name) } else { None };
         let host = host.or_else(|| self.containers.get(name).map(|container| container.host.as_str()));
@@ -188,7 +194,11 @@ pub(super) fn kill_all_in(namespaces: &[Namespace], limit: Duration) -> io::Resu
 }
 
 /// What the child does before it becomes the program: only system calls, on values made here.
-fn enter_before_exec(command: &mut Command, namespace: Namespace, binds: &[(PathBuf, PathBuf)]) -> io::Result<()> {
+fn enter_before_exec(
+    command: &mut Command,
+    namespace: Namespace,
+    binds: &[(PathBuf, PathBuf)],
+) -> io::Result<()> {
     let text = |path: &PathBuf| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
     let binds: Vec<(CString, CString)> =
         binds.iter().map(|(from, to)| Ok((text(from)?, text(to)?))).collect::<io::Result<_>>()?;
@@ -218,7 +228,8 @@ fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
 fn wait_for_end(pidfd: &OwnedFd, limit: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + limit;
     loop {
-        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).map_err(io::Error::other)?;
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now()))
+            .map_err(io::Error::other)?;
         match rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&left)) {
             Ok(ready) => return Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => {}

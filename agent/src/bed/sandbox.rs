@@ -58,12 +58,17 @@ impl Sandbox {
             Ok(status) => status,
             Err(panic) => std::panic::resume_unwind(panic),
         })?;
-        if status.success() { Ok(None) } else { Err(failed("run the test")(io::Error::other(status.to_string()))) }
+        if status.success() {
+            Ok(None)
+        } else {
+            Err(failed("run the test")(io::Error::other(status.to_string())))
+        }
     }
 
     fn prepare() -> Result<Self, Error> {
         mounts::prepare()?;
-        let own = Namespace::current().map_err(|source| Error::Namespace { name: "the sandbox".to_owned(), source })?;
+        let own = Namespace::current()
+            .map_err(|source| Error::Namespace { name: "the sandbox".to_owned(), source })?;
         underlay::loopback_up(&own, "the sandbox")?;
         Ok(Self(()))
     }
@@ -88,12 +93,17 @@ fn run_inside(arguments: Vec<OsString>, relay_signals: bool) -> Result<ExitStatu
     runtime.block_on(async {
         let mut command = Command::new("/proc/self/exe");
         command.args(arguments).env(MARK, "1");
+        if let Some(name) = std::env::args_os().next() {
+            command.arg0(name);
+        }
         if relay_signals {
             // Else a terminal's SIGINT would come twice.
             command.process_group(0);
         }
         // SAFETY: one system call, which allocates nothing.
-        unsafe { command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)) };
+        unsafe {
+            command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?))
+        };
         let child = command.spawn().map_err(failed("start this program again"))?;
         if relay_signals { wait_and_relay(child).await } else { wait(child).await }
     })
@@ -111,7 +121,11 @@ fn unshare() -> Result<(), Error> {
         .map_err(|errno| failed("make namespaces (of one's own user: before any thread)")(errno.into()))?;
     if as_user {
         // user_namespaces(7): without setgroups a process may map its own user and group, and no other.
-        let maps = [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))];
+        let maps = [
+            ("setgroups", "deny".to_owned()),
+            ("uid_map", format!("0 {uid} 1")),
+            ("gid_map", format!("0 {gid} 1")),
+        ];
         for (file, text) in maps {
             std::fs::write(format!("/proc/self/{file}"), text).map_err(failed("map the user"))?;
         }

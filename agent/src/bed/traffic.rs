@@ -106,7 +106,9 @@ impl Bed {
         })?;
         let (answered, status) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU16::new(200)));
         let current = Arc::clone(&status);
-        let serve = serve_tcp(listener, Arc::clone(&answered), move |stream, _| answer_http(stream, Arc::clone(&current)));
+        let serve = serve_tcp(listener, Arc::clone(&answered), move |stream, _| {
+            answer_http(stream, Arc::clone(&current))
+        });
         Ok(HttpServer { _server: Server { tasks: vec![self.run(serve)], answered }, status })
     }
 
@@ -116,9 +118,8 @@ impl Bed {
         what: &'static str,
         open: impl FnOnce() -> io::Result<T> + Send,
     ) -> Result<T, Error> {
-        let runtime = self.runtime.as_ref().map(tokio::runtime::Runtime::handle);
         let opened = self.namespace(place)?.run(|| {
-            let _entered = runtime.map(tokio::runtime::Handle::enter);
+            let _entered = self.servers.enter();
             open()
         });
         let opened = opened.map_err(|source| Error::Namespace { name: place.to_owned(), source })?;
@@ -126,10 +127,7 @@ impl Bed {
     }
 
     fn run(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-        match &self.runtime {
-            Some(runtime) => runtime.spawn(work).abort_handle(),
-            None => unreachable!("only drop takes the runtime"),
-        }
+        self.servers.spawn(work).abort_handle()
     }
 }
 
@@ -171,7 +169,8 @@ async fn answer_http(mut stream: tokio::net::TcpStream, status: Arc<AtomicU16>) 
     match status.load(Ordering::Relaxed) {
         0 => std::future::pending().await,
         status => {
-            let answer = format!("HTTP/1.1 {status} as told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let answer =
+                format!("HTTP/1.1 {status} as told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             stream.write_all(answer.as_bytes()).await?;
             stream.shutdown().await
         }
@@ -293,8 +292,9 @@ fn ask_tcp_here(to: SocketAddr, limit: Duration) -> io::Result<Answer> {
 }
 
 fn parse(line: &str) -> io::Result<Answer> {
-    let answer = line.trim_end().rsplit_once(' ').and_then(|(name, seen_as)| {
-        Some(Answer { name: name.to_owned(), seen_as: seen_as.parse().ok()? })
-    });
+    let answer = line
+        .trim_end()
+        .rsplit_once(' ')
+        .and_then(|(name, seen_as)| Some(Answer { name: name.to_owned(), seen_as: seen_as.parse().ok()? }));
     answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a name server's answer"))
 }

@@ -2,10 +2,13 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{
+    BridgePortState, InfoBridgePort, InfoPortData, LinkAttribute, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::neighbour::NeighbourState;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
@@ -18,6 +21,9 @@ pub(super) const BRIDGE: &str = "br-u";
 pub(super) const UPLINK: &str = "eth0";
 /// What a host's end is called before it is moved.
 const UNMOVED: &str = "unmoved";
+/// How long a switch port may take until it forwards.
+const FORWARDING_TIMEOUT: Duration = Duration::from_secs(5);
+const FORWARDING_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// A link-layer address that nobody has.
 const NOBODY: [u8; 6] = [0x02, 0xde, 0xad, 0, 0, 1];
 
@@ -61,7 +67,7 @@ pub(super) fn join_switch(
         handle.link().set(LinkUnspec::new_with_name(&port).controller(bridge).up().build()).execute().await
     })?;
     loopback_up(host, name)?;
-    netlink(host, "set the address", name, async |handle| {
+    let mac = netlink(host, "set the address", name, async |handle| {
         let link = link(handle, UPLINK).await?;
         handle.address().add(link.header.index, address.ip(), address.prefix()).execute().await?;
         handle.link().set(LinkUnspec::new_with_name(UPLINK).up().build()).execute().await?;
@@ -70,7 +76,11 @@ pub(super) fn join_switch(
             _ => None,
         });
         Ok(mac.unwrap_or_default())
-    })
+    })?;
+    netlink(switch, "wait for the switch port", name, async |handle| {
+        wait_for_forwarding(handle, &port).await
+    })?;
+    Ok(mac)
 }
 
 pub(super) fn loopback_up(namespace: &Namespace, name: &str) -> Result<(), Error> {
@@ -80,10 +90,22 @@ pub(super) fn loopback_up(namespace: &Namespace, name: &str) -> Result<(), Error
 }
 
 pub(super) fn set_port(switch: &Namespace, host: &str, joined: bool) -> Result<(), Error> {
-    let port = LinkUnspec::new_with_name(&port_name(host));
+    let name = port_name(host);
     netlink(switch, "change the switch port", host, async |handle| {
-        let port = if joined { port.controller(index(handle, BRIDGE).await?) } else { port.nocontroller() };
-        handle.link().set(port.build()).execute().await
+        let port = LinkUnspec::new_with_name(&name);
+        if !joined {
+            return handle.link().set(port.nocontroller().build()).execute().await;
+        }
+        handle.link().set(port.controller(index(handle, BRIDGE).await?).build()).execute().await?;
+        wait_for_forwarding(handle, &name).await
+    })
+}
+
+/// Takes the cable out for good; both ends go.
+pub(super) fn remove_port(switch: &Namespace, host: &str) -> Result<(), Error> {
+    netlink(switch, "remove the switch port", host, async |handle| {
+        let port = index(handle, &port_name(host)).await?;
+        handle.link().del(port).execute().await
     })
 }
 
@@ -124,6 +146,29 @@ fn neighbour(
         let link = index(handle, UPLINK).await?;
         handle.neighbours().add(link, to).link_layer_address(mac).state(state).replace().execute().await
     })
+}
+
+/// The kernel tells a bridge of a carrier from a work queue: until then frames are dropped.
+async fn wait_for_forwarding(handle: &Handle, port: &str) -> Result<(), rtnetlink::Error> {
+    let wait = async {
+        while !is_forwarding(&link(handle, port).await?) {
+            tokio::time::sleep(FORWARDING_LOOK_INTERVAL).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(FORWARDING_TIMEOUT, wait).await.unwrap_or(Err(rtnetlink::Error::RequestFailed))
+}
+
+fn is_forwarding(port: &LinkMessage) -> bool {
+    let infos = port.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    let ports = infos.flatten().filter_map(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(port)) => Some(port),
+        _ => None,
+    });
+    ports.flatten().any(|setting| *setting == InfoBridgePort::State(BridgePortState::Forwarding))
 }
 
 async fn link(handle: &Handle, name: &str) -> Result<LinkMessage, rtnetlink::Error> {

@@ -67,8 +67,10 @@ pub struct Applied {
 /// Where this host stands with an owner after something was received of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// At least as far as what was received.
+    /// It was taken up, and is what is to be saved.
     Current,
+    /// All of it was known, or something later of the same incarnation: saving it would go back.
+    Known,
     /// Something before it is missing and nothing was changed: pull from `have`.
     Gap {
         /// How far this host has come.

@@ -54,6 +54,9 @@ impl Catalog {
         if delta.incarnation > have.incarnation || delta.base > have.version {
             return Applied { changes: Changes::default(), outcome: Outcome::Gap { have } };
         }
+        if delta.incarnation == have.incarnation && delta.head <= have.version {
+            return Applied { changes: Changes::default(), outcome: Outcome::Known };
+        }
         let mut changes = Changes::default();
         let state = self.owners.entry(delta.owner).or_default();
         for (key, held) in owner::holdable(delta.entries, delta.head) {
@@ -71,6 +74,7 @@ impl Catalog {
             return Applied { changes: Changes::default(), outcome: Outcome::Stale };
         }
         let mut changes = Changes::default();
+        let head = full.head;
         let state = self.owners.entry(full.owner).or_default();
         if full.head.incarnation > have.incarnation {
             state.replace(full, &mut self.index, &mut changes);
@@ -78,7 +82,8 @@ impl Catalog {
             state.join(full, &mut self.index, &mut changes);
         }
         self.settle_removals(&mut changes);
-        Applied { changes, outcome: Outcome::Current }
+        let known = head <= have && changes.is_empty();
+        Applied { changes, outcome: if known { Outcome::Known } else { Outcome::Current } }
     }
 
     /// Either, as the answer to a pull brings it.

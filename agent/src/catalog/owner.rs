@@ -12,6 +12,8 @@ use crate::model::{Head, NodeId};
 pub const TOMBSTONES_MAX: usize = 10_000;
 /// How long a tombstone is kept, in milliseconds.
 pub const TOMBSTONE_AGE_MS: u64 = 24 * 60 * 60 * 1000;
+/// Writes listed per owner; about 64 bytes each.
+const RECENT_MAX: usize = 1024;
 /// Between two marks of the owner's version, in milliseconds; bounds the marks to 25.
 const MARK_INTERVAL_MS: u64 = 60 * 60 * 1000;
 
@@ -27,6 +29,29 @@ pub struct OwnerState {
     tombstones: usize,
     /// (time in milliseconds, version then), oldest first.
     marks: VecDeque<(u64, u64)>,
+    recent: Recent,
+}
+
+/// The keys written last, so that a reader who is little behind is answered without a look at every entry.
+#[derive(Clone, Debug, Default)]
+struct Recent {
+    /// Every write after this version is in the list.
+    after: u64,
+    writes: VecDeque<(u64, Key)>,
+}
+
+impl Recent {
+    fn note(&mut self, version: u64, key: &Key) {
+        self.writes.push_back((version, key.clone()));
+        if self.writes.len() > RECENT_MAX {
+            let dropped = self.writes.pop_front();
+            self.after = dropped.map_or(self.after, |(version, _)| self.after.max(version));
+        }
+    }
+
+    fn clear(&mut self, head: u64) {
+        *self = Self { after: head, writes: VecDeque::new() };
+    }
 }
 
 impl OwnerState {
@@ -79,10 +104,18 @@ impl OwnerState {
         if have.incarnation != self.head.incarnation || have.version < self.floor {
             return Some(Update::Full(self.full(owner)));
         }
-        let entries =
-            self.entries.iter().filter(|(_, held)| held.version > have.version).map(entry).collect();
+        let entries = self.written_after(have.version);
         let Head { incarnation, version: head } = self.head;
         Some(Update::Delta(Delta { owner, incarnation, base: have.version, head, entries }))
+    }
+
+    fn written_after(&self, version: u64) -> Vec<Entry> {
+        if version < self.recent.after {
+            return self.entries.iter().filter(|(_, held)| held.version > version).map(entry).collect();
+        }
+        let written = self.recent.writes.iter().filter(|(at, _)| *at > version);
+        let keys: BTreeSet<&Key> = written.map(|(_, key)| key).collect();
+        keys.into_iter().filter_map(|key| self.entries.get_key_value(key)).map(entry).collect()
     }
 
     pub(super) fn stored(&self, key: &Key) -> &Stored {
@@ -122,6 +155,7 @@ impl OwnerState {
             let stored = index.share(owner, &key, held.stored);
             index.change(owner, &key, &Stored::Gone, &stored, changes);
             self.tombstones += usize::from(stored.is_gone());
+            self.recent.note(held.version, &key);
             self.entries.insert(key, Held { version: held.version, stored });
             return;
         };
@@ -129,6 +163,7 @@ impl OwnerState {
             return;
         }
         old.version = held.version;
+        self.recent.note(held.version, &key);
         if old.stored == held.stored {
             return;
         }
@@ -158,6 +193,7 @@ impl OwnerState {
         self.raise_floor(full.floor);
         self.recount();
         self.reach(full.head.version);
+        self.recent.clear(self.head.version);
     }
 
     /// Takes the place of an earlier incarnation as a whole.
@@ -190,6 +226,7 @@ impl OwnerState {
         self.marks.clear();
         self.head = full.head;
         self.floor = full.floor;
+        self.recent.clear(self.head.version);
         self.recount();
         self.bound_tombstones();
     }

@@ -7,16 +7,18 @@
 //! A host's next state depends on its state and one event alone, so each such pair runs the real code once; the search
 //! itself walks over small numbers. States are compared in full, not by hash.
 mod host;
+mod model;
 mod scenarios;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use host::{Host, LOCAL_EVENTS, Message, Model};
+use host::{Host, LOCAL_EVENTS};
+use model::{Message, Model};
 
 use crate::catalog::facts::ClaimKey;
 
-const HOSTS: usize = 4;
+const HOSTS: usize = 5;
 const WORDS: usize = 5;
 
 /// A state of the whole cluster, as indices: each host's, the messages ever sent, the crashes left.
@@ -48,6 +50,8 @@ struct Explorer<'m> {
     hosts: Vec<Host>,
     host_index: HashMap<Host, u32>,
     holdings: Vec<Vec<ClaimKey>>,
+    /// By host state: which hosts it knows to be removed.
+    removed: Vec<[bool; HOSTS]>,
     messages: Vec<Message>,
     message_index: HashMap<Message, usize>,
     /// By host state: local events first, then messages; `None` within is "does not apply".
@@ -61,6 +65,7 @@ impl<'m> Explorer<'m> {
             hosts: Vec::new(),
             host_index: HashMap::new(),
             holdings: Vec::new(),
+            removed: Vec::new(),
             messages: Vec::new(),
             message_index: HashMap::new(),
             edges: Vec::new(),
@@ -73,7 +78,7 @@ impl<'m> Explorer<'m> {
             first.hosts[at] = self.host_number(host);
         }
         let mut states = vec![first];
-        let mut origins: Vec<(u32, u32, u32)> = vec![(0, 0, 0)];
+        let mut origins = vec![(0, 0, 0)];
         let mut visited: HashMap<State, (), BuildHasherDefault<FastHasher>> = HashMap::default();
         visited.insert(first, ());
         let mut successes = [false; HOSTS];
@@ -88,13 +93,14 @@ impl<'m> Explorer<'m> {
                 events.push(clash);
                 return Found { states: states.len(), violation: Some(events), successes };
             }
-            for at in 0..HOSTS {
-                for event in 0..LOCAL_EVENTS + self.messages.len() {
-                    let Some(after) = self.step(&state, at, event) else { continue };
-                    if visited.insert(after, ()).is_none() {
-                        states.push(after);
-                        origins.push((next as u32, at as u32, event as u32));
-                    }
+            let local = (0..HOSTS).flat_map(|at| (0..LOCAL_EVENTS).map(move |event| (at, event)));
+            let arrivals = self.messages.iter().enumerate().map(|(n, m)| (m.to, LOCAL_EVENTS + n));
+            let sent = |&(_, event): &(usize, usize)| is_sent(&state, event - LOCAL_EVENTS);
+            for (at, event) in local.chain(arrivals.filter(sent)).collect::<Vec<_>>() {
+                let Some(after) = self.step(&state, at, event) else { continue };
+                if visited.insert(after, ()).is_none() {
+                    states.push(after);
+                    origins.push((next, at, event));
                 }
             }
             next += 1;
@@ -104,12 +110,7 @@ impl<'m> Explorer<'m> {
     }
 
     fn step(&mut self, state: &State, at: usize, event: usize) -> Option<State> {
-        if event >= LOCAL_EVENTS {
-            let message = event - LOCAL_EVENTS;
-            if state.sent[message / 64] >> (message % 64) & 1 == 0 || self.messages[message].to != at {
-                return None;
-            }
-        } else if host::is_crash(event) && state.crashes == 0 {
+        if host::is_crash(event) && state.crashes == 0 {
             return None;
         }
         let edge = self.edge(state.hosts[at], event)?;
@@ -153,6 +154,7 @@ impl<'m> Explorer<'m> {
         }
         let number = u32::try_from(self.hosts.len()).unwrap();
         self.holdings.push(host.holds());
+        self.removed.push(host.removed());
         self.hosts.push(host.clone());
         self.edges.push(Vec::new());
         self.host_index.insert(host, number);
@@ -170,10 +172,11 @@ impl<'m> Explorer<'m> {
         number
     }
 
-    /// Two hosts that hold keys which exclude each other.
+    /// Two hosts that hold keys which exclude each other. What a removed host still holds does not count.
     fn clash(&self, state: &State) -> Option<String> {
-        for one in 0..HOSTS {
-            for other in one + 1..HOSTS {
+        let removed = |at: usize| state.hosts.iter().any(|&host| self.removed[host as usize][at]);
+        for one in (0..HOSTS).filter(|&at| !removed(at)) {
+            for other in (one + 1..HOSTS).filter(|&at| !removed(at)) {
                 for mine in &self.holdings[state.hosts[one] as usize] {
                     for theirs in &self.holdings[state.hosts[other] as usize] {
                         if host::exclude_each_other(mine, theirs) {
@@ -188,20 +191,23 @@ impl<'m> Explorer<'m> {
         None
     }
 
-    fn trace(&self, origins: &[(u32, u32, u32)], mut at: usize) -> Vec<String> {
+    fn trace(&self, origins: &[(usize, usize, usize)], mut at: usize) -> Vec<String> {
         let mut events = Vec::new();
         while at != 0 {
             let (from, host, event) = origins[at];
-            let event = event as usize;
             events.push(match event.checked_sub(LOCAL_EVENTS) {
                 None => format!("host {host}: {}", host::event_name(event)),
                 Some(message) => format!("host {host} gets {:?}", self.messages[message]),
             });
-            at = from as usize;
+            at = from;
         }
         events.reverse();
         events
     }
+}
+
+fn is_sent(state: &State, message: usize) -> bool {
+    state.sent[message / 64] >> (message % 64) & 1 == 1
 }
 
 /// The default hasher takes most of the time of a debug build; nobody attacks this map.

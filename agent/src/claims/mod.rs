@@ -31,13 +31,15 @@
 mod claimant;
 mod conflict;
 mod message;
+mod outcome;
 mod promises;
 mod removal;
 mod view;
 
-pub use claimant::{Claimant, Outcome, Resume, StartError, Step, answer_check, stray_promise};
+pub use claimant::{Claimant, Resume, Step};
 pub use conflict::{Place, Places, conflicts};
 pub use message::{ClaimPersist, ClaimRecord, ClaimState, Entry, Leaving, Member, Persist, Reply, Request};
+pub use outcome::{Outcome, StartError, answer_check, stray_promise};
 pub use promises::{PROMISES_MAX, Promises};
 pub use removal::{Removal, RemovalOutcome, RemovalStep};
 pub use view::{View, majority, removal_majority};

@@ -96,9 +96,10 @@ impl Promises {
         changes
     }
 
-    /// Notes that a member is confirmed, as its facts say.
+    /// Notes that a member is confirmed, as its facts say. Number 0 is nobody's: a host without a number yet.
     pub fn note_member(&mut self, member: Member) -> Vec<Persist> {
-        let known = self.members.get(&member.number) == Some(&member.node)
+        let known = member.number == 0
+            || self.members.get(&member.number) == Some(&member.node)
             || self.removed.contains_key(&member.number);
         self.write((!known).then_some(Persist::Member(member)))
     }
@@ -137,13 +138,13 @@ impl Promises {
 
     /// Nodes that were promised a number that is not known to be confirmed.
     pub fn pending(&self) -> impl Iterator<Item = Member> + '_ {
-        self.held.iter().flat_map(|(key, holders)| {
-            let number = match key {
-                ClaimKey::Node { number } if !self.members.contains_key(number) => Some(*number),
-                _ => None,
-            };
-            number.into_iter().flat_map(|number| holders.keys().map(move |&node| Member { number, node }))
-        })
+        // Node numbers are the first keys in the order.
+        let numbers = self.held.iter().map_while(|(key, holders)| match key {
+            ClaimKey::Node { number } => Some((*number, holders)),
+            _ => None,
+        });
+        let unsettled = numbers.filter(|(number, _)| !self.members.contains_key(number));
+        unsettled.flat_map(|(number, holders)| holders.keys().map(move |&node| Member { number, node }))
     }
 
     /// Everything that is promised.
@@ -153,14 +154,25 @@ impl Promises {
         })
     }
 
-    /// To whom this key, or one that conflicts with it, is promised; what a claimant looks at before it picks a key.
+    /// To whom this key, or one that stands in its way, is promised; what a claimant looks at before it picks a key.
     pub fn holder(&self, key: &ClaimKey, claimant: NodeId, places: &dyn Places) -> Option<Entry> {
-        let member = self.members.iter().map(|(&number, &node)| Entry {
-            key: ClaimKey::Node { number },
-            claimant: node,
-            attempt: 0,
-        });
-        self.entries().chain(member).find(|e| e.claimant != claimant && conflicts(key, &e.key, places))
+        let other = |promised: &ClaimKey| {
+            let mut holders = self.held.get(promised)?.iter().filter(|(node, _)| **node != claimant);
+            holders.next().map(|(&node, &attempt)| Entry { key: promised.clone(), claimant: node, attempt })
+        };
+        let same = other(key);
+        if same.is_some() {
+            return same;
+        }
+        let mut members = self.members().filter(|member| member.node != claimant);
+        let by_number = members.find(|m| conflicts(key, &ClaimKey::Node { number: m.number }, places));
+        if let Some(Member { number, node }) = by_number {
+            return Some(Entry { key: ClaimKey::Node { number }, claimant: node, attempt: 0 });
+        }
+        match key {
+            ClaimKey::Node { .. } | ClaimKey::Vni { .. } => None,
+            _ => self.held.keys().filter(|promised| conflicts(key, promised, places)).find_map(other),
+        }
     }
 
     fn refusal(
@@ -215,16 +227,15 @@ impl Promises {
             _ => None,
         };
         let pending: Vec<u32> = self.pending().map(|m| m.number).collect();
-        let counts = |n: &u32| view.contains(n);
         let all_counted =
-            self.members.keys().chain(&pending).filter(|&&n| Some(n) != claimed).all(|n| counts(n));
+            self.members.keys().chain(&pending).all(|n| Some(*n) == claimed || view.contains(n));
         let none_removed = !view.iter().any(|n| self.removed.contains_key(n));
         let top = claimed.unwrap_or_else(|| view.iter().max().copied().unwrap_or(0).saturating_add(1));
         let settled = |n: &u32| *n < top && *n > 0;
         // Counting instead of walking 1..top: `top` is a foreign number.
         let below =
             view.iter().filter(|n| settled(n)).count() + self.removed.keys().filter(|n| settled(n)).count();
-        let sorted = view.is_sorted_by(|a, b| a < b);
+        let sorted = view.is_sorted_by(|a, b| a < b) && view.first() != Some(&0);
         let no_gap = usize::try_from(top).is_ok_and(|top| below + 1 == top);
         let nothing_above = view.last().is_none_or(|&last| last < top);
         let number_unused = claimed.is_none_or(|n| n > 1 && !self.removed.contains_key(&n));

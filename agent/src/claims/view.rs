@@ -34,7 +34,10 @@ impl View {
     pub fn new(members: impl IntoIterator<Item = Member>, removed: impl IntoIterator<Item = u32>) -> Self {
         let removed: BTreeSet<u32> = removed.into_iter().collect();
         let members = members.into_iter().map(|m| (m.number, m.node));
-        Self { members: members.filter(|(number, _)| !removed.contains(number)).collect(), removed }
+        Self {
+            members: members.filter(|(number, _)| *number > 0 && !removed.contains(number)).collect(),
+            removed,
+        }
     }
 
     /// Numbers and nodes, by number.

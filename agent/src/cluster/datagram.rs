@@ -98,7 +98,7 @@ impl Datagrams {
             }
             return;
         }
-        if let Some(notice) = self.shared.unopened(now, from, why)
+        if let Some(notice) = self.shared.unopened(now, from, why, &self.shared.datagram_notices)
             && length > NOTICE_BYTES
         {
             self.send(from, &notice.encode()).await;

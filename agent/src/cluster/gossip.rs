@@ -7,7 +7,7 @@
 //! - its messages grow by 50 bytes per host: what no datagram of 1,200 bytes holds goes over a stream;
 //! - a value of 70,000 bytes blocks all that follow: [`super::publish`] refuses long ones;
 //! - a deleted key can lead to a reset of a host's state later on: nothing is ever deleted;
-//! - dead generations stay in every message: they are dropped after a minute, and who is dead is remembered elsewhere.
+//! - dead generations stay in every message: they are dropped after about a minute, and who is dead is remembered elsewhere.
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +30,9 @@ use crate::model::NodeId;
 const QUEUE: usize = 1_024;
 /// Wait before a loop that ended is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// Until a dead generation is dropped; after half of it, it is not told to others any more.
-const DEAD_GRACE: Duration = Duration::from_secs(60);
+/// Until a dead generation is dropped, in units of the silence after which a host is suspended: about a minute. After
+/// half of it, it is not told to others any more.
+const DEAD_GRACE: u32 = 16;
 /// Low bits of chitchat's generation: restarts of the loop within one incarnation.
 const RESTART_BITS: u32 = 16;
 /// Largest incarnation: what is left of chitchat's generation.
@@ -96,12 +97,12 @@ impl Socket for Wired {
 /// Keeps a gossip loop running until it is dropped.
 pub(super) async fn run(
     wires: Wires,
-    interval: Duration,
+    (interval, failure_after): (Duration, Duration),
     published: Arc<Published>,
     running: watch::Sender<Option<Arc<ChitchatHandle>>>,
 ) {
     for restart in 0..1_u64 << RESTART_BITS {
-        let config = config(&wires.shared, interval, restart);
+        let config = config(&wires.shared, interval, failure_after, restart);
         match spawn_chitchat(config, published.all(), &wires).await {
             Ok(handle) => {
                 let handle = Arc::new(handle);
@@ -134,7 +135,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn config(shared: &Shared, interval: Duration, restart: u64) -> ChitchatConfig {
+fn config(shared: &Shared, interval: Duration, failure_after: Duration, restart: u64) -> ChitchatConfig {
     let generation = shared.own.incarnation << RESTART_BITS | restart;
     ChitchatConfig {
         chitchat_id: ChitchatId::new(shared.own.node.to_string(), generation, shared.advertise),
@@ -149,7 +150,7 @@ fn config(shared: &Shared, interval: Duration, restart: u64) -> ChitchatConfig {
             // The default of 10 s lets one gap spoil the mean for long.
             max_interval: Duration::from_secs(1),
             initial_interval: interval,
-            dead_node_grace_period: DEAD_GRACE,
+            dead_node_grace_period: failure_after.saturating_mul(DEAD_GRACE),
         },
         marked_for_deletion_grace_period: Duration::from_secs(3_600),
         catchup_callback: None,

@@ -265,7 +265,10 @@ impl KeyRing {
         let mut text = String::new();
         file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(read)?;
         let ring = Self::parse(&text);
-        text.clear();
+        let mut text = text.into_bytes();
+        text.fill(0);
+        // As in `drop` above.
+        std::hint::black_box(&text);
         ring.map_err(|source| KeyFileError::Text { path: path.to_owned(), source })
     }
 

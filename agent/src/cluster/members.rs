@@ -89,9 +89,13 @@ impl Registry {
         }
         liveness.observe(now, newest.values().map(|seen| (seen.node, seen.beat)));
         for seen in newest.into_values() {
-            let Some(strings) = seen.strings else { continue };
-            if self.known.get(&seen.node).is_some_and(|known| known.generation > seen.generation)
-                || self.known.len() >= MEMBERS_MAX && !self.known.contains_key(&seen.node)
+            // A generation is taken once its first strings are there: until then the one before stays whole. Chitchat
+            // begins again at version 0 with a host that it had dropped.
+            let Some(strings) = seen.strings.filter(|strings| strings.contains_key(NAME)) else { continue };
+            let order = (seen.generation, seen.version);
+            let known = self.known.get(&seen.node);
+            if known.is_some_and(|known| (known.generation, known.version) > order)
+                || known.is_none() && self.known.len() >= MEMBERS_MAX
             {
                 continue;
             }

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -66,6 +66,8 @@ pub const GOSSIP_INTERVAL: Duration = Duration::from_millis(200);
 /// Silence after which a host is suspended, unless set otherwise.
 pub const FAILURE_AFTER: Duration = Duration::from_millis(3_500);
 
+/// Time for the sockets to be closed; they are at the first look but for bad luck.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Peers that a goodbye is pushed to.
 const GOODBYE_PEERS: usize = 256;
 
@@ -162,7 +164,15 @@ pub struct Cluster {
     members: watch::Receiver<Members>,
     maxima: watch::Receiver<Maxima>,
     gossip_interval: Duration,
+    datagrams: Weak<Datagrams>,
     tasks: Mutex<JoinSet<()>>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Its tasks keep the pool, and the pool them.
+        drop(self.pool.abort());
+    }
 }
 
 impl Cluster {
@@ -194,10 +204,11 @@ impl Cluster {
         let maxima = shared.maxima.subscribe();
         let wires =
             Wires { shared: Arc::clone(&shared), datagrams: Arc::clone(&datagrams), pool: Arc::clone(&pool) };
-        let mut tasks = JoinSet::new();
+        let times = (config.gossip_interval, config.failure_after);
+        let (mut tasks, socket) = (JoinSet::new(), Arc::downgrade(&datagrams));
         tasks.spawn(async move { datagrams.run().await });
         tasks.spawn(Server::new(Arc::clone(&shared), handler).run(tcp));
-        tasks.spawn(gossip::run(wires, config.gossip_interval, Arc::clone(&published), running_sender));
+        tasks.spawn(gossip::run(wires, times, Arc::clone(&published), running_sender));
         tasks.spawn(Arc::clone(&published).run(Arc::clone(&shared), running.clone()));
         let looks =
             members::run(Arc::clone(&shared), Arc::clone(&published), own, running.clone(), members_sender);
@@ -205,7 +216,19 @@ impl Cluster {
         tasks.spawn(Arc::clone(&seeds).run(members.clone(), running.clone()));
         tasks.spawn(Arc::clone(&seeds).look_up(names, Arc::clone(&shared)));
         let (gossip_interval, tasks) = (config.gossip_interval, Mutex::new(tasks));
-        Ok(Self { shared, pool, seeds, published, running, members, maxima, gossip_interval, tasks })
+        let datagrams = socket;
+        Ok(Self {
+            shared,
+            pool,
+            seeds,
+            published,
+            running,
+            members,
+            maxima,
+            gossip_interval,
+            datagrams,
+            tasks,
+        })
     }
 
     /// All hosts that were seen since the start, suspended ones and this one included. Changes with each change of
@@ -297,6 +320,11 @@ impl Cluster {
         let mut tasks = std::mem::take(&mut *locked(&self.tasks));
         tasks.shutdown().await;
         self.pool.stop().await;
+        // Chitchat's own task has been told to end, and keeps the socket until it has.
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        while self.datagrams.strong_count() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Says goodbye, then ends: peers suspend this host at once. Takes three gossip intervals.

@@ -120,6 +120,30 @@ impl Seeds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Member;
+    use crate::model::NodeId;
+
+    #[test]
+    fn who_is_not_live_is_tried_again_however_long_it_was_away() {
+        let address = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        let member = |node, live, left| Member {
+            node: NodeId(node),
+            name: String::new(),
+            incarnation: 1,
+            address: address(u16::try_from(node).unwrap()),
+            live,
+            left,
+            since: std::time::Instant::now(),
+            published: Default::default(),
+        };
+        let all =
+            [member(1, true, false), member(2, true, false), member(3, false, false), member(4, false, true)];
+        let members = Members::new(all.into_iter().map(|member| (member.node, member)).collect());
+        let seeds = [address(1), address(2), address(9)].map(|address| address.to_string());
+        let (seeds, names) = Seeds::new(address(1), &seeds);
+        assert!(names.is_empty());
+        assert_eq!(seeds.candidates(&members), BTreeSet::from([address(3), address(9)]));
+    }
 
     #[test]
     fn a_seed_is_an_address_or_a_name_with_or_without_a_port() {

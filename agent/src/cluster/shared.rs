@@ -1,6 +1,6 @@
 //! What all tasks of the transport share, and what each frame does to it.
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -36,13 +36,16 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Shared {
     pub own: Speaker,
     pub advertise: SocketAddr,
+    /// Where connections come from, unless unspecified.
+    pub source: IpAddr,
     pub sealer: Sealer,
     pub stats: Arc<Stats>,
     pub sessions: Mutex<Sessions>,
     pub liveness: Mutex<Liveness>,
     pub destinations: Mutex<Destinations>,
     pub complaints: Mutex<Complaints>,
-    pub notices: Mutex<Limiter>,
+    pub datagram_notices: Mutex<Limiter>,
+    pub stream_notices: Mutex<Limiter>,
     pub hellos: Mutex<Limiter>,
     pub duplicate: Mutex<Option<DuplicateIdentity>>,
     /// The newest incarnation of ourselves that a peer told of; 0 for none above ours.
@@ -64,13 +67,15 @@ impl Shared {
         Self {
             own,
             advertise: config.advertise,
+            source: config.listen.ip(),
             sealer: Sealer::new(config.keys.clone()),
             stats: Arc::default(),
             sessions: Mutex::new(sessions),
             liveness: Mutex::new(Liveness::new(config.failure_after, config.gossip_interval)),
             destinations: Mutex::default(),
             complaints: Mutex::default(),
-            notices: limiter(NOTICES_PER_SECOND),
+            datagram_notices: limiter(NOTICES_PER_SECOND),
+            stream_notices: limiter(NOTICES_PER_SECOND),
             hellos: limiter(HELLOS_PER_SECOND),
             duplicate: Mutex::new(None),
             superseded: AtomicU64::new(0),
@@ -120,8 +125,24 @@ impl Shared {
         }
     }
 
-    /// Counts a frame that did not open, and says whether its sender is to be told so in clear.
-    pub(super) fn unopened(&self, now: Instant, from: SocketAddr, why: Unopened) -> Option<Notice> {
+    /// Counts a frame that did not open, and says whether its sender is to be told so in clear, within `limit`.
+    pub(super) fn unopened(
+        &self,
+        now: Instant,
+        from: SocketAddr,
+        why: Unopened,
+        limit: &Mutex<Limiter>,
+    ) -> Option<Notice> {
+        self.count_unopened(why);
+        let notice = why.notice()?;
+        let allowed = locked(limit).allow(now, from.ip());
+        allowed.then(|| {
+            self.stats.notices_sent.add(1);
+            notice
+        })
+    }
+
+    pub(super) fn count_unopened(&self, why: Unopened) {
         let stats = &self.stats;
         match why {
             Unopened::Truncated => stats.unopened_truncated.add(1),
@@ -131,12 +152,6 @@ impl Shared {
             Unopened::BadTag(..) => stats.unopened_bad_tag.add(1),
             Unopened::Notice(_) => {}
         }
-        let notice = why.notice()?;
-        let allowed = locked(&self.notices).allow(now, from.ip());
-        allowed.then(|| {
-            stats.notices_sent.add(1);
-            notice
-        })
     }
 
     /// Notes that the peer at `to` could not open a frame that we did send there.

@@ -26,8 +26,11 @@ pub fn run(path: &Path) -> Result<(), Error> {
     unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
     // Fails for a leader of a process group (started from a shell), which does no harm.
     let _leader = rustix::process::setsid();
-    let path = std::path::absolute(path)
-        .map_err(|source| Error::Setup { what: "find the place", path: path.to_owned(), source })?;
+    let path = std::path::absolute(path).map_err(|source| Error::Setup {
+        what: "find the place",
+        path: path.to_owned(),
+        source,
+    })?;
     let server = Server::bind(&path, raise_file_limit())?;
     // The directory it was started in may be unmounted.
     let _stays = std::env::set_current_dir("/");
@@ -41,7 +44,8 @@ fn raise_file_limit() -> usize {
     let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
     let raised = Rlimit { current: Some(maximum.unwrap_or(wanted)), maximum };
     if rustix::process::setrlimit(Resource::Nofile, raised).is_err() {
-        let _as_it_was = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+        let _as_it_was =
+            rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
     let current = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(FILES_DEFAULT);
     usize::try_from(current.saturating_sub(FILES_BESIDE)).unwrap_or(usize::MAX)

@@ -55,7 +55,10 @@ impl Server {
                 match next {
                     Next::Keep => kept.push(client),
                     Next::Close => {}
-                    Next::End => return Ok(self.remove_files()),
+                    Next::End => {
+                        self.remove_files();
+                        return Ok(());
+                    }
                 }
             }
             self.clients = kept;
@@ -98,7 +101,8 @@ impl Server {
             Err(_) => return Next::Close,
         };
         let (reply, files, next) = self.carry_out(packet);
-        let files: Vec<_> = files.iter().flat_map(|name| self.table.get(name)).flatten().map(AsFd::as_fd).collect();
+        let files: Vec<_> =
+            files.iter().flat_map(|name| self.table.get(name)).flatten().map(AsFd::as_fd).collect();
         // A client that does not read its answers is closed rather than waited for.
         match send(client, &reply, &files, SendFlags::DONTWAIT) {
             Err(_) if matches!(next, Next::Keep) => Next::Close,

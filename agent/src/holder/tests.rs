@@ -37,7 +37,10 @@ fn descriptors_are_kept_handed_out_in_order_and_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("holder.sock");
     let (thread, client) = start(&path);
-    assert_eq!(client.ping().unwrap(), Pong { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").into() });
+    assert_eq!(
+        client.ping().unwrap(),
+        Pong { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").into() }
+    );
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(client.get("network/web").unwrap().map(|files| files.len()), None);
     {
@@ -109,7 +112,14 @@ fn foreign_bytes_are_refused_and_never_a_panic() {
         assert!(Request::decode(bytes).is_err(), "{bytes:?}");
     }
     assert!(Request::decode(&[1; 400]).is_err());
-    for request in [Request::Put("a"), Request::Get("b"), Request::List(""), Request::Drop("c"), Request::Ping, Request::End] {
+    for request in [
+        Request::Put("a"),
+        Request::Get("b"),
+        Request::List(""),
+        Request::Drop("c"),
+        Request::Ping,
+        Request::End,
+    ] {
         assert_eq!(Request::decode(&request.encode()), Ok(request));
     }
     for bytes in [&b""[..], b"\x03", b"\x02\xff"] {
@@ -149,7 +159,9 @@ fn hold() {
 
 fn holder_command(path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("{}::hold", module_path!().split_once("::").unwrap().1)]).env(HOLD_AT, path);
+    command
+        .args(["--exact", &format!("{}::hold", module_path!().split_once("::").unwrap().1)])
+        .env(HOLD_AT, path);
     command
 }
 

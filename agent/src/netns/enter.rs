@@ -38,7 +38,8 @@ pub(super) fn unshare_network() -> io::Result<()> {
 
 /// The cookie of the calling thread's namespace.
 pub(super) fn cookie_here() -> io::Result<u64> {
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let mut cookie = 0u64;
     let mut length: libc::socklen_t = 8;
     // SAFETY: the kernel writes at most `length` bytes, the size of `cookie`.

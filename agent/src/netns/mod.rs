@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use processes::{inode_of, members, occupied};
 pub use socket::{Netlink, ResolverSockets, connect_in};
-pub use target::{Place, Resolved, Target, of_peer, resolve};
+pub use target::{Place, Resolved, Target, of_peer, resolve, resume};
 pub use watch::{Cause, Death, Watcher};
 
 /// The file system type of namespace files (include/uapi/linux/magic.h).
@@ -66,7 +66,9 @@ pub enum Error {
     #[error("{} is a relative path; give an absolute one, or a name under /run/netns", path.display())]
     RelativePath { path: PathBuf },
     /// The text is neither `host`, nor a path, nor a file name under `/run/netns`.
-    #[error("\"{text}\" is no name of a network namespace; give a path, a name under /run/netns, or \"host\"")]
+    #[error(
+        "\"{text}\" is no name of a network namespace; give a path, a name under /run/netns, or \"host\""
+    )]
     BadName { text: String },
     /// The process is not there, or ended meanwhile.
     #[error("process {pid} does not run")]
@@ -111,7 +113,8 @@ impl Namespace {
     /// # Errors
     /// [`Error::Identity`] when `/proc` is not there.
     pub fn current() -> Result<Self, Error> {
-        let open = rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let open =
+            rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let file = open.map_err(|errno| Error::Identity { source: errno.into() })?;
         let inode = Inode::of(&file).map_err(|source| Error::Identity { source })?;
         let cookie = enter::cookie_here().map_err(|source| Error::Identity { source })?;
@@ -168,7 +171,8 @@ impl Namespace {
         if !is_namespace_file(place) {
             return Err(not());
         }
-        let file = target::reopen(place).map_err(|errno| Error::Open { path: path.to_owned(), source: errno.into() })?;
+        let file = target::reopen(place)
+            .map_err(|errno| Error::Open { path: path.to_owned(), source: errno.into() })?;
         Self::from_fd(file).map_err(|error| match error {
             Error::NotANamespace { .. } => not(),
             other => other,

@@ -11,7 +11,10 @@ const PROCESSES_MAX: usize = 262_144;
 ///
 /// Zombies have left theirs. A process that may not be inspected is left out.
 pub fn members(namespaces: &HashSet<Inode>) -> Vec<(u32, Inode)> {
-    processes().filter_map(|pid| Some((pid, inode_of(pid)?))).filter(|(_, inode)| namespaces.contains(inode)).collect()
+    processes()
+        .filter_map(|pid| Some((pid, inode_of(pid)?)))
+        .filter(|(_, inode)| namespaces.contains(inode))
+        .collect()
 }
 
 /// One process for each of the namespaces that has any.

@@ -102,7 +102,10 @@ impl Namespace {
     pub fn rtnetlink_events(
         &self,
         groups: &[MulticastGroup],
-    ) -> Result<(Netlink, impl Stream<Item = NetlinkPayload<RouteNetlinkMessage>> + Send + Unpin + use<>), Error> {
+    ) -> Result<
+        (Netlink, impl Stream<Item = NetlinkPayload<RouteNetlinkMessage>> + Send + Unpin + use<>),
+        Error,
+    > {
         let runtime = tokio::runtime::Handle::current();
         let (connection, handle, messages) = self.open_socket("route netlink events", || {
             let _entered = runtime.enter();
@@ -122,7 +125,9 @@ pub async fn connect_in(namespace: &Namespace, to: SocketAddr, timeout: Duration
     let socket = namespace
         .open_socket("a TCP socket", || if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() })
         .map_err(io::Error::other)?;
-    tokio::time::timeout(timeout, socket.connect(to)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(timeout, socket.connect(to))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 fn bind_resolver_here() -> io::Result<ResolverSockets> {

@@ -104,6 +104,42 @@ pub fn of_peer(pid: u32) -> Result<Resolved, Error> {
     host_if_ours(at_process(pid)?)
 }
 
+/// Where the end of a namespace shows that an earlier agent had attached as `target`, and that was found again by a
+/// descriptor the holder kept ([`Namespace::of_socket`]). `root` is that of [`Place::Path`], if it was kept too.
+///
+/// `None` when it has ended meanwhile: its path shows something else, or no process is left in it. The first process
+/// may have ended, and its number be another's; any other one in the namespace will do.
+pub fn resume(namespace: &Namespace, target: &Target, root: Option<OwnedFd>) -> Option<Place> {
+    let path = match target {
+        Target::Host => return (Namespace::current().ok()? == *namespace).then_some(Place::Host),
+        Target::Pid(pid) => return resume_process(namespace, *pid),
+        Target::Path(path) => match pid_of_path(path) {
+            Some(pid) => return resume_process(namespace, pid),
+            None => path.clone(),
+        },
+        Target::Name(name) => {
+            let found = NAMED.map(|directory| Path::new(directory).join(name)).into_iter();
+            return found
+                .filter(|path| shows(None, path, namespace))
+                .map(|path| Place::Path { root: None, path })
+                .next();
+        }
+    };
+    shows(root.as_ref().map(AsFd::as_fd), &path, namespace).then_some(Place::Path { root, path })
+}
+
+fn shows(root: Option<BorrowedFd<'_>>, path: &Path, namespace: &Namespace) -> bool {
+    // Exact, because the namespace is held here and so its inode cannot be another's.
+    open_place(root, path).is_ok_and(|place| Inode::of(place).is_ok_and(|inode| inode == namespace.inode()))
+}
+
+fn resume_process(namespace: &Namespace, first: u32) -> Option<Place> {
+    let inode = namespace.inode();
+    let others = || processes::occupied(&[inode].into()).into_values();
+    let candidates = std::iter::once(first).chain(std::iter::once_with(others).flatten());
+    candidates.filter_map(|pid| Some(Place::Process { pid, pidfd: follow(pid, inode)? })).next()
+}
+
 /// The namespace of a process, and the process. The process is held before its namespace is read and looked at
 /// again after, so that a reused number is noticed.
 pub(super) fn of_process(pid: u32) -> Result<(Namespace, OwnedFd), Error> {
@@ -211,7 +247,8 @@ fn host_if_ours(found: Resolved) -> Result<Resolved, Error> {
 }
 
 fn check_name(text: &str) -> Result<(), Error> {
-    let bad = text.is_empty() || text.len() > 255 || text.contains(['/', '\0']) || text == "." || text == "..";
+    let bad =
+        text.is_empty() || text.len() > 255 || text.contains(['/', '\0']) || text == "." || text == "..";
     if bad { Err(Error::BadName { text: text.chars().take(80).collect() }) } else { Ok(()) }
 }
 

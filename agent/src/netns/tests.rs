@@ -6,7 +6,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rtnetlink::{LinkUnspec, LinkVeth};
-use tokio::sync::mpsc;
 
 use super::*;
 
@@ -39,7 +38,10 @@ fn what_is_no_network_namespace_is_refused() {
     let pipe = tempfile::tempdir().unwrap();
     let pipe = pipe.path().join("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RUSR).unwrap();
-    assert!(matches!(Namespace::open(&pipe), Err(Error::NotANamespace { .. })), "an open would wait for a writer");
+    assert!(
+        matches!(Namespace::open(&pipe), Err(Error::NotANamespace { .. })),
+        "an open would wait for a writer"
+    );
 }
 
 #[test]
@@ -59,7 +61,10 @@ fn arguments_are_read_as_the_command_line_says() {
 fn our_own_namespace_is_the_host_however_it_is_named() {
     let own = [Target::Host, Target::Pid(std::process::id()), Target::Path("/proc/self/ns/net".into())];
     for target in own {
-        assert!(matches!(resolve(&target, Some(std::process::id())).unwrap().place, Place::Host), "{target:?}");
+        assert!(
+            matches!(resolve(&target, Some(std::process::id())).unwrap().place, Place::Host),
+            "{target:?}"
+        );
     }
 }
 
@@ -87,9 +92,15 @@ async fn a_connect_tells_refused_from_silent() {
     tokio::io::AsyncWriteExt::shutdown(&mut stream).await.unwrap();
 
     let closed: SocketAddr = "127.0.0.1:9".parse().unwrap();
-    assert_eq!(connect_in(&namespace, closed, SOON).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(
+        connect_in(&namespace, closed, SOON).await.unwrap_err().kind(),
+        io::ErrorKind::ConnectionRefused
+    );
     let elsewhere: SocketAddr = "192.0.2.1:9".parse().unwrap();
-    assert_eq!(connect_in(&namespace, elsewhere, SOON).await.unwrap_err().kind(), io::ErrorKind::NetworkUnreachable);
+    assert_eq!(
+        connect_in(&namespace, elsewhere, SOON).await.unwrap_err().kind(),
+        io::ErrorKind::NetworkUnreachable
+    );
     // A listener whose queue is full answers no SYN.
     let full = namespace
         .open_socket("a full listener", || {
@@ -117,7 +128,8 @@ async fn the_kernel_frees_a_namespace_once_every_handle_is_dropped() {
     let near = ours.rtnetlink().unwrap();
     let namespace = Namespace::create().unwrap();
     near.link().add(LinkVeth::new("near", "far").build()).execute().await.unwrap();
-    let far = LinkUnspec::new_with_name("far").setns_by_fd(std::os::fd::AsRawFd::as_raw_fd(&namespace.as_fd()));
+    let far =
+        LinkUnspec::new_with_name("far").setns_by_fd(std::os::fd::AsRawFd::as_raw_fd(&namespace.as_fd()));
     near.link().set(far.build()).execute().await.unwrap();
 
     let resolver = namespace.bind_resolver().unwrap();
@@ -125,7 +137,10 @@ async fn the_kernel_frees_a_namespace_once_every_handle_is_dropped() {
     let handle = netlink.clone();
     let clone = namespace.clone();
     drop((namespace, resolver));
-    assert!(!gone_within(&ours, "near", Duration::from_millis(100)).await, "a clone and a netlink socket hold it");
+    assert!(
+        !gone_within(&ours, "near", Duration::from_millis(100)).await,
+        "a clone and a netlink socket hold it"
+    );
     netlink.close().await;
     drop((clone, events));
     assert!(gone_within(&ours, "near", Duration::from_secs(5)).await);
@@ -150,71 +165,67 @@ async fn gone_within(namespace: &Namespace, link: &str, limit: Duration) -> bool
 }
 
 /// A process in a namespace, which ends when its standard input closes.
-fn process_in(namespace: &Namespace) -> std::process::Child {
-    let mut child =
-        namespace.run(|| Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()).unwrap().unwrap();
+pub(super) fn process_in(namespace: &Namespace) -> std::process::Child {
+    let mut child = namespace
+        .run(|| Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
+        .unwrap()
+        .unwrap();
     child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     child
 }
 
-fn end(mut process: std::process::Child) {
+pub(super) fn end(mut process: std::process::Child) {
     drop(process.stdin.take());
     process.wait().unwrap();
 }
 
-async fn death(deaths: &mut mpsc::Receiver<Death>) -> Death {
-    tokio::time::timeout(SOON, deaths.recv()).await.expect("a death within a second").unwrap()
-}
-
-#[tokio::test]
-async fn processes_are_followed_until_none_is_left() {
-    let (sender, mut deaths) = mpsc::channel(8);
-    let watcher = Watcher::start(sender).unwrap();
+#[test]
+fn a_namespace_is_taken_up_again_after_a_restart() {
     let namespace = Namespace::create().unwrap();
     let (first, second) = (process_in(&namespace), process_in(&namespace));
-    let found = resolve(&Target::Pid(first.id()), None).unwrap();
-    assert_eq!(found.namespace, namespace);
-    let by_path = resolve(&Target::Path(format!("/proc/{}/ns/net", first.id()).into()), None).unwrap();
-    assert!(matches!(by_path.place, Place::Process { .. }), "an engine's path means the namespace, not the process");
-    watcher.watch(1, namespace.inode(), found.place).unwrap();
-    watcher.watch(2, namespace.inode(), by_path.place).unwrap();
-    watcher.watch(3, namespace.inode(), of_peer(second.id()).unwrap().place).unwrap();
-    watcher.unwatch(3).unwrap();
-    let second_pid = second.id();
+    let (first_pid, second_pid) = (first.id(), second.id());
+    let again = |target: &Target| resume(&namespace, target, None);
+    assert!(matches!(again(&Target::Pid(first_pid)), Some(Place::Process { pid, .. }) if pid == first_pid));
     end(first);
-    let early = tokio::time::timeout(Duration::from_millis(200), deaths.recv()).await;
-    assert!(early.is_err(), "the second process is still there: {early:?}");
+    let by_path = Target::Path(format!("/proc/{first_pid}/ns/net").into());
+    for target in [Target::Pid(first_pid), by_path] {
+        let place = again(&target);
+        assert!(matches!(place, Some(Place::Process { pid, .. }) if pid == second_pid), "{place:?}");
+    }
+    let ours = Target::Pid(std::process::id());
+    assert!(
+        matches!(again(&ours), Some(Place::Process { pid, .. }) if pid == second_pid),
+        "a number used again"
+    );
     end(second);
-    let mut ids = [death(&mut deaths).await, death(&mut deaths).await];
-    ids.sort_by_key(|death| death.id);
-    assert_eq!(ids[0], Death { id: 1, cause: Cause::Empty { pid: second_pid } });
-    assert_eq!(ids[1].id, 2);
-}
-
-#[tokio::test]
-async fn a_process_that_has_ended_before_the_watch_is_told_at_once() {
-    let (sender, mut deaths) = mpsc::channel(8);
-    let watcher = Watcher::start(sender).unwrap();
-    let namespace = Namespace::create().unwrap();
-    let process = process_in(&namespace);
-    let found = resolve(&Target::Pid(process.id()), None).unwrap();
-    end(process);
-    watcher.watch(7, namespace.inode(), found.place).unwrap();
-    assert_eq!(death(&mut deaths).await.id, 7);
+    assert!(again(&Target::Pid(second_pid)).is_none());
+    assert!(again(&Target::Host).is_none());
+    assert!(matches!(resume(&Namespace::current().unwrap(), &Target::Host, None), Some(Place::Host)));
+    with_private_mounts(|directory| {
+        let path = directory.join("c1");
+        pin(&namespace, &path);
+        assert!(matches!(again(&Target::Path(path.clone())), Some(Place::Path { root: None, .. })));
+        rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert!(again(&Target::Path(path)).is_none());
+    });
 }
 
 /// Runs `work` on a thread with mounts of its own, below which nothing reaches the machine's, and with a tmpfs at
 /// the directory it is given. Threads that it starts see the same mounts.
 #[allow(unsafe_code)]
-fn with_private_mounts(work: impl FnOnce(&Path) + Send) {
+pub(super) fn with_private_mounts(work: impl FnOnce(&Path) + Send) {
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
     let directory = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             // SAFETY: FS and NEWNS share no file descriptor table away.
-            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS | rustix::thread::UnshareFlags::NEWNS) }
-                .unwrap();
+            unsafe {
+                rustix::thread::unshare_unsafe(
+                    rustix::thread::UnshareFlags::FS | rustix::thread::UnshareFlags::NEWNS,
+                )
+            }
+            .unwrap();
             mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).unwrap();
             mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), None).unwrap();
             work(directory.path());
@@ -227,121 +238,17 @@ fn allow_existing(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
 }
 
-fn pin(namespace: &Namespace, path: &Path) {
-    std::fs::OpenOptions::new().create_new(true).write(true).open(path).map(drop).or_else(allow_existing).unwrap();
-    namespace
-        .run(|| rustix::mount::mount_bind("/proc/thread-self/ns/net", path))
-        .unwrap()
+pub(super) fn pin(namespace: &Namespace, path: &Path) {
+    std::fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .open(path)
+        .map(drop)
+        .or_else(allow_existing)
         .unwrap();
+    namespace.run(|| rustix::mount::mount_bind("/proc/thread-self/ns/net", path)).unwrap().unwrap();
 }
 
-fn wait_on_current<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn wait_on_current<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
-}
-
-#[test]
-fn a_path_that_is_unmounted_deleted_or_replaced_is_dead() {
-    with_private_mounts(|directory| {
-        let (sender, mut deaths) = mpsc::channel(8);
-        let watcher = Watcher::start(sender).unwrap();
-        let namespace = Namespace::create().unwrap();
-        let watch = |id, name: &str| {
-            let path = directory.join(name);
-            pin(&namespace, &path);
-            let found = resolve(&Target::Path(path.clone()), Some(std::process::id())).unwrap();
-            assert_eq!(found.namespace, namespace);
-            watcher.watch(id, namespace.inode(), found.place).unwrap();
-            path
-        };
-        let detach = |path: &Path| rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).unwrap();
-
-        let deleted = watch(1, "deleted");
-        let unmounted = watch(2, "unmounted");
-        let replaced = watch(3, "replaced");
-        let _stays = watch(4, "stays");
-        wait_on_current(async {
-            let started = Instant::now();
-            detach(&deleted);
-            std::fs::remove_file(&deleted).unwrap();
-            assert_eq!(death(&mut deaths).await, Death { id: 1, cause: Cause::Gone { path: deleted.clone() } });
-            println!("deleted: {:?}", started.elapsed());
-            let started = Instant::now();
-            detach(&unmounted);
-            assert_eq!(death(&mut deaths).await, Death { id: 2, cause: Cause::Gone { path: unmounted.clone() } });
-            println!("unmounted: {:?}", started.elapsed());
-            let started = Instant::now();
-            pin(&Namespace::create().unwrap(), &replaced);
-            assert_eq!(death(&mut deaths).await, Death { id: 3, cause: Cause::Replaced { path: replaced.clone() } });
-            println!("replaced: {:?}", started.elapsed());
-            assert!(tokio::time::timeout(Duration::from_millis(300), deaths.recv()).await.is_err());
-        });
-    });
-}
-
-#[test]
-fn a_path_means_what_the_peer_sees_and_stays_in_sight_after_it() {
-    let namespace = Namespace::create().unwrap();
-    let (tell, told) = std::sync::mpsc::channel();
-    let (finish, finished) = std::sync::mpsc::channel::<()>();
-    std::thread::scope(|scope| {
-        let namespace = &namespace;
-        scope.spawn(move || {
-            with_private_mounts(move |directory| {
-                let path = directory.join("c1");
-                pin(namespace, &path);
-                let peer = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-                tell.send((path.clone(), peer)).unwrap();
-                finished.recv().unwrap();
-                rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH).unwrap();
-                std::fs::remove_file(path).unwrap();
-                finished.recv().unwrap();
-            });
-        });
-        let (path, peer) = told.recv().unwrap();
-        assert!(Namespace::open(&path).is_err(), "not in our view");
-        let found = resolve(&Target::Path(path.clone()), Some(peer.id())).unwrap();
-        assert_eq!(found.namespace, *namespace);
-        assert!(matches!(found.place, Place::Path { root: Some(_), .. }));
-        end(peer);
-        let (sender, mut deaths) = mpsc::channel(8);
-        let watcher = Watcher::start(sender).unwrap();
-        watcher.watch(1, namespace.inode(), found.place).unwrap();
-        wait_on_current(async {
-            let early = tokio::time::timeout(Duration::from_millis(400), deaths.recv()).await;
-            assert!(early.is_err(), "the mount is still there: {early:?}");
-            finish.send(()).unwrap();
-            assert_eq!(death(&mut deaths).await, Death { id: 1, cause: Cause::Gone { path } });
-        });
-        finish.send(()).unwrap();
-    });
-}
-
-/// Prints what a thousand watched paths cost; the bound is generous, since the machine is shared.
-#[test]
-fn a_thousand_watched_paths_cost_little() {
-    with_private_mounts(|directory| {
-        let (sender, _deaths) = mpsc::channel(8);
-        let watcher = Watcher::start(sender).unwrap();
-        let namespace = Namespace::create().unwrap();
-        for id in 0..1000 {
-            let path = directory.join(format!("c{id}"));
-            pin(&namespace, &path);
-            watcher.watch(id, namespace.inode(), Place::Path { root: None, path }).unwrap();
-        }
-        let ticks = || std::fs::read_to_string(watch_thread()).unwrap().split(' ').next().unwrap().parse::<u64>().unwrap();
-        let before = ticks();
-        wait_on_current(async { tokio::time::sleep(Duration::from_secs(2)).await });
-        let share = Duration::from_nanos(ticks() - before).as_secs_f64() / 2.0;
-        println!("1,000 paths: {:.2} % of a core", share * 100.0);
-        assert!(share < 0.1, "{share}");
-    });
-}
-
-/// The scheduler's account of the watcher that the calling test has started.
-fn watch_thread() -> PathBuf {
-    let view = |task: &Path| std::fs::read_link(task.join("ns/mnt")).ok();
-    let own = view(Path::new("/proc/thread-self"));
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
-    let named = |task: &PathBuf| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "netns-watch\n");
-    tasks.filter(named).find(|task| view(task) == own).unwrap().join("schedstat")
 }

@@ -5,6 +5,8 @@
 //! its inode is not given out again, so comparing inodes is exact.
 mod directories;
 mod keeper;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -93,7 +95,8 @@ impl Watcher {
     }
 
     fn send(&self, request: Request) -> Result<(), Error> {
-        let ended = |_| Error::Watch { what: "its thread has ended", source: io::ErrorKind::BrokenPipe.into() };
+        let ended =
+            |_| Error::Watch { what: "its thread has ended", source: io::ErrorKind::BrokenPipe.into() };
         self.requests.send(request).map_err(ended)?;
         self.wake();
         Ok(())

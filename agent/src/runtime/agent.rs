@@ -3,19 +3,21 @@
 //! Verbs and peers change it through [`Agent::write`] and [`Agent::receive`]; the converge loop
 //! makes the kernel hold what it says. No lock here is held over an await.
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::api::types::{Failure, FailureKind};
 use crate::catalog::facts::{HostFact, Key, Value};
 use crate::catalog::{Catalog, Changes, Outcome, Update};
-use crate::runtime::claiming::Books;
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::model::{Head, Name, NodeId, Stamp};
+use crate::runtime::claiming::Books;
+use crate::netns::{Namespace, Resolved};
 use crate::runtime::events::{Events, lock};
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::metrics::Metrics;
@@ -60,6 +62,12 @@ pub struct State {
     pub books: Books,
     /// Attachments of this host by (network, name).
     pub local: BTreeMap<(Name, Name), LocalAttachment>,
+    /// Counts changes of `local`.
+    pub local_revision: u64,
+    /// When this host freed an address of a network.
+    pub freed: BTreeMap<(Name, IpAddr), Instant>,
+    /// Addresses of this host's blocks that it granted to others.
+    pub granted: BTreeMap<(Name, IpAddr), NodeId>,
     /// Whether the catalog has been complete since the start.
     pub synced: bool,
 }
@@ -90,6 +98,30 @@ pub struct Agent {
     pub metrics: Metrics,
     /// One verb at a time decides and writes; waiting for other hosts happens outside.
     pub verbs: tokio::sync::Mutex<()>,
+    /// Counts what was derived: wakes those who follow definitions.
+    pub revision: watch::Sender<u64>,
+    /// The local revision that is in force in this host's kernel.
+    pub applied_local: watch::Sender<u64>,
+    /// Namespaces found by an attach, on their way to the converge loop, by cookie.
+    pub opened: Mutex<BTreeMap<u64, Resolved>>,
+    /// Namespaces that are open, by cookie; none stays here after its end.
+    pub namespaces: Mutex<BTreeMap<u64, Namespace>>,
+    /// Counts changes of `namespaces`.
+    pub opened_revision: watch::Sender<u64>,
+    /// What resolvers answer from, by cookie.
+    pub zones: Mutex<BTreeMap<u64, dns::ZoneHandle>>,
+    /// Names of attachments' links inside their namespaces.
+    pub interfaces: Mutex<BTreeMap<(Name, Name), String>>,
+    /// The host's own namespace.
+    pub host_namespace: Namespace,
+    /// Counts of all resolvers.
+    pub dns_stats: Arc<dns::Stats>,
+    /// The holder's process.
+    pub holder_pid: u32,
+    /// When this agent started.
+    pub started: Instant,
+    /// Asks the converge loop to remove everything; answered with what was removed.
+    pub leaving: mpsc::Sender<oneshot::Sender<Vec<String>>>,
     /// Ends the process: SIGTERM (kernel state stays) or after `leave`.
     pub stop: watch::Sender<bool>,
 }
@@ -166,6 +198,12 @@ impl Agent {
             return Err(refused(chain(&error), &[&hint]));
         }
         self.derive(state, &changes);
+        let owed = state.catalog.reassertions(node, &changes);
+        if !owed.is_empty() {
+            // What is used is asserted, too, so that it does not die with the host that made it.
+            let batch = owed.into_iter().map(|(key, value)| (key, Some(value))).collect();
+            return self.write_locked(state, batch, Writes::default());
+        }
         let head = state.catalog.head(node);
         self.own_head.send_replace(head);
         Ok(head)
@@ -227,12 +265,34 @@ impl Agent {
         let derived = view.update(catalog, suspended, self.identity.node, changes);
         pending.merge(derived);
         pending_since.get_or_insert_with(Instant::now);
+        self.revision.send_modify(|revision| *revision += 1);
         self.changed.notify_one();
+    }
+
+    /// Derives everything anew, at the start.
+    pub fn derive_all(&self) {
+        let mut state = lock(&self.state);
+        self.derive(&mut state, &Changes::everything());
+    }
+
+    /// Writes a local record down and takes it into account.
+    ///
+    /// # Errors
+    /// When the store refuses; nothing has changed then.
+    pub fn put_local(&self, record: &LocalAttachment) -> Result<(), Failure> {
+        let mut writes = Writes::default();
+        let mut state = lock(&self.state);
+        writes
+            .put_local(&record.key(), Some(record))
+            .and_then(|()| self.store.commit(&writes, true))
+            .map_err(|error| refused(chain(&error), &[]))?;
+        state.local.insert((record.network.clone(), record.name.clone()), record.clone());
+        Ok(())
     }
 
     /// The next stamp: later than everything this host has seen.
     pub fn stamp(&self) -> Stamp {
-        self.read(|state| Stamp { clock: state.catalog.clock() + 1, node: self.identity.node })
+        lock(&self.state).catalog.next_stamp(self.identity.node)
     }
 
     /// A host's name for people.

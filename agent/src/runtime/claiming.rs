@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use crate::addresses::Layout;
 use crate::catalog::facts::{ClaimKey, Key, Value};
 use crate::claims::{
-    ClaimPersist, ClaimRecord, ClaimState, Claimant, Entry, Member, Outcome, Place, Promises, Reply,
-    Request, Resume, Step, View, answer_check,
+    ClaimPersist, ClaimRecord, ClaimState, Claimant, Entry, Member, Outcome, Place, Promises, Reply, Request,
+    Resume, Step, View, answer_check,
 };
 use crate::model::{Name, NodeId};
 use crate::runtime::agent::{Agent, State, chain};
@@ -58,7 +58,9 @@ pub enum ClaimError {
         holder: String,
     },
     /// Too few members answered.
-    #[error("no majority of the cluster's hosts confirmed it within 1 s ({answered} of {needed} needed; silent: {silent})")]
+    #[error(
+        "no majority of the cluster's hosts confirmed it within 1 s ({answered} of {needed} needed; silent: {silent})"
+    )]
     NoMajority {
         /// How many promised.
         answered: usize,
@@ -178,8 +180,8 @@ pub fn answer(agent: &Agent, request: Request) -> Result<Reply, StoreError> {
 /// # Errors
 /// [`ClaimError`]; the key must not be used then.
 pub async fn claim(agent: &Arc<Agent>, key: ClaimKey) -> Result<(), ClaimError> {
+    let mut view = current_view(agent, &key);
     for _ in 0..STALE_RETRIES {
-        let view = current_view(agent, &key);
         match attempt(agent, key.clone(), view).await? {
             Outcome::Confirmed { .. } => {
                 agent.metrics.claims.with_label_values(&["confirmed"]).inc();
@@ -195,7 +197,10 @@ pub async fn claim(agent: &Arc<Agent>, key: ClaimKey) -> Result<(), ClaimError> 
                 let names: Vec<String> = silent.iter().map(|node| agent.host_name(*node)).collect();
                 return Err(ClaimError::NoMajority { answered, needed, silent: names.join(", ") });
             }
-            Outcome::StaleView { .. } => learn(agent).await,
+            Outcome::StaleView { view: newer, pending } => {
+                learn(agent).await;
+                view = corrected(agent, &key, &newer, pending);
+            }
             Outcome::Removed => return Err(ClaimError::Removed),
         }
     }
@@ -212,6 +217,56 @@ fn current_view(agent: &Agent, key: &ClaimKey) -> View {
         members.extend(promises.pending());
     }
     View::new(members, promises.removed().map(|member| member.number))
+}
+
+/// What this host counts, with what members have just said of members and removals.
+fn corrected(agent: &Agent, key: &ClaimKey, newer: &View, pending: Vec<Member>) -> View {
+    let known = current_view(agent, key);
+    let mut members: Vec<Member> = known.members().chain(newer.members()).collect();
+    if !matches!(key, ClaimKey::Node { .. }) {
+        members.extend(pending);
+    }
+    View::new(members, known.removed().chain(newer.removed()))
+}
+
+/// The next attempt's number, durable.
+pub fn next_attempt(agent: &Agent) -> u64 {
+    let mut state = lock(&agent.state);
+    state.books.attempt += 1;
+    if let Err(error) = save_books(agent, &state) {
+        tracing::error!("{}", chain(&error));
+    }
+    state.books.attempt
+}
+
+/// Applies an agreed removal here.
+///
+/// # Errors
+/// When it cannot be written down.
+pub fn apply_removal(agent: &Agent, member: Member, table: &[Entry]) -> Result<(), String> {
+    let mut state = lock(&agent.state);
+    state.books.promises.remove(member, table);
+    save_books(agent, &state).map_err(|error| chain(&error))
+}
+
+/// Makes this host the first of a new cluster.
+///
+/// # Errors
+/// When it cannot be written down.
+pub fn found(agent: &Agent) -> Result<(), ClaimError> {
+    let mut state = lock(&agent.state);
+    state.books.promises.found();
+    save_books(agent, &state)
+}
+
+/// Claims the next node number; says which.
+///
+/// # Errors
+/// As [`claim`]; another host that joins at the same time may have been first.
+pub async fn claim_number(agent: &Arc<Agent>) -> Result<u32, ClaimError> {
+    let any = ClaimKey::Node { number: 0 };
+    let number = current_view(agent, &any).next_number();
+    claim(agent, ClaimKey::Node { number }).await.map(|()| number)
 }
 
 /// Asks a live host for what this one does not know yet.
@@ -296,7 +351,8 @@ fn write_step(agent: &Agent, claimant: &Claimant, step: &Step) -> Result<(), Cla
     })
 }
 
-async fn send(agent: Arc<Agent>, to: NodeId, request: Request) -> (NodeId, Option<Reply>) {
+/// Sends a request to a member, or answers it here if that is this host.
+pub async fn send(agent: Arc<Agent>, to: NodeId, request: Request) -> (NodeId, Option<Reply>) {
     if to == agent.identity.node {
         let reply = answer(&agent, request);
         return (to, reply.inspect_err(|error| tracing::error!("{}", chain(error))).ok());
@@ -318,11 +374,8 @@ async fn clear_if_abandoned(agent: &Arc<Agent>, key: &ClaimKey, holder: &Entry) 
         return;
     }
     tracing::info!(?key, "clearing a promise that was withdrawn");
-    let withdraw = Request::Withdraw {
-        key: holder.key.clone(),
-        claimant: holder.claimant,
-        attempt: holder.attempt,
-    };
+    let withdraw =
+        Request::Withdraw { key: holder.key.clone(), claimant: holder.claimant, attempt: holder.attempt };
     let members: Vec<NodeId> =
         agent.read(|state| state.books.promises.members().map(|member| member.node).collect());
     let sends = members.into_iter().map(|member| send(Arc::clone(agent), member, withdraw.clone()));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overlay::{Phase, Reconciler};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::api::types::Problem;
 use crate::model::{Head, Name, NodeId};
@@ -17,8 +17,8 @@ use crate::runtime::agent::{Agent, chain};
 use crate::runtime::derived::{self, Derived};
 use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, list};
-use crate::runtime::spaces::{Spaces, resolver_address};
-use crate::runtime::verbs;
+use crate::runtime::spaces::{SharedKernel, Spaces, resolver_address};
+use crate::runtime::{host, verbs};
 use crate::store::Writes;
 use crate::view::{NetworkView, ViewChanges};
 
@@ -35,7 +35,7 @@ const CONVERGE_LIMIT: Duration = Duration::from_secs(10);
 pub struct Converger {
     agent: Arc<Agent>,
     spaces: Spaces,
-    overlay: Reconciler<overlay::LinuxKernel>,
+    overlay: Reconciler<SharedKernel>,
     views: BTreeMap<Name, Arc<NetworkView>>,
     derived: BTreeMap<Name, Derived>,
     local: Vec<LocalAttachment>,
@@ -46,6 +46,8 @@ pub struct Converger {
     /// Namespaces whose balancing must be looked at in any case: new ones, and those with work put off or failed.
     due: BTreeSet<u64>,
     drift_seen: u64,
+    /// The host's sysctls as they were before we changed them; kept over restarts, put back by `leave`.
+    sysctls: BTreeMap<String, String>,
 }
 
 /// What one round takes out of the shared state.
@@ -113,6 +115,7 @@ impl Converger {
     pub fn new(agent: Arc<Agent>, spaces: Spaces, links: BTreeMap<Name, u16>) -> Self {
         let overlay = Reconciler::new(spaces.kernel());
         let now = Instant::now();
+        let sysctls = agent.store.meta("sysctls").ok().flatten().unwrap_or_default();
         Self {
             agent,
             spaces,
@@ -126,18 +129,28 @@ impl Converger {
             overlay_checked: now,
             due: BTreeSet::new(),
             drift_seen: 0,
+            sysctls,
         }
     }
 
     /// Runs until the agent stops; kernel state stays.
-    pub async fn run(mut self, mut deaths: mpsc::Receiver<Death>) -> Self {
+    pub async fn run(
+        mut self,
+        mut deaths: mpsc::Receiver<Death>,
+        mut leaving: mpsc::Receiver<oneshot::Sender<Vec<String>>>,
+    ) {
         let mut stop = self.agent.stop.subscribe();
         let agent = Arc::clone(&self.agent);
         loop {
             let wait = if self.due.is_empty() { BALANCER_CHECK } else { DEFERRED };
             tokio::select! {
                 biased;
-                _ = stop.changed() => return self,
+                _ = stop.changed() => return,
+                Some(answer) = leaving.recv() => {
+                    let removed = self.remove_all().await;
+                    drop(answer.send(removed));
+                    return;
+                }
                 Some(death) = deaths.recv() => {
                     self.bury(&death);
                     while let Ok(death) = deaths.try_recv() {
@@ -153,9 +166,9 @@ impl Converger {
 
     /// A namespace died: what was attached through it is gone, everywhere.
     fn bury(&mut self, death: &Death) {
-        let gone: Vec<LocalAttachment> = self.agent.read(|state| {
-            state.local.values().filter(|record| record.cookie == death.id).cloned().collect()
-        });
+        let gone: Vec<LocalAttachment> = self
+            .agent
+            .read(|state| state.local.values().filter(|record| record.cookie == death.id).cloned().collect());
         if gone.is_empty() {
             return;
         }
@@ -170,17 +183,7 @@ impl Converger {
         let mut state = lock(&self.agent.state);
         let changes = std::mem::take(&mut state.pending);
         state.pending_since = None;
-        for name in &changes.networks {
-            match state.view.network(name) {
-                Some(view) => self.views.insert(name.clone(), Arc::clone(view)),
-                None => self.views.remove(name),
-            };
-        }
-        for (name, _) in changes.services.iter().chain(&changes.attachments) {
-            if let Some(view) = state.view.network(name) {
-                self.views.insert(name.clone(), Arc::clone(view));
-            }
-        }
+        self.views.clone_from(state.view.networks());
         self.local = state.local.values().cloned().collect();
         self.local.sort_by_key(|record| record.order);
         let me = self.agent.identity.node;
@@ -199,7 +202,6 @@ impl Converger {
         let began = Instant::now();
         let snapshot = self.snapshot();
         let changed = self.derive(&snapshot.changes);
-        // The views' Arcs are let go, so that the next update of the view changes in place and copies nothing.
         let present = self.present();
         let mut problems = self.open_spaces(&present, snapshot.synced);
         let desired = self.desired(&present, snapshot.peers.clone());
@@ -209,8 +211,11 @@ impl Converger {
         self.overlay_phase(&desired, Phase::Removals, &mut problems).await;
         self.close_spaces(&present).await;
         self.slow_check(&desired, &mut problems).await;
+        self.remember_interfaces().await;
+        self.remember_sysctls();
         self.last = Some(desired);
-        self.views.retain(|name, _| self.derived.contains_key(name));
+        // Held no longer than needed: the view's next update changes in place and copies nothing then.
+        self.views.clear();
         self.finish(snapshot, problems, began);
     }
 
@@ -281,6 +286,17 @@ impl Converger {
         if let Some(resolver) = resolver {
             lock(&self.agent.zones).insert(cookie, resolver.zone.clone());
         }
+        if let Some(container) = self.spaces.containers.get(&cookie) {
+            lock(&self.agent.namespaces).insert(cookie, container.namespace.clone());
+            self.agent.opened_revision.send_modify(|revision| *revision += 1);
+        }
+    }
+
+    /// Lets go of every handle that others may use.
+    fn retract_handle(&self, cookie: u64) {
+        lock(&self.agent.zones).remove(&cookie);
+        lock(&self.agent.namespaces).remove(&cookie);
+        self.agent.opened_revision.send_modify(|revision| *revision += 1);
     }
 
     fn desired(&mut self, present: &BTreeSet<Name>, peers: BTreeSet<std::net::IpAddr>) -> overlay::Desired {
@@ -291,13 +307,8 @@ impl Converger {
             let (Some(view), Some(derived)) = (self.views.get(name), self.derived.get_mut(name)) else {
                 continue;
             };
-            let network = derived::overlay_network(
-                derived,
-                view,
-                &self.local,
-                self.agent.identity.node,
-                link_index,
-            );
+            let network =
+                derived::overlay_network(derived, view, &self.local, self.agent.identity.node, link_index);
             networks.insert(name.to_string(), network);
         }
         overlay::Desired {
@@ -325,7 +336,8 @@ impl Converger {
 
     fn save_links(&self) {
         let mut writes = Writes::default();
-        let saved = writes.put_meta("links", &self.links).and_then(|()| self.agent.store.commit(&writes, true));
+        let saved =
+            writes.put_meta("links", &self.links).and_then(|()| self.agent.store.commit(&writes, true));
         if let Err(error) = saved {
             tracing::warn!("{}", chain(&error));
         }
@@ -365,14 +377,19 @@ impl Converger {
             let done = tokio::task::spawn_blocking(move || {
                 let mut balancer = lock(&balancer);
                 match desired {
-                    Some(desired) => balancer.reconcile(&desired),
-                    None => balancer.check(),
+                    Some(desired) => balancer.reconcile(&desired).map(|report| (report, false)),
+                    None => balancer.check().map(|repaired| (lb::Report::default(), repaired)),
                 }
             })
             .await;
             let object = self.balancer_object(cookie);
             match done {
-                Ok(Ok(report)) => self.balanced_so(cookie, &object, report, problems),
+                Ok(Ok((report, repaired))) => {
+                    if repaired {
+                        self.agent.metrics.drift_repaired.with_label_values(&["balancer"]).inc();
+                    }
+                    self.balanced_so(cookie, &object, report, problems);
+                }
                 Ok(Err(error)) => {
                     self.due.insert(cookie);
                     problems.push((object, chain(&error)));
@@ -393,13 +410,10 @@ impl Converger {
         let operations = u64::try_from(report.changes).unwrap_or(0);
         metrics.kernel_operations.with_label_values(&["balancer"]).inc_by(operations);
         metrics.flows_deleted.inc_by(u64::try_from(report.flows_deleted).unwrap_or(0));
-        if report.repaired {
-            metrics.drift_repaired.with_label_values(&["balancer"]).inc();
-        }
         if report.pending {
             self.due.insert(cookie);
         }
-        problems.extend(report.problems.iter().map(|problem| (object.to_owned(), problem.to_string())));
+        problems.extend(report.problems.iter().map(|problem| (object.to_owned(), format!("{}: {}", problem.object, problem.reason))));
     }
 
     fn balancer_object(&self, cookie: u64) -> String {
@@ -469,7 +483,7 @@ impl Converger {
         let gone: Vec<u64> =
             self.spaces.containers.keys().copied().filter(|cookie| !wanted.contains(cookie)).collect();
         for cookie in gone {
-            lock(&self.agent.zones).remove(&cookie);
+            self.retract_handle(cookie);
             self.due.remove(&cookie);
             self.spaces.drop_container(cookie, true).await;
         }
@@ -505,38 +519,62 @@ impl Converger {
         agent.metrics.converges.with_label_values(&[result]).inc();
         agent.metrics.converge_seconds.observe(began.elapsed().as_secs_f64());
         for scope in ["network/", "namespace/", "host", "leftover/"] {
-            let of_scope =
-                problems.iter().filter(|(object, _)| object.starts_with(scope)).cloned().collect();
+            let of_scope = problems.iter().filter(|(object, _)| object.starts_with(scope)).cloned().collect();
             agent.report(scope, of_scope);
         }
-        self.remember_interfaces();
         agent.applied.send_replace(Arc::new(snapshot.heads));
         agent.applied_local.send_replace(snapshot.revision);
     }
 
-    fn remember_interfaces(&self) {
-        let mut interfaces = lock(&self.agent.interfaces);
-        interfaces.clear();
+    /// A link's name is settled when it is made; it is looked up once.
+    async fn remember_interfaces(&self) {
+        let known = |key: &(Name, Name)| lock(&self.agent.interfaces).contains_key(key);
+        lock(&self.agent.interfaces)
+            .retain(|key, _| self.local.iter().any(|it| it.network == key.0 && it.name == key.1));
         for record in &self.local {
             let key = (record.network.clone(), record.name.clone());
-            if let Some(name) = self.overlay.interface(record.network.as_str(), record.name.as_str()) {
-                interfaces.insert(key, name);
+            if known(&key) {
+                continue;
             }
+            let Some(container) = self.spaces.containers.get(&record.cookie) else { continue };
+            let (network, name) = (record.network.as_str(), record.name.as_str());
+            if let Some(interface) = host::interface(&container.namespace, network, name).await {
+                lock(&self.agent.interfaces).insert(key, interface);
+            }
+        }
+    }
+
+    /// What a sysctl was before is kept as soon as it is known: a later process sees our own value.
+    fn remember_sysctls(&mut self) {
+        let before = self.overlay.sysctls_before();
+        let new: Vec<_> = before.iter().filter(|(name, _)| !self.sysctls.contains_key(*name)).collect();
+        if new.is_empty() {
+            return;
+        }
+        self.sysctls.extend(new.into_iter().map(|(name, value)| (name.clone(), value.clone())));
+        let mut writes = Writes::default();
+        let saved =
+            writes.put_meta("sysctls", &self.sysctls).and_then(|()| self.agent.store.commit(&writes, true));
+        if let Err(error) = saved {
+            tracing::warn!("{}", chain(&error));
         }
     }
 
     /// Removes everything that this host's kernel holds of ours, for `leave`. A line for each thing removed.
     pub async fn remove_all(&mut self) -> Vec<String> {
         let mut removed = Vec::new();
+        let restore = self.sysctls.clone();
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
-            removed.push(format!("balancing table and resolver of {}", self.balancer_object(cookie)));
+            removed.push(format!("balancing table and resolver of namespace {cookie}"));
+            self.retract_handle(cookie);
             self.spaces.drop_container(cookie, true).await;
         }
-        let teardown = self.overlay.teardown_all().await;
+        let teardown = self.overlay.teardown_all(&restore).await;
         removed.extend(teardown.removed);
         for problem in &teardown.problems {
-            removed.push(format!("NOT removed: {}: {}: {}", problem.object, problem.operation, problem.error));
+            removed
+                .push(format!("NOT removed: {}: {}: {}", problem.object, problem.operation, problem.error));
         }
         for network in self.spaces.networks() {
             self.spaces.drop_network(&network);

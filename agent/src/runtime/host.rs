@@ -2,7 +2,6 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
@@ -11,6 +10,7 @@ use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::RouteMessageBuilder;
 
+use crate::config::LinkAddress;
 use crate::netns::Namespace;
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::local::{LocalAttachment, StoredPlace};
@@ -86,36 +86,68 @@ fn destination(message: &RouteMessage) -> Option<IpNetwork> {
     })
 }
 
-/// The addresses of an interface of this host, or with `None` of all of them, loopback left out.
+/// Every address of this host with its interface, for settling which one is advertised.
 ///
 /// # Errors
 /// When the kernel does not tell them.
-pub async fn addresses(namespace: &Namespace, interface: Option<&str>) -> Result<Vec<IpAddr>, HostError> {
+pub async fn link_addresses(namespace: &Namespace) -> Result<Vec<LinkAddress>, HostError> {
+    let read = |what| move |source| HostError::Read { what, source };
     let netlink = namespace.rtnetlink().map_err(HostError::Open)?;
-    let messages: Vec<_> = netlink
-        .address()
-        .get()
-        .execute()
-        .try_collect()
-        .await
-        .map_err(|source| HostError::Read { what: "the addresses", source })?;
+    let links: Vec<_> = netlink.link().get().execute().try_collect().await.map_err(read("the links"))?;
+    let messages: Vec<_> =
+        netlink.address().get().execute().try_collect().await.map_err(read("the addresses"))?;
+    let routes = netlink.route().get(RouteMessageBuilder::<std::net::Ipv4Addr>::new().build()).execute();
+    let routes: Vec<RouteMessage> = routes.try_collect().await.map_err(read("the routes"))?;
     netlink.close().await;
-    let mut found = Vec::new();
-    for message in messages {
-        let label = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Label(label) => Some(label.as_str()),
+    let defaults: Vec<u32> = routes
+        .iter()
+        .filter(|route| route.header.destination_prefix_length == 0 && route.header.table == TABLE_MAIN)
+        .filter_map(|route| {
+            route.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            })
+        })
+        .collect();
+    let name_of = |index: u32| {
+        let link = links.iter().find(|link| link.header.index == index)?;
+        link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
             _ => None,
-        });
-        let address = message.attributes.iter().find_map(|attribute| match attribute {
+        })
+    };
+    let found = messages.iter().filter_map(|message| {
+        let local = message.attributes.iter().find_map(|attribute| match attribute {
             AddressAttribute::Local(address) => Some(*address),
             _ => None,
         });
-        let Some(address) = address.filter(|address| !address.is_loopback()) else { continue };
-        if interface.is_none_or(|interface| label == Some(interface)) {
-            found.push(address);
-        }
-    }
-    Ok(found)
+        // IPv6 addresses without a peer come without a "local" attribute.
+        let address = local.or_else(|| {
+            message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            })
+        })?;
+        let index = message.header.index;
+        Some(LinkAddress { interface: name_of(index)?, address, default_route: defaults.contains(&index) })
+    });
+    Ok(found.filter(|link| !link.address.is_loopback()).collect())
+}
+
+/// Name of an attachment's link inside its namespace, found by its alias.
+pub async fn interface(namespace: &Namespace, network: &str, attachment: &str) -> Option<String> {
+    let netlink = namespace.rtnetlink().ok()?;
+    let links: Vec<_> = netlink.link().get().execute().try_collect().await.ok()?;
+    netlink.close().await;
+    let alias = format!("{}{network}/{attachment}", overlay::TAG);
+    let link = links.into_iter().find(|link| {
+        let ours = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfAlias(text) if *text == alias);
+        link.attributes.iter().any(ours)
+    })?;
+    link.attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name),
+        _ => None,
+    })
 }
 
 /// MTU in bytes of the link that carries `address`: what the underlay lets through from here.
@@ -130,9 +162,10 @@ pub async fn underlay_mtu(namespace: &Namespace, address: IpAddr) -> Result<u32,
     let index = messages
         .iter()
         .find(|message| {
-            message.attributes.iter().any(
-                |attribute| matches!(attribute, AddressAttribute::Local(local) if *local == address),
-            )
+            message
+                .attributes
+                .iter()
+                .any(|attribute| matches!(attribute, AddressAttribute::Local(local) if *local == address))
         })
         .map(|message| message.header.index);
     let Some(index) = index else { return Ok(1500) };
@@ -174,7 +207,7 @@ pub fn resolv_conf(agent: &Agent, cookie: u64) -> String {
 
 /// Writes /etc/netns/NAME/resolv.conf for a named namespace, which `ip netns exec NAME` shows as /etc/resolv.conf.
 /// A file of somebody else's is left alone. Returns the path if it is ours now.
-pub fn write_resolv_conf(agent: &Arc<Agent>, record: &LocalAttachment) -> Option<String> {
+pub fn write_resolv_conf(agent: &Agent, record: &LocalAttachment) -> Option<String> {
     let path = resolv_conf_path(record)?;
     if let Ok(text) = std::fs::read_to_string(&path)
         && !text.starts_with(MARK)

@@ -67,7 +67,11 @@ impl LocalAttachment {
             differs.push(format!("its MAC is {}, not {mac}", self.mac));
         }
         if self.aliases != other.aliases {
-            differs.push(format!("its aliases are [{}], not [{}]", list(&self.aliases), list(&other.aliases)));
+            differs.push(format!(
+                "its aliases are [{}], not [{}]",
+                list(&self.aliases),
+                list(&other.aliases)
+            ));
         }
         if self.default_route != other.default_route {
             let (is, asked) = (self.default_route, other.default_route);

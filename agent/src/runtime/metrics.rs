@@ -101,13 +101,13 @@ metrics! {
     dns_queries: IntCounterVec = "svc_agent_dns_queries_total", "outcome";
     /// Claims by result (confirmed, lost, no_majority).
     claims: IntCounterVec = "svc_agent_claims_total", "result";
-    /// Sealed frames by direction (in, out).
+    /// Datagrams and requests of other hosts by direction (in, out).
     cluster_frames: IntCounterVec = "svc_agent_cluster_frames_total", "direction";
     /// Bytes of sealed frames by direction (in, out).
     cluster_bytes: IntCounterVec = "svc_agent_cluster_bytes_total", "direction";
     /// Frames that did not open, by reason.
     cluster_unopened: IntCounterVec = "svc_agent_cluster_frames_unopened_total", "reason";
-    /// Frames refused as replays, or from a stale incarnation.
+    /// Frames refused because they are replayed, of a stale incarnation, or not made for this process.
     cluster_replays: IntCounter = "svc_agent_cluster_replays_total";
     /// Requests to other hosts that failed.
     cluster_request_errors: IntCounter = "svc_agent_cluster_request_errors_total";

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use rand::seq::IteratorRandom;
 use tokio::task::JoinHandle;
 
+use crate::catalog::Update;
 use crate::cluster::{Handler, Member, Peer, RequestError};
 use crate::model::{Head, NodeId};
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
-use crate::catalog::Update;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::{claiming, verbs};
 
@@ -26,6 +26,23 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Owners answered in one pull; the next pull gets the rest.
 const OWNERS_MAX: usize = 64;
+
+/// Why a host did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The transport is not up yet.
+    #[error("this host does not talk to others yet")]
+    NotStarted,
+    /// It did not answer.
+    #[error("no answer")]
+    Request(#[source] RequestError),
+    /// It answered in words that this version does not know.
+    #[error("the hosts' agents do not understand each other; are they of one version?")]
+    NotUnderstood(#[source] serde_json::Error),
+    /// It answered something else.
+    #[error("unexpected answer {0}")]
+    Unexpected(String),
+}
 
 /// Answers other hosts.
 #[derive(Debug)]
@@ -92,11 +109,11 @@ pub async fn ask(
     to: SocketAddr,
     request: &Request,
     limit: Duration,
-) -> Result<Answer, RequestError> {
-    let cluster = agent.cluster.get().ok_or(RequestError::Stopped)?;
-    let body = serde_json::to_vec(request).map_err(|error| RequestError::Malformed(error.to_string()))?;
-    let answer = cluster.request(to, body, limit).await?;
-    serde_json::from_slice(&answer).map_err(|error| RequestError::Malformed(error.to_string()))
+) -> Result<Answer, AskError> {
+    let cluster = agent.cluster.get().ok_or(AskError::NotStarted)?;
+    let body = serde_json::to_vec(request).map_err(AskError::NotUnderstood)?;
+    let reply = cluster.request(to, body, limit).await.map_err(AskError::Request)?;
+    serde_json::from_slice(&reply.body).map_err(AskError::NotUnderstood)
 }
 
 /// Keeps one pusher per live host, follows liveness, compares heads. Ends with the agent.
@@ -141,9 +158,7 @@ fn keep_pushers(
         keep
     });
     for (node, address) in wanted {
-        pushers.entry(node).or_insert_with(|| {
-            (address, tokio::spawn(push(Arc::clone(agent), address)))
-        });
+        pushers.entry(node).or_insert_with(|| (address, tokio::spawn(push(Arc::clone(agent), address))));
     }
 }
 
@@ -196,7 +211,7 @@ async fn push(agent: Arc<Agent>, address: SocketAddr) {
 }
 
 /// Compares heads with a live host and takes what is missing; says whether it was complete.
-pub async fn pull(agent: &Agent, from: SocketAddr) -> Result<bool, RequestError> {
+pub async fn pull(agent: &Agent, from: SocketAddr) -> Result<bool, AskError> {
     let heads = agent.read(|state| state.catalog.heads());
     match ask(agent, from, &Request::Sync { heads }, TRANSFER_LIMIT).await? {
         Answer::Updates(updates) => {
@@ -206,7 +221,7 @@ pub async fn pull(agent: &Agent, from: SocketAddr) -> Result<bool, RequestError>
             }
             Ok(complete)
         }
-        other => Err(RequestError::Malformed(format!("unexpected answer: {other:?}"))),
+        other => Err(AskError::Unexpected(format!("{other:?}"))),
     }
 }
 

@@ -106,7 +106,10 @@ mod tests {
         let mut problems = Problems::default();
         let first = problems.replace("overlay/", found(&[("overlay/a", "EBUSY")]), start);
         assert_eq!(first.began.len(), 1);
-        assert_eq!(problems.replace("overlay/", found(&[("overlay/a", "EBUSY")]), later), Difference::default());
+        assert_eq!(
+            problems.replace("overlay/", found(&[("overlay/a", "EBUSY")]), later),
+            Difference::default()
+        );
         assert_eq!(problems.list("", later)[0].seconds, 9);
         assert_eq!(problems.list("", later)[0].attempts, 2);
         assert_eq!(problems.replace("overlay/", vec![], later).ended, ["overlay/a"]);

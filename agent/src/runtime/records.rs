@@ -84,10 +84,7 @@ pub fn load(store: &Store) -> Result<(Catalog, Vec<String>), StoreError> {
         match serde_json::from_slice::<HeadRow>(&row) {
             Ok(row) => {
                 let entries = Vec::new();
-                fulls.insert(
-                    owner,
-                    Full { owner: NodeId(owner), head: row.head, floor: row.floor, entries },
-                );
+                fulls.insert(owner, Full { owner: NodeId(owner), head: row.head, floor: row.floor, entries });
             }
             Err(error) => unreadable.push(format!("head of {}: {error}", NodeId(owner))),
         }

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use dns::{Server, ServerSettings, Zone, ZoneHandle};
-use lb::{Balancer, NftKernel};
-use overlay::{Enter, Handles, LinuxKernel, Space};
+use lb::{Balancer, Real};
+use overlay::{Enter, Handles, Kernel, KernelError, LinuxKernel, Observed, Op, Space};
 
 use crate::holder;
 use crate::model::Name;
@@ -26,7 +26,7 @@ pub struct Container {
     /// Route netlink for the overlay; closed when dropped.
     _netlink: Netlink,
     /// Its balancing table. Taken while a blocking thread works on it.
-    pub balancer: Arc<Mutex<Balancer<NftKernel>>>,
+    pub balancer: Arc<Mutex<Balancer>>,
     /// Its resolver; the host's own namespace has none.
     pub resolver: Option<Resolver>,
     /// Whether it is the host's own.
@@ -52,13 +52,32 @@ struct NetworkSpace {
 pub struct Spaces {
     holder: Arc<holder::Client>,
     watcher: Watcher,
-    kernel: LinuxKernel,
+    kernel: SharedKernel,
     networks: BTreeMap<Name, NetworkSpace>,
     /// By cookie.
     pub containers: BTreeMap<u64, Container>,
     _host: Netlink,
     forwarder: dns::Forwarder,
     stats: Arc<dns::Stats>,
+}
+
+/// The kernel, shared between the reconciler that works on it and the registry that opens and closes namespaces.
+#[derive(Clone, Debug, Default)]
+pub struct SharedKernel(Arc<LinuxKernel>);
+
+#[async_trait::async_trait]
+impl Kernel for SharedKernel {
+    fn spaces(&self) -> Vec<Space> {
+        self.0.spaces()
+    }
+
+    async fn observe(&self, space: &Space) -> Result<Observed, KernelError> {
+        self.0.observe(space).await
+    }
+
+    async fn apply(&self, space: &Space, op: &Op) -> Result<(), KernelError> {
+        self.0.apply(space, op).await
+    }
 }
 
 /// A namespace could not be opened; what was open stays so.
@@ -106,8 +125,8 @@ impl Spaces {
         forwarder: dns::Forwarder,
         stats: Arc<dns::Stats>,
     ) -> Result<Self, SpaceError> {
-        let mut kernel = LinuxKernel::new();
-        let host = Self::register(&mut kernel, Space::Host, &agent.host_namespace)?;
+        let kernel = SharedKernel::default();
+        let host = Self::register(&kernel, Space::Host, &agent.host_namespace)?;
         Ok(Self {
             holder,
             watcher,
@@ -121,22 +140,27 @@ impl Spaces {
     }
 
     /// The kernel as the overlay sees it. Clones share the handles.
-    pub fn kernel(&self) -> LinuxKernel {
+    pub fn kernel(&self) -> SharedKernel {
         self.kernel.clone()
     }
 
-    fn register(kernel: &mut LinuxKernel, space: Space, namespace: &Namespace) -> Result<Netlink, SpaceError> {
+    fn register(
+        kernel: &SharedKernel,
+        space: Space,
+        namespace: &Namespace,
+    ) -> Result<Netlink, SpaceError> {
         let netlink = namespace.rtnetlink().map_err(SpaceError::Open)?;
-        let file = namespace.as_fd().try_clone_to_owned().map_err(|source| {
-            SpaceError::Open(crate::netns::Error::Identity { source })
-        })?;
+        let file = namespace
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|source| SpaceError::Open(crate::netns::Error::Identity { source }))?;
         let handles = Handles {
             route: netlink.clone(),
             netfilter: netfilter_in(namespace)?,
             namespace: Arc::new(file),
             enter: Arc::new(Inside(namespace.clone())),
         };
-        kernel.insert(space, handles);
+        kernel.0.insert(space, handles);
         Ok(netlink)
     }
 
@@ -158,7 +182,7 @@ impl Spaces {
                 namespace
             }
         };
-        let netlink = Self::register(&mut self.kernel, Space::Network(network.to_string()), &namespace)?;
+        let netlink = Self::register(&self.kernel, Space::Network(network.to_string()), &namespace)?;
         self.networks.insert(network.clone(), NetworkSpace { _namespace: namespace, _netlink: netlink });
         Ok(())
     }
@@ -172,7 +196,7 @@ impl Spaces {
 
     /// Lets go of a network's namespace, which ends it with all that is in it.
     pub fn drop_network(&mut self, network: &Name) {
-        self.kernel.remove(&Space::Network(network.to_string()));
+        self.kernel.0.remove(&Space::Network(network.to_string()));
         self.networks.remove(network);
         if let Err(error) = self.holder.drop_name(&holder::network_name(network)) {
             tracing::warn!("the holder keeps the namespace of network {network}: {}", chain(&error));
@@ -205,9 +229,9 @@ impl Spaces {
         let space = if host { Space::Host } else { Space::Container(record.cookie) };
         let netlink = match host {
             true => namespace.rtnetlink().map_err(SpaceError::Open)?,
-            false => Self::register(&mut self.kernel, space, &namespace)?,
+            false => Self::register(&self.kernel, space, &namespace)?,
         };
-        let balancer = Balancer::new(NftKernel::new(netfilter_in(&namespace)?));
+        let balancer = Balancer::new(Real::new(netfilter_in(&namespace)?));
         let resolver = if host { None } else { Some(self.start_resolver(agent, &namespace, zone)?) };
         if !host && let Err(error) = self.watcher.watch(record.cookie, namespace.inode(), resolved.place) {
             tracing::error!("the end of {} will not be noticed: {}", record.key(), chain(&error));
@@ -219,7 +243,12 @@ impl Spaces {
     }
 
     /// The sockets that the holder keeps, so that look-ups wait through a restart, or new ones.
-    fn start_resolver(&self, agent: &Agent, namespace: &Namespace, zone: Zone) -> Result<Resolver, SpaceError> {
+    fn start_resolver(
+        &self,
+        agent: &Agent,
+        namespace: &Namespace,
+        zone: Zone,
+    ) -> Result<Resolver, SpaceError> {
         let name = holder::resolver_name(namespace.cookie());
         let kept = self.holder.get(&name).map_err(SpaceError::Holder)?;
         let sockets = match kept.and_then(sockets_of) {
@@ -232,7 +261,8 @@ impl Spaces {
             }
         };
         let zone = ZoneHandle::new(zone);
-        let settings = ServerSettings { ttls: crate::runtime::converge::ttls(agent), ..ServerSettings::default() };
+        let settings =
+            ServerSettings { ttls: crate::runtime::converge::ttls(agent), ..ServerSettings::default() };
         let server = Server::start(
             sockets.udp,
             sockets.tcp,
@@ -257,7 +287,7 @@ impl Spaces {
             }
         }
         if !container.host {
-            self.kernel.remove(&Space::Container(cookie));
+            self.kernel.0.remove(&Space::Container(cookie));
             if let Err(error) = self.holder.drop_name(&holder::resolver_name(cookie)) {
                 tracing::warn!("the holder keeps a resolver's sockets: {}", chain(&error));
             }
@@ -287,7 +317,8 @@ impl Spaces {
     }
 }
 
-fn target(place: &StoredPlace) -> crate::netns::Target {
+/// Where to look for an attachment's namespace.
+pub fn target(place: &StoredPlace) -> crate::netns::Target {
     match place {
         StoredPlace::Path(path) => crate::netns::Target::Path(path.into()),
         StoredPlace::Pid(pid) => crate::netns::Target::Pid(*pid),

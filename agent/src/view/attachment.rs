@@ -97,11 +97,11 @@ impl Place<'_> {
     /// Who wins a name, addresses of others not looked at.
     fn winner(&self, name: &Name) -> Option<Candidate<'_>> {
         let candidates = self.catalog.attachment(self.network, name).filter(|(_, fact)| self.inside(fact));
-        candidates.max_by_key(|(owner, fact)| (!self.liveness.is_suspended(*owner), fact.since, *owner))
+        candidates.max_by_key(|(owner, fact)| (!self.liveness.contains(owner), fact.since, *owner))
     }
 
     fn rank<'a>(&self, name: &'a Name, (owner, fact): Candidate<'_>) -> Rank<'a> {
-        (!self.liveness.is_suspended(owner), fact.since, owner, name)
+        (!self.liveness.contains(&owner), fact.since, owner, name)
     }
 
     fn inside(&self, fact: &AttachmentFact) -> bool {

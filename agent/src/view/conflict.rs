@@ -1,4 +1,5 @@
 //! What cannot stand beside something else, so that whoever made it can be told.
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::model::{Name, NodeId, Stamp};
@@ -76,6 +77,71 @@ impl Conflict {
         match self {
             Self::Network { born, .. } | Self::Settings { born, .. } | Self::Vip { born, .. } => born.node,
             Self::Name { owner, .. } | Self::Address { owner, .. } | Self::Outside { owner, .. } => *owner,
+        }
+    }
+
+    /// The network it is about.
+    pub fn network(&self) -> &Name {
+        match self {
+            Self::Network { network, .. }
+            | Self::Name { network, .. }
+            | Self::Address { network, .. }
+            | Self::Outside { network, .. }
+            | Self::Settings { network, .. }
+            | Self::Vip { network, .. } => network,
+        }
+    }
+
+    /// The service it is about, if it is about one.
+    pub fn service(&self) -> Option<&Name> {
+        match self {
+            Self::Settings { service, .. } | Self::Vip { service, .. } => Some(service),
+            Self::Network { .. } | Self::Name { .. } | Self::Address { .. } | Self::Outside { .. } => None,
+        }
+    }
+
+    /// The attachment that does not stand, and its owner who must fence it, if it is about one.
+    pub fn attachment(&self) -> Option<(&Name, NodeId)> {
+        match self {
+            Self::Name { attachment, owner, .. }
+            | Self::Address { attachment, owner, .. }
+            | Self::Outside { attachment, owner, .. } => Some((attachment, *owner)),
+            Self::Network { .. } | Self::Settings { .. } | Self::Vip { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network { network, .. } => {
+                write!(
+                    f,
+                    "network {network} was also created elsewhere, earlier; this later creation is not used"
+                )
+            }
+            Self::Name { network, attachment, .. } => {
+                write!(f, "attachment {attachment} on network {network} has been taken over by another host")
+            }
+            Self::Address { network, attachment, address, holder, .. } => {
+                write!(f, "attachment {attachment} on network {network}: {address} is held by {holder}")
+            }
+            Self::Outside { network, attachment, .. } => {
+                write!(
+                    f,
+                    "attachment {attachment} on network {network}: not all its addresses are in the subnets"
+                )
+            }
+            Self::Settings { network, service, .. } => {
+                let advice = "the settings of the earlier registration stand";
+                write!(f, "service {service} on network {network} was registered twice: {advice}")
+            }
+            Self::Vip { network, service, vip, .. } => {
+                write!(
+                    f,
+                    "service {service} on network {network}: VIP {vip} is outside the network's subnets"
+                )
+            }
         }
     }
 }

@@ -26,19 +26,8 @@ use crate::catalog::{Catalog, Changes};
 use crate::model::{Name, NodeId};
 use network::{Dirty, Refresh, Sources};
 
-/// Which hosts do not answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Liveness {
-    /// Their replicas leave names and VIPs; everything else of theirs stays.
-    pub suspended: BTreeSet<NodeId>,
-}
-
-impl Liveness {
-    /// Whether a host does not answer.
-    pub fn is_suspended(&self, node: NodeId) -> bool {
-        self.suspended.contains(&node)
-    }
-}
+/// The hosts that do not answer, called suspended. Their replicas leave names and VIPs; all else of theirs stays.
+pub type Liveness = BTreeSet<NodeId>;
 
 /// All networks as this host sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,7 +68,7 @@ impl ViewChanges {
     }
 
     /// Adds what a later step changed.
-    pub fn extend(&mut self, later: Self) {
+    pub fn merge(&mut self, later: Self) {
         self.networks.extend(later.networks);
         self.attachments.extend(later.attachments);
         self.services.extend(later.services);
@@ -134,7 +123,7 @@ impl View {
         if changes.hosts.contains(&this) {
             self.networks.keys().for_each(|name| of(&mut dirty, name).members = true);
         }
-        for node in self.liveness.suspended.symmetric_difference(&liveness.suspended) {
+        for node in self.liveness.symmetric_difference(liveness) {
             mark_host(catalog, *node, true, &mut dirty);
         }
         if self.liveness != *liveness {

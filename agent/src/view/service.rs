@@ -123,7 +123,7 @@ fn replicas(
         if standing.owner != owner {
             return None;
         }
-        let suspended = place.liveness.is_suspended(owner);
+        let suspended = place.liveness.contains(&owner);
         let state = match fact.health {
             Health::Starting => return None,
             Health::Serving if !suspended => ReplicaState::Serving,

@@ -45,7 +45,7 @@ impl Bed {
     }
 
     fn suspend(&mut self, ids: &[u64]) -> ViewChanges {
-        self.liveness = Liveness { suspended: ids.iter().map(|id| node(*id)).collect() };
+        self.liveness = ids.iter().map(|id| node(*id)).collect();
         self.update(&Changes::default())
     }
 

@@ -41,8 +41,8 @@ impl Planner<'_> {
         }
         for (mac, vtep) in now.tunnels.difference(&tables.tunnels) {
             // Of a MAC that lives elsewhere now the entry has been replaced.
-            let elsewhere = *mac != FLOOD && tables.tunnels.range((*mac, MIN_ADDRESS)..).next();
-            if elsewhere.is_some_and(|(other, _)| other == mac) {
+            let elsewhere = tables.tunnels.range((*mac, MIN_ADDRESS)..).next();
+            if *mac != FLOOD && elsewhere.is_some_and(|(other, _)| other == mac) {
                 continue;
             }
             let op = Op::DeleteTunnel { name: VXLAN.to_owned(), mac: *mac, vtep: *vtep };

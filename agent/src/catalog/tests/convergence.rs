@@ -1,7 +1,7 @@
 //! Hosts that lose, repeat and reorder what they are told still end up alike.
 use proptest::prelude::*;
 
-use super::world::{OWNERS, Write, assert_indexed, batch, live, node};
+use super::world::{HOSTS, OWNERS, Write, assert_indexed, batch, live, node};
 use crate::catalog::{Catalog, Delta, TOMBSTONE_AGE_MS};
 
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let host = || 0..OWNERS as usize;
+    let host = || 0..HOSTS;
     prop_oneof![
         6 => (host(), batch(), any::<u8>()).prop_map(|(host, batch, reach)| Step::Write { host, batch, reach }),
         1 => host().prop_map(|host| Step::Restart { host }),
@@ -37,7 +37,7 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Self {
-        let mut hosts = vec![Catalog::default(); OWNERS as usize];
+        let mut hosts = vec![Catalog::default(); HOSTS];
         for (host, catalog) in hosts.iter_mut().enumerate() {
             catalog.restart(node(host as u64 + 1), 1);
         }
@@ -99,8 +99,8 @@ proptest! {
         // A removed node is not asked about any more, so what is left of it may differ.
         let removed: Vec<bool> = (1..=OWNERS).map(|id| cluster.hosts.iter().any(|it| it.is_removed(node(id)))).collect();
         for _ in 0..2 {
-            for host in 0..OWNERS as usize {
-                for from in 0..OWNERS as usize {
+            for host in 0..HOSTS {
+                for from in 0..HOSTS {
                     cluster.pull(host, from);
                 }
             }

@@ -56,7 +56,7 @@ fn a_gap_is_told_and_filled() {
     let applied = reader.apply(delta);
     assert!(applied.changes.claims.contains(&ClaimKey::Vni { vni: 7 }));
     let again = reader.apply(first);
-    assert_eq!((again.outcome, again.changes), (Outcome::Current, Changes::default()));
+    assert_eq!((again.outcome, again.changes), (Outcome::Known, Changes::default()));
     assert!(owner.delta_since(node(1), reader.head(node(1))).is_none());
     assert_eq!(states(&owner), states(&reader));
 }
@@ -152,4 +152,28 @@ fn stamps_are_later_than_all_seen() {
     assert_eq!(catalog.next_stamp(node(1)), stamp(43, 1));
     catalog.raise_clock(u64::MAX);
     assert_eq!(catalog.next_stamp(node(1)).clock, u64::MAX, "a forged clock does not overflow");
+}
+
+#[test]
+fn a_pull_is_answered_alike_whether_the_list_of_recent_writes_reaches_back_or_not() {
+    let mut catalog = started();
+    let key = |number: u32| Key::Claim(ClaimKey::Node { number });
+    for number in 0..3000 {
+        catalog
+            .write(
+                node(1),
+                vec![(key(number % 1500), (number < 1500 || number % 7 == 0).then_some(Value::Claim))],
+            )
+            .unwrap();
+    }
+    let state = catalog.owner(node(1)).unwrap();
+    let head = state.head();
+    assert!(head.version > 1200, "more than is listed");
+    for behind in [1, 5, 500, 1024, 1025, 1100] {
+        let have = Head { version: head.version - behind, ..head };
+        let Some(Update::Delta(delta)) = catalog.delta_since(node(1), have) else { panic!() };
+        let mut expected = state.full(node(1)).entries;
+        expected.retain(|entry| entry.version > have.version);
+        assert_eq!(delta.entries, expected, "{behind} behind");
+    }
 }

@@ -8,6 +8,7 @@ use crate::catalog::{Catalog, Full};
 use crate::model::{Name, NodeId, Stamp};
 
 pub(crate) const OWNERS: u64 = 3;
+pub(crate) const HOSTS: usize = 3;
 
 pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -115,8 +116,8 @@ pub(crate) fn write() -> impl Strategy<Value = Write> {
                 attachment(addresses, stamp(clock, clock % OWNERS + 1)),
             ),
             _ => {
-                let health =
-                    [Health::Starting, Health::Serving, Health::Failing, Health::Serving][clock as usize];
+                let health = [Health::Starting, Health::Serving, Health::Failing, Health::Serving]
+                    [usize::try_from(clock).unwrap()];
                 (replica_key(network_name, service_name, box_name), replica(addresses, health))
             }
         };

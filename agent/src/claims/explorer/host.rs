@@ -2,65 +2,13 @@
 use std::net::IpAddr;
 
 use super::HOSTS;
+use super::model::{Message, Model, Payload, Sabotage};
 use crate::catalog::facts::{ClaimKey, Region};
 use crate::claims::{
-    ClaimPersist, ClaimRecord, ClaimState, Claimant, Entry, Member, Outcome, Persist, Place, Promises, Reply,
-    Request, Resume, Step, View, conflicts, stray_promise,
+    ClaimPersist, ClaimRecord, ClaimState, Claimant, Entry, Leaving, Member, Outcome, Persist, Place,
+    Promises, Removal, RemovalOutcome, Reply, Request, Resume, Step, View, conflicts, stray_promise,
 };
 use crate::model::{Name, NodeId};
-
-/// A way to break the protocol, to show that the explorer notices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sabotage {
-    None,
-    /// Promises are answered but not written.
-    PromiseNotWritten,
-    /// A late withdrawal releases a newer attempt.
-    WithdrawIgnoresAttempt,
-    /// The claimant withdraws without having written so, and may finish the claim after a restart.
-    WithdrawalNotWritten,
-    /// A joiner starts with an empty table.
-    TableNotAdopted,
-    /// Members do not refuse claimants who count fewer than they do.
-    StaleViewAccepted,
-    /// Half of the members is taken for a majority.
-    HalfIsEnough,
-}
-
-/// What is explored.
-pub(super) struct Model {
-    /// Hosts that are members from the start; the first of them founded the cluster.
-    pub(super) members: usize,
-    /// Hosts that may join, after the members.
-    pub(super) joiners: usize,
-    /// What each host wants besides a node number.
-    pub(super) wants: [Option<ClaimKey>; HOSTS],
-    /// How often each host may start each claim.
-    pub(super) starts: u8,
-    /// Crashes in all.
-    pub(super) crashes: u32,
-    /// Whether a confirmed claim may be given back.
-    pub(super) releases: bool,
-    /// Leaves out replies that only hasten what may happen at any time anyway (refusals: the deadline is an event of its own) or that
-    /// only end repetitions (acknowledgements: a message may always arrive again). Far fewer states, the same safety.
-    pub(super) lean: bool,
-    pub(super) sabotage: Sabotage,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Message {
-    pub(super) from: usize,
-    pub(super) to: usize,
-    payload: Payload,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Payload {
-    Request(Request),
-    Reply(Reply),
-    /// The fact that somebody is a member.
-    Member(Member),
-}
 
 /// The join and the other claim.
 const SLOTS: usize = 2;
@@ -77,9 +25,12 @@ pub(super) struct Host {
     running: [Option<Claimant>; SLOTS],
     attempts: u64,
     starts: [u8; SLOTS],
+    removal: Option<Removal>,
+    /// Removals of the model that this host has started.
+    removals: usize,
 }
 
-const EVENTS: [&str; 8] = [
+const EVENTS: [&str; 9] = [
     "starts to join",
     "starts its claim",
     "reaches the deadline of its join",
@@ -87,7 +38,8 @@ const EVENTS: [&str; 8] = [
     "gives its claim back",
     "crashes, restarts and finishes",
     "crashes, restarts and withdraws",
-    "",
+    "starts its next removal",
+    "gives its removal up",
 ];
 pub(super) const LOCAL_EVENTS: usize = EVENTS.len();
 
@@ -123,6 +75,10 @@ fn node(at: usize) -> NodeId {
     NodeId(at as u64 + 1)
 }
 
+fn member(at: usize) -> Member {
+    Member { number: u32::try_from(at).unwrap() + 1, node: node(at) }
+}
+
 fn host_of(node: NodeId) -> usize {
     usize::try_from(node.0).unwrap() - 1
 }
@@ -140,6 +96,15 @@ impl Host {
         keys
     }
 
+    /// Which hosts are known to be removed here.
+    pub(super) fn removed(&self) -> [bool; HOSTS] {
+        let mut removed = [false; HOSTS];
+        for member in self.promises.removed() {
+            removed[host_of(member.node)] = true;
+        }
+        removed
+    }
+
     /// The block that comes with the number, unless the table says that somebody was before.
     fn own_block(&self, number: u32) -> Option<ClaimKey> {
         let block = block(number);
@@ -151,7 +116,7 @@ impl Host {
     }
 
     fn view(&self) -> View {
-        View::new(self.known.iter().copied(), [])
+        View::new(self.known.iter().copied(), self.promises.removed().map(|member| member.number))
     }
 
     fn learn(&mut self, members: impl IntoIterator<Item = Member>) {
@@ -166,8 +131,7 @@ impl Host {
 
 impl Model {
     pub(super) fn initial(&self) -> Vec<Host> {
-        let members: Vec<Member> =
-            (0..self.members).map(|at| Member { number: at as u32 + 1, node: node(at) }).collect();
+        let members: Vec<Member> = (0..self.members).map(member).collect();
         (0..HOSTS).map(|at| self.host(at, &members)).collect()
     }
 
@@ -185,6 +149,8 @@ impl Model {
             books: [None, None],
             running: [None, None],
             attempts: 0,
+            removal: None,
+            removals: 0,
             starts: [
                 if joins { self.starts } else { 0 },
                 if self.wants[at].is_some() { self.starts } else { 0 },
@@ -203,6 +169,7 @@ impl Model {
         let mut sent = Vec::new();
         match event {
             0 | 1 => self.start(&mut host, event, &mut sent)?,
+            2 | 3 | 8 if self.patient => return None,
             2 | 3 => {
                 let step = host.running[event - 2]
                     .as_mut()
@@ -213,12 +180,35 @@ impl Model {
             4 if self.releases => self.release(&mut host, &mut sent)?,
             5 => self.crash(&mut host, Resume::Finish, &mut sent),
             6 => self.crash(&mut host, Resume::Withdraw, &mut sent),
+            7 => self.remove(&mut host, &mut sent)?,
+            8 => {
+                let mut removal = host.removal.take()?;
+                removal.on_deadline();
+                self.send_all(&mut host, removal.retractions(), &mut sent);
+            }
             _ => return None,
         }
         Some((host, sent))
     }
 
+    fn remove(&self, host: &mut Host, sent: &mut Vec<Message>) -> Option<()> {
+        let mut mine = self.removals.iter().filter(|(remover, _)| *remover == host.at);
+        let &(_, gone) = mine.nth(host.removals).filter(|_| host.removal.is_none())?;
+        let member = member(gone);
+        host.removals += 1;
+        host.attempts += 1;
+        let leaving = Leaving { member, remover: node(host.at), attempt: host.attempts };
+        let (removal, step) = Removal::start(leaving, host.view());
+        host.removal = Some(removal);
+        self.send_all(host, step.send, sent);
+        Some(())
+    }
+
     fn start(&self, host: &mut Host, slot: usize, sent: &mut Vec<Message>) -> Option<()> {
+        let to_remove = self.removals.iter().filter(|(remover, _)| *remover == host.at).count();
+        if self.patient && (host.removals < to_remove || host.removal.is_some()) {
+            return None;
+        }
         let free = host.books[slot].as_ref().is_none_or(|record| record.state == ClaimState::Withdrawing);
         let joined = host.promises.number().is_some();
         if host.starts[slot] == 0 || !free || joined != (slot == 1) {
@@ -249,6 +239,7 @@ impl Model {
         if let Some(written) = &host.written {
             host.promises = written.clone();
         }
+        host.removal = None;
         for slot in 0..SLOTS {
             host.running[slot] = None;
             if let Some(record) = host.books[slot].clone() {
@@ -265,7 +256,8 @@ impl Model {
         match &message.payload {
             Payload::Request(request) => {
                 let reply = self.answer(&mut host, request.clone());
-                let needed = matches!(reply, Reply::Promised { .. } | Reply::StaleView { .. });
+                let needed =
+                    matches!(reply, Reply::Promised { .. } | Reply::StaleView { .. } | Reply::Agreed { .. });
                 if self.lean && !needed {
                     return (host, sent);
                 }
@@ -295,6 +287,9 @@ impl Model {
                 view.dedup();
                 Request::Promise { key, claimant, attempt, view }
             }
+            (Sabotage::RemovalWithoutTable, Request::Removed { member, .. }) => {
+                Request::Removed { member, table: Vec::new() }
+            }
             (_, request) => request,
         };
         let (reply, changes) = host.promises.handle(request, &place);
@@ -315,6 +310,9 @@ impl Model {
     }
 
     fn hear(&self, host: &mut Host, from: usize, reply: &Reply, sent: &mut Vec<Message>) {
+        if matches!(reply, Reply::Agreed { .. } | Reply::StaleView { key: None, .. }) {
+            return self.to_removal(host, from, reply, sent);
+        }
         let Reply::Promised { key, attempt, .. } = reply else {
             return self.to_claimant(host, from, reply, sent);
         };
@@ -325,6 +323,21 @@ impl Model {
         let record = host.books.iter().flatten().find(|record| record.key == *key);
         if let Some(withdrawal) = stray_promise(node(host.at), reply, record) {
             self.send(host, node(from), withdrawal, sent);
+        }
+    }
+
+    fn send_all(&self, host: &mut Host, requests: Vec<(NodeId, Request)>, sent: &mut Vec<Message>) {
+        for (to, request) in requests {
+            self.send(host, to, request, sent);
+        }
+    }
+
+    fn to_removal(&self, host: &mut Host, from: usize, reply: &Reply, sent: &mut Vec<Message>) {
+        let Some(removal) = &mut host.removal else { return };
+        if let Some(RemovalOutcome::Agreed { .. }) = removal.on_reply(node(from), reply).outcome {
+            let told = removal.announcements();
+            host.removal = None;
+            self.send_all(host, told, sent);
         }
     }
 
@@ -374,9 +387,7 @@ impl Model {
         if self.lean && over {
             host.running[slot] = None;
         }
-        for (to, request) in step.send {
-            self.send(host, to, request, sent);
-        }
+        self.send_all(host, step.send, sent);
     }
 
     fn joined(&self, host: &mut Host, adopted: &[Entry], sent: &mut Vec<Message>) {
@@ -398,7 +409,7 @@ impl Model {
         if host_of(to) == at {
             let reply = self.answer(host, request);
             self.hear(host, at, &reply, sent);
-        } else {
+        } else if !self.cut.contains(&(at.min(host_of(to)), at.max(host_of(to)))) {
             sent.push(Message { from: at, to: host_of(to), payload: Payload::Request(request) });
         }
     }

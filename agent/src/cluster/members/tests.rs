@@ -36,13 +36,13 @@ fn the_newest_incarnation_counts_and_strings_stay_when_chitchat_drops_them() {
 #[test]
 fn a_goodbye_suspends_until_the_next_incarnation() {
     let (mut registry, mut liveness, now) = (Registry::default(), liveness(), Instant::now());
-    registry.take(now, vec![seen(1, 1, Some(&[]))], &mut liveness);
+    registry.take(now, vec![seen(1, 1, Some(&[("name", "a")]))], &mut liveness);
     liveness.heard(now, NODE, 1);
     assert!(registry.members(&liveness)[&NODE].live);
-    registry.take(now, vec![seen(1, 2, Some(&[("left", "1")]))], &mut liveness);
+    registry.take(now, vec![seen(1, 2, Some(&[("name", "a"), ("left", "1")]))], &mut liveness);
     let member = registry.members(&liveness).remove(&NODE).unwrap();
     assert!(member.left && !member.live);
-    registry.take(now, vec![seen(2, 1, Some(&[]))], &mut liveness);
+    registry.take(now, vec![seen(2, 1, Some(&[("name", "a")]))], &mut liveness);
     liveness.heard(now, NODE, 2);
     let member = registry.members(&liveness).remove(&NODE).unwrap();
     assert!(!member.left && member.live);
@@ -51,7 +51,18 @@ fn a_goodbye_suspends_until_the_next_incarnation() {
 #[test]
 fn a_forgotten_host_is_gone() {
     let (mut registry, mut liveness, now) = (Registry::default(), liveness(), Instant::now());
-    registry.take(now, vec![seen(1, 1, Some(&[]))], &mut liveness);
+    registry.take(now, vec![seen(1, 1, Some(&[("name", "a")]))], &mut liveness);
     registry.forget(|node| node == NODE);
     assert!(registry.members(&liveness).is_empty());
+}
+
+#[test]
+fn a_generation_without_its_strings_does_not_hide_the_one_before() {
+    let (mut registry, mut liveness, now) = (Registry::default(), liveness(), Instant::now());
+    registry.take(now, vec![seen(1, 5, Some(&[("name", "a"), ("p/head", "1.9")]))], &mut liveness);
+    let members = registry.members(&liveness);
+    registry.take(now, vec![seen(2, 0, Some(&[]))], &mut liveness);
+    assert_eq!(registry.members(&liveness), members);
+    registry.take(now, vec![seen(1, 2, Some(&[("name", "a")]))], &mut liveness);
+    assert_eq!(registry.members(&liveness), members);
 }

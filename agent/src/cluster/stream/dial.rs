@@ -1,10 +1,11 @@
 //! A link: the task that keeps the outgoing connection to one address.
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -20,7 +21,7 @@ use crate::cluster::wire::{Message, Speaker};
 
 /// Connecting and proving together. A lost SYN is sent again after 1 s, so one loss is survived.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Time between two looks at the peer's silence.
+/// Time between two pings, and two looks at the peer's silence.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// A peer that is silent for this long is given up. Longer than a stop of 3 s, shorter than what TCP takes to send
 /// again after a partition of this length.
@@ -70,10 +71,20 @@ pub(super) async fn run(pool: Arc<Pool>, to: SocketAddr, mut commands: mpsc::Rec
 
 async fn connect(shared: &Arc<Shared>, to: SocketAddr) -> Result<Proven, StreamError> {
     let connecting = async {
-        let stream = TcpStream::connect(to).await.map_err(StreamError::Connect)?;
+        let socket = socket(shared.source, to).map_err(StreamError::Connect)?;
+        let stream = socket.connect(to).await.map_err(StreamError::Connect)?;
         handshake::dial(shared, to, stream).await
     };
     tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(StreamError::Silent))
+}
+
+/// Bound to the address that this host listens on, if that is one: firewalls between hosts know no other.
+fn socket(source: IpAddr, to: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if !source.is_unspecified() && source.is_ipv4() == to.is_ipv4() {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    Ok(socket)
 }
 
 /// Fails everything that waits for a connection that could not be made.
@@ -198,10 +209,9 @@ impl Link {
         if idle {
             return Some(End::Idle);
         }
-        if silent >= PING_INTERVAL / 2 {
-            // A full queue moves, or ends by silence.
-            let _ = self.writes.try_put(Message::Ping);
-        }
+        // Also while an answer comes in: the other end must hear that somebody still takes it. A full queue moves, or
+        // ends by silence.
+        let _ = self.writes.try_put(Message::Ping);
         None
     }
 }

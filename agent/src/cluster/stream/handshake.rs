@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use socket2::SockRef;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -16,6 +17,8 @@ use crate::cluster::wire::{Reader, Speaker, put_address};
 
 /// Largest record before the peer has proven the key, in bytes.
 const OPENING_BYTES_MAX: usize = 256;
+/// Bytes that wait in the socket without having been sent.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
 /// A connection whose other end is a member, now.
 pub(super) struct Proven {
@@ -104,7 +107,7 @@ async fn open(
             Err(StreamError::Protocol("a record of another kind"))
         }
         Err(why) => {
-            if let Some(notice) = shared.unopened(Instant::now(), from, why) {
+            if let Some(notice) = shared.unopened(Instant::now(), from, why, &shared.stream_notices) {
                 record::write(writer, &notice.encode()).await?;
             }
             Err(StreamError::Unopened)
@@ -115,6 +118,9 @@ async fn open(
 fn halves(shared: &Arc<Shared>, stream: TcpStream) -> (Receiver, Sender) {
     // A request is one write; waiting for more to fill a segment only delays it. Failure costs time, nothing else.
     let _ = stream.set_nodelay(true);
+    // What waits in the socket's buffer cannot be passed by anything more urgent. The buffer itself keeps its size,
+    // which TCP needs for what is under way (Linux 3.12).
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     let (reader, writer) = stream.into_split();
     let session = Session { nonces: [0; 32], dialled: false };
     let reader = BufReader::with_capacity(CHUNK_BYTES, reader);

@@ -187,13 +187,15 @@ impl Pool {
 
     /// Ends all connections; requests that wait fail.
     pub(in crate::cluster) async fn stop(&self) {
-        let mut tasks = {
-            let mut links = locked(&self.links);
-            links.stopped = true;
-            links.by_address.clear();
-            std::mem::take(&mut links.tasks)
-        };
-        tasks.shutdown().await;
+        self.abort().shutdown().await;
+    }
+
+    /// Ends all connections without waiting: when what it returns is dropped.
+    pub(in crate::cluster) fn abort(&self) -> JoinSet<()> {
+        let mut links = locked(&self.links);
+        links.stopped = true;
+        links.by_address.clear();
+        std::mem::take(&mut links.tasks)
     }
 
     /// Removes a link that has nothing to do. `false` if a command came in between.

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::CHUNK_BYTES;
-use crate::cluster::seal::{Kind, OVERHEAD_BYTES, Unopened};
+use crate::cluster::seal::{Kind, OVERHEAD_BYTES};
 use crate::cluster::shared::Shared;
 use crate::cluster::wire::Message;
 
@@ -99,7 +99,7 @@ impl Receiver {
             Ok((Kind::Stream, plain)) => plain,
             Ok(_) => return Err(StreamError::Protocol("a record of another kind")),
             Err(why) => {
-                count_unopened(&self.shared, why);
+                self.shared.count_unopened(why);
                 return Err(StreamError::Unopened);
             }
         };
@@ -107,16 +107,6 @@ impl Receiver {
             self.shared.stats.malformed.add(1);
             StreamError::Protocol("a message makes no sense")
         })
-    }
-}
-
-fn count_unopened(shared: &Shared, why: Unopened) {
-    match why {
-        Unopened::BadTag(..) => shared.stats.unopened_bad_tag.add(1),
-        Unopened::UnknownKey(..) => shared.stats.unopened_unknown_key.add(1),
-        Unopened::Truncated => shared.stats.unopened_truncated.add(1),
-        Unopened::Version => shared.stats.unopened_version.add(1),
-        Unopened::Kind | Unopened::Notice(_) => shared.stats.unopened_kind.add(1),
     }
 }
 

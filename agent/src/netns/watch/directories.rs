@@ -72,7 +72,9 @@ impl Directories {
         while let Ok(event) = reader.next() {
             let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
             match name.filter(|_| !event.events().contains(ReadFlags::QUEUE_OVERFLOW)) {
-                Some(name) => slots.extend(self.names.get(&event.wd()).and_then(|n| n.get(name)).into_iter().flatten()),
+                Some(name) => {
+                    slots.extend(self.names.get(&event.wd()).and_then(|n| n.get(name)).into_iter().flatten())
+                }
                 None => all = true,
             }
         }

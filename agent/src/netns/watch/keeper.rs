@@ -45,9 +45,16 @@ struct Watched {
 }
 
 enum Sign {
-    Path { root: Option<OwnedFd>, path: PathBuf, directory: Option<i32> },
+    Path {
+        root: Option<OwnedFd>,
+        path: PathBuf,
+        directory: Option<i32>,
+    },
     /// The descriptor is open for as long as its end is listened for.
-    Process { pid: u32, _pidfd: OwnedFd },
+    Process {
+        pid: u32,
+        _pidfd: OwnedFd,
+    },
 }
 
 impl Keeper {
@@ -57,7 +64,8 @@ impl Keeper {
         deaths: mpsc::Sender<Death>,
     ) -> Result<Self, Error> {
         let failed = |what| move |source: io::Error| Error::Watch { what, source };
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| failed("no epoll")(errno.into()))?;
+        let epoll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| failed("no epoll")(errno.into()))?;
         let directories = Directories::new().map_err(failed("no inotify"))?;
         for (file, token) in [(wake.as_fd(), TOKEN_WAKE), (directories.as_fd(), TOKEN_DIRECTORIES)] {
             epoll::add(&epoll, file, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
@@ -65,7 +73,17 @@ impl Keeper {
         }
         let (watched, slots) = (HashMap::new(), HashMap::new());
         let look_at = Instant::now();
-        Ok(Self { requests, wake, deaths, epoll, directories, watched, slots, slot_next: SLOT_FIRST, look_at })
+        Ok(Self {
+            requests,
+            wake,
+            deaths,
+            epoll,
+            directories,
+            watched,
+            slots,
+            slot_next: SLOT_FIRST,
+            look_at,
+        })
     }
 
     /// Until the watcher is dropped, or nobody listens to deaths.
@@ -99,10 +117,12 @@ impl Keeper {
     fn wait(&self) -> Vec<u64> {
         let looks = self.watched.values().any(|watched| matches!(watched.sign, Sign::Path { .. }));
         let left = self.look_at.saturating_duration_since(Instant::now());
-        let timeout = looks.then(|| Timespec { tv_sec: 0, tv_nsec: left.min(LOOK_INTERVAL).subsec_nanos().into() });
+        let timeout =
+            looks.then(|| Timespec { tv_sec: 0, tv_nsec: left.min(LOOK_INTERVAL).subsec_nanos().into() });
         let mut events = Vec::with_capacity(EVENTS_MAX);
         // Interrupted means: nothing yet; the loop comes back.
-        let _interrupted = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
+        let _interrupted =
+            epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
         events.iter().map(|event| event.data.u64()).collect()
     }
 
@@ -144,7 +164,9 @@ impl Keeper {
     fn forget(&mut self, id: u64) {
         let Some(slot) = self.slots.remove(&id) else { return };
         match self.watched.remove(&slot).map(|watched| watched.sign) {
-            Some(Sign::Path { path, directory: Some(directory), .. }) => self.directories.remove(slot, directory, &path),
+            Some(Sign::Path { path, directory: Some(directory), .. }) => {
+                self.directories.remove(slot, directory, &path)
+            }
             // Closing the descriptor ends the listening too.
             Some(Sign::Path { .. } | Sign::Process { .. }) | None => {}
         }
@@ -158,7 +180,8 @@ impl Keeper {
 
     /// For every process that has ended: another one in its namespace is followed, or it is dead.
     fn follow_others(&mut self, tokens: Vec<u64>) -> Vec<(u64, Cause)> {
-        let mut ended: Vec<u64> = tokens.into_iter().filter(|token| self.watched.contains_key(token)).collect();
+        let mut ended: Vec<u64> =
+            tokens.into_iter().filter(|token| self.watched.contains_key(token)).collect();
         let mut dead = Vec::new();
         for _ in 0..SCANS_MAX {
             if ended.is_empty() {

@@ -224,8 +224,13 @@ fn claim_ahead(agent: &Arc<Agent>, network: &Name, allocator: &Allocator<'_>, re
     if !allocator.wants_block_ahead(region) {
         return;
     }
-    let full = Allocator { in_use: &BTreeMap::new(), ..allocator.clone() };
-    let Some(candidates) = full.block_candidates(region) else { return };
+    // As if nothing that is held were free: the decision is then what to claim next.
+    let number = allocator.number;
+    let blocks = allocator.blocks.iter().filter(|(of, _)| *of == region).map(|(_, index)| *index);
+    let held = blocks.chain([number]).flat_map(|index| allocator.layout.block_addresses(region, index));
+    let in_use = held.map(|address| (address, network.clone())).collect();
+    let full = Allocator { in_use: &in_use, ..*allocator };
+    let Ok(Allocation::NeedBlock { candidates }) = full.allocate(region, Wanted::Any) else { return };
     let (agent, network) = (Arc::clone(agent), network.clone());
     tokio::spawn(async move {
         let keys =

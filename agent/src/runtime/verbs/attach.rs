@@ -222,7 +222,7 @@ async fn refuse_overlap(agent: &Agent, network: &Name, namespace: &Namespace) ->
         refused(format!("the routes of that namespace cannot be read: {}", chain(&error)), &[])
     })?;
     for subnet in &subnets {
-        if let Some(route) = routes.iter().find(|route| crate::addresses::overlap(route, subnet)) {
+        if let Some(route) = routes.iter().find(|route| crate::addresses::overlaps(route, subnet)) {
             let hint = "create a network with another --subnet, or remove the route";
             let what = format!("{subnet} of network {network} overlaps {route}, which that namespace has a route to");
             return Err(refused(what, &[hint]));
@@ -290,15 +290,7 @@ fn announce(agent: &Agent, record: LocalAttachment) -> Result<(LocalAttachment, 
     };
     let mut extra = Writes::default();
     extra.put_local(&record.key(), Some(&record)).map_err(|error| refused(chain(&error), &[]))?;
-    let mut batch: Batch = vec![(key, Some(Value::Attachment(fact)))];
-    agent.read(|state| {
-        // Whoever uses a network asserts its definition, so that it does not die with the host that made it.
-        if let Some(found) = state.catalog.network(&record.network) {
-            let key = Key::Network { name: record.network.clone(), born: found.born };
-            batch.push((key, Some(Value::Network((*found.definition).clone()))));
-        }
-    });
-    let head = agent.write(batch, extra)?;
+    let head = agent.write(vec![(key, Some(Value::Attachment(fact)))], extra)?;
     crate::runtime::events::lock(&agent.state)
         .local
         .insert((record.network.clone(), record.name.clone()), record.clone());

@@ -101,7 +101,7 @@ fn check(request: &NetworkCreate) -> Result<(), Failure> {
             return Err(refused(format!("{subnet} has bits set beyond its prefix length"), &[&right]));
         }
         Layout::new(*subnet).map_err(|error| refused(chain(&error), &[]))?;
-        if let Some(other) = request.subnets[..index].iter().find(|other| addresses::overlap(other, subnet)) {
+        if let Some(other) = request.subnets[..index].iter().find(|other| addresses::overlaps(other, subnet)) {
             return Err(refused(format!("subnets {other} and {subnet} overlap"), &["give one of them"]));
         }
         if index > 0 {
@@ -133,7 +133,6 @@ fn differences(record: &NetworkRecord, request: &NetworkCreate) -> Vec<String> {
 
 /// The same choice on every host, so that two that create one name at once choose one subnet.
 async fn default_subnet(agent: &Arc<Agent>, name: &Name) -> Result<IpNetwork, Failure> {
-    let pool = agent.settings.load().pool;
     let routes = crate::runtime::host::routes(agent).await;
     let mut taken: Vec<IpNetwork> = routes;
     agent.read(|state| {
@@ -141,9 +140,9 @@ async fn default_subnet(agent: &Arc<Agent>, name: &Name) -> Result<IpNetwork, Fa
             taken.extend(state.catalog.network(network).into_iter().flat_map(|it| it.definition.subnets.clone()));
         }
     });
-    addresses::default_subnet(name, pool, &taken).ok_or_else(|| {
+    addresses::default_subnet(name.as_str(), &taken).ok_or_else(|| {
         let hint = "name one: svc-agent network create NAME --subnet CIDR";
-        refused(format!("no subnet of the pool {pool} is free of other networks and this host's routes"), &[hint])
+        refused("no default subnet is free of other networks and this host's routes", &[hint])
     })
 }
 
@@ -171,7 +170,7 @@ async fn claim_vni(agent: &Arc<Agent>, name: &Name, asked: Option<u32>) -> Resul
         return Ok(vni);
     }
     let mut last = None;
-    let candidates = addresses::vni_candidates(name).filter(|vni| used_by(*vni).is_none());
+    let candidates = addresses::vni_candidates(name.as_str()).filter(|vni| used_by(*vni).is_none());
     for vni in candidates.take(VNI_TRIES) {
         if mine(vni) {
             return Ok(vni);

@@ -118,3 +118,20 @@ async fn agree(agent: &Arc<Agent>, member: Member) -> RemovalOutcome {
 pub fn address_of(host: &crate::catalog::facts::HostFact) -> SocketAddr {
     SocketAddr::new(host.address, host.gossip_port)
 }
+
+/// This host's own removal, with `leave`: what to tell if the others did not agree.
+pub async fn resign(agent: &Arc<Agent>) -> Vec<String> {
+    let me = agent.identity.node;
+    let (number, others) = agent.read(|state| {
+        let promises = &state.books.promises;
+        (promises.number(), promises.members().filter(|member| member.node != me).count())
+    });
+    let (Some(number), true) = (number, others > 0) else { return Vec::new() };
+    let name = &agent.identity.name;
+    match agree(agent, Member { number, node: me }).await {
+        RemovalOutcome::Agreed { .. } => Vec::new(),
+        RemovalOutcome::NoMajority { answered, needed, .. } => vec![format!(
+            "NOT settled: {answered} of {needed} hosts agreed that {name} is gone: run on another host: svc-agent node rm {name}"
+        )],
+    }
+}

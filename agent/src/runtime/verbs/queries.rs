@@ -16,6 +16,7 @@ use crate::runtime::events::lock;
 use crate::runtime::local::StoredPlace;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::{host, peers, verbs};
+use crate::view::Conflict;
 
 /// How long a host may take to say how it is.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
@@ -44,7 +45,7 @@ pub fn network(agent: &Agent, name: &Name) -> Option<NetworkInfo> {
             ("vips".to_owned(), Capacity { used: vips as u64, total: total(Region::Vip) }),
         ]);
         let present = state.local.keys().any(|(network, _)| network == name);
-        let holder = agent.holder_pid();
+        let holder = agent.holder_pid;
         Some(NetworkInfo {
             name: name.clone(),
             vni: definition.vni,
@@ -65,9 +66,19 @@ pub fn network(agent: &Agent, name: &Name) -> Option<NetworkInfo> {
     })
 }
 
-fn describe(state: &State, conflict: &crate::view::Conflict) -> String {
+fn describe(state: &State, conflict: &Conflict) -> String {
     let host = host_name(&state.catalog, conflict.blamed());
     format!("{conflict} (host {host})")
+}
+
+/// A record's data in presentation form.
+fn presentation(data: &dns::Data) -> String {
+    match data {
+        dns::Data::Address(address @ std::net::IpAddr::V4(_)) => format!("A {address}"),
+        dns::Data::Address(address @ std::net::IpAddr::V6(_)) => format!("AAAA {address}"),
+        dns::Data::Name(name) => format!("PTR {name}."),
+        dns::Data::Soa(soa) => format!("SOA {}.", soa.domain),
+    }
 }
 
 /// All attachments, everywhere.
@@ -129,7 +140,7 @@ pub fn service(agent: &Agent, network: &Name, name: &Name) -> Option<ServiceInfo
         });
         let replicas = replicas.collect();
         let conflicts = state.view.network(network).into_iter().flat_map(|view| view.conflicts());
-        let concerns = |conflict: &&crate::view::Conflict| conflict.service() == Some(name);
+        let concerns = |conflict: &&Conflict| conflict.service() == Some(name);
         Some(ServiceInfo {
             name: name.clone(),
             network: network.clone(),
@@ -297,8 +308,8 @@ pub fn resolve(agent: &Arc<Agent>, name: &str, on: &str, kind: Option<&str>) -> 
     let ttls = crate::runtime::converge::ttls(agent);
     let answer = dns::answer(&zone, &question, &ttls, &mut rand::rng());
     let (code, source, records) = match answer {
-        dns::Answer::Records { ttl, records } => {
-            let lines = records.iter().map(|data| format!("{} {ttl} IN {}", question.name(), data.presentation()));
+        dns::Answer::Records { ttl, data } => {
+            let lines = data.iter().map(|data| format!("{} {ttl} IN {}", question.name(), presentation(data)));
             ("NOERROR", "svc-agent", lines.collect())
         }
         dns::Answer::NoData(_) => ("NOERROR", "svc-agent", Vec::new()),

@@ -46,8 +46,7 @@ impl Pair {
                 self.pull();
             }
             Step::Suspend(bits) => {
-                let suspended = (1..=OWNERS).filter(|id| bits & (1 << id) != 0).map(node).collect();
-                self.liveness = Liveness { suspended };
+                self.liveness = (1..=OWNERS).filter(|id| bits & (1 << id) != 0).map(node).collect();
             }
             Step::Forget(owner) => {
                 self.truth.forget_tombstones(0);

@@ -70,6 +70,16 @@ fn a_replica_needs_its_attachment_to_stand() {
 }
 
 #[test]
+fn of_an_attachment_taken_over_with_its_address_only_the_new_owners_replica_counts() {
+    let mut bed = bed();
+    bed.attach(3, "web-2", &["10.0.0.3"], 8);
+    assert_eq!(states(&bed).len(), 1);
+    serve(&mut bed, 3, "web-2", &["10.0.0.3"], Health::Serving);
+    let owners: Vec<u64> = pay(&bed).replicas.iter().map(|replica| replica.owner.0).collect();
+    assert_eq!(owners, vec![1, 3]);
+}
+
+#[test]
 fn a_replica_serves_only_addresses_of_its_attachment() {
     let mut bed = bed();
     serve(&mut bed, 2, "web-2", &["10.0.0.3", "10.0.0.66"], Health::Serving);

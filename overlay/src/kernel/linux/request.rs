@@ -1,5 +1,4 @@
 //! Route netlink requests and dumps.
-use std::io;
 use std::sync::PoisonError;
 
 use futures::StreamExt;
@@ -48,7 +47,6 @@ impl Open {
             route.request(request).map_err(|error| KernelError::Route(Box::new(error)))?;
         let mut answers = Vec::new();
         let mut interrupted = false;
-        let mut ended = false;
         while let Some(answer) = stream.next().await {
             interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0 && flags & NLM_F_DUMP == NLM_F_DUMP;
             match answer.payload {
@@ -56,14 +54,8 @@ impl Open {
                 NetlinkPayload::Error(error) if error.code.is_some() => {
                     return Err(KernelError::Refused(error.to_io()));
                 }
-                NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => ended = true,
                 _ => {}
             }
-        }
-        if !ended && answers.is_empty() {
-            // The connection's task has ended: its owner dropped it.
-            let source = io::Error::from(io::ErrorKind::NotConnected);
-            return Err(KernelError::Io { what: format!("route netlink in {}", self.space), source });
         }
         Ok((answers, interrupted))
     }

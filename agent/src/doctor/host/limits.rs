@@ -1,0 +1,101 @@
+//! Limits of the kernel that bound what this host can carry, and settings that decide what passes.
+use super::super::check::{Check, Verdict};
+use super::check;
+
+/// Share of a limit, in percent, from which on it is worth a warning.
+const FULL_PERCENT: u64 = 80;
+/// The kernel's default of gc_thresh3 (net/ipv4/arp.c).
+const NEIGHBOURS_DEFAULT: u64 = 1024;
+
+pub(super) fn checks() -> Vec<Check> {
+    vec![
+        neighbours(number("net/ipv4/neigh/default/gc_thresh3"), neighbour_entries()),
+        conntrack(number("net/netfilter/nf_conntrack_count"), number("net/netfilter/nf_conntrack_max")),
+        return_path(number("net/ipv4/conf/all/rp_filter")),
+        forwarding(number("net/ipv4/ip_forward")),
+    ]
+}
+
+fn number(key: &str) -> Option<u64> {
+    std::fs::read_to_string(format!("/proc/sys/{key}")).ok()?.trim().parse().ok()
+}
+
+/// The machine's ARP entries: first column, hexadecimal, of the first row of a file that only its first network
+/// namespace shows.
+fn neighbour_entries() -> Option<u64> {
+    entries_in(&std::fs::read_to_string("/proc/net/stat/arp_cache").ok()?)
+}
+
+pub(super) fn entries_in(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.lines().nth(1)?.split_whitespace().next()?, 16).ok()
+}
+
+/// One limit for all namespaces of the machine. Permanent entries, which svc-agent writes, do not count (kernel
+/// 5.0 and later); those that containers resolve do.
+pub(super) fn neighbours(limit: Option<u64>, used: Option<u64>) -> Check {
+    let Some(limit) = limit else {
+        let detail =
+            "net.ipv4.neigh.default.gc_thresh3 is seen in the machine's first network namespace only";
+        return check("neighbours", Verdict::Info, detail);
+    };
+    let known = used.map(|used| format!(", {used} entries now, permanent ones included")).unwrap_or_default();
+    let detail = format!(
+        "net.ipv4.neigh.default.gc_thresh3 = {limit}{known}: bounds the addresses that all containers and this \
+         host have resolved at one time"
+    );
+    let hint =
+        "raise gc_thresh1, 2 and 3 for ipv4 and ipv6: sysctl -w net.ipv4.neigh.default.gc_thresh3=65536";
+    let needed_for = "many containers on one host; above it connects fail with \"neighbour table overflow\"";
+    if used.is_some_and(|used| is_full(used, limit)) {
+        return check("neighbours", Verdict::Degraded, detail).needed_for(needed_for).hint(hint);
+    }
+    if limit <= NEIGHBOURS_DEFAULT {
+        return check("neighbours", Verdict::Info, detail).needed_for(needed_for).hint(hint);
+    }
+    check("neighbours", Verdict::Ok, detail)
+}
+
+/// The limit holds for each namespace by itself; the count is that of this host's own.
+pub(super) fn conntrack(used: Option<u64>, limit: Option<u64>) -> Check {
+    let (Some(used), Some(limit)) = (used, limit) else {
+        return check("conntrack-limit", Verdict::Info, "this host's namespace tracks no connections yet");
+    };
+    let detail =
+        format!("{used} of net.netfilter.nf_conntrack_max = {limit} connections in this host's namespace");
+    if is_full(used, limit) {
+        return check("conntrack-limit", Verdict::Degraded, detail)
+            .needed_for("egress and published ports; when it is full new connections are dropped")
+            .hint("sysctl -w net.netfilter.nf_conntrack_max=1048576");
+    }
+    check("conntrack-limit", Verdict::Ok, detail)
+}
+
+fn is_full(used: u64, limit: u64) -> bool {
+    used.saturating_mul(100) >= limit.saturating_mul(FULL_PERCENT)
+}
+
+/// RFC 3704: 1 is strict, 2 loose.
+pub(super) fn return_path(mode: Option<u64>) -> Check {
+    let detail = match mode {
+        Some(1) => {
+            "net.ipv4.conf.all.rp_filter = 1 (strict): frames of other hosts are dropped if they arrive by another interface than the way back"
+        }
+        Some(2) => "net.ipv4.conf.all.rp_filter = 2 (loose)",
+        Some(_) => "net.ipv4.conf.all.rp_filter = 0 (off)",
+        None => "net.ipv4.conf.all.rp_filter cannot be read",
+    };
+    let verdict = if mode == Some(1) { Verdict::Info } else { Verdict::Ok };
+    check("return-path-filter", verdict, detail)
+}
+
+pub(super) fn forwarding(value: Option<u64>) -> Check {
+    let detail = match value {
+        Some(0) => {
+            "net.ipv4.ip_forward = 0: svc-agent sets it to 1 with the first network that has egress, and back at leave"
+        }
+        Some(_) => "net.ipv4.ip_forward = 1",
+        None => "net.ipv4.ip_forward cannot be read",
+    };
+    let verdict = if matches!(value, Some(1..)) { Verdict::Ok } else { Verdict::Info };
+    check("forwarding", verdict, detail)
+}

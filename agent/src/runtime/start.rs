@@ -1,0 +1,515 @@
+//! From settings to a running agent, and to its end.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::api::types::Failure;
+use crate::catalog::facts::{HostFact, Key, Value};
+use crate::cluster::{Cluster, KeyComplaint, KeyRing};
+use crate::config::{self, LinkAddress, Settings, Sources, Start};
+use crate::model::{Name, NodeId};
+use crate::netns::{self, Namespace, Watcher};
+use crate::runtime::agent::{Agent, Identity, State, chain, refused};
+use crate::runtime::claiming::{self, Books, ClaimError};
+use crate::runtime::converge::Converger;
+use crate::runtime::events::{Events, lock, unix_time_ms};
+use crate::runtime::local::{LocalAttachment, list};
+use crate::runtime::metrics::Metrics;
+use crate::runtime::peers::{self, PeerHandler};
+use crate::runtime::problems::Problems;
+use crate::runtime::spaces::Spaces;
+use crate::runtime::{health, host, records, verbs};
+use crate::store::{Store, Writes};
+use crate::view::{View, ViewChanges};
+use crate::{api, holder};
+
+/// How long a joining host looks for the cluster before it says that it does not find it; it goes on looking.
+const JOIN_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks for the cluster, and between two claims of a node number.
+const JOIN_INTERVAL: Duration = Duration::from_millis(100);
+/// The host's resolv.conf is looked at this often.
+const UPSTREAM_INTERVAL: Duration = Duration::from_secs(1);
+/// Namespace deaths that may wait.
+const DEATHS_MAX: usize = 1_024;
+
+/// Runs the agent until SIGTERM or `leave`.
+///
+/// # Errors
+/// Why it could not start; nothing is left running then.
+pub fn run(settings: Settings, sources: Sources, start: Start) -> Result<(), Failure> {
+    log(&settings);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| refused(format!("the runtime cannot start: {error}"), &[]))?;
+    let ended = runtime.block_on(run_agent(settings, sources, start));
+    // A blocking call that hangs must not keep a stopped agent alive.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    ended
+}
+
+fn log(settings: &Settings) {
+    let filter = tracing_subscriber::EnvFilter::new(&settings.log);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second subscriber in one process (tests) is no error.
+    let _ = match settings.log_format {
+        config::LogFormat::Json => builder.json().try_init(),
+        config::LogFormat::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+        }
+    };
+}
+
+async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result<(), Failure> {
+    let fail = |error: &dyn std::error::Error| refused(chain(error), &[]);
+    let keys = KeyRing::load(&settings.key_file).map_err(|error| {
+        refused(chain(&error), &["make one: svc-agent keygen > FILE; copy it to every host; chmod 600"])
+    })?;
+    let store = Store::open(&settings.state_dir).map_err(|error| fail(&error))?;
+    let host_namespace = Namespace::current().map_err(|error| fail(&error))?;
+    let address = advertised(&settings, &host_namespace).await?;
+    let identity = identify(&store, &settings, &keys, address)?;
+    let books = Books::load(&store, identity.node).map_err(|error| fail(&error))?;
+    if books.promises.number().is_none() && start == Start::Known {
+        let hints = [
+            "found a new cluster on the first host: svc-agent run --init",
+            "join one on every other: svc-agent run --join ADDR",
+        ];
+        return Err(refused("this host belongs to no cluster yet", &hints));
+    }
+    let listener = api::server::open(&settings.socket).await.map_err(|error| fail(&error))?;
+    let metrics = open_metrics(&settings).await?;
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    let holder = holder::ensure(&settings.holder_socket, &program).map_err(|error| fail(&error))?;
+    let (deaths_sender, deaths) = mpsc::channel(DEATHS_MAX);
+    let watcher = Watcher::start(deaths_sender).map_err(|error| fail(&error))?;
+    let (leaving, leave_requests) = mpsc::channel(1);
+    let pid = holder.ping().map_or(0, |pong| pong.pid);
+    let agent = build(settings, store, identity, books, host_namespace, leaving, pid)?;
+    sweep(&agent)?;
+
+    let links: BTreeMap<Name, u16> =
+        agent.store.meta("links").map_err(|error| fail(&error))?.unwrap_or_default();
+    let forwarder = dns::Forwarder::new(dns::ForwardSettings::default(), Arc::clone(&agent.dns_stats));
+    forwarder.set_upstreams(&host::upstreams(&agent));
+    let spaces =
+        Spaces::open(&agent, Arc::new(holder), watcher, forwarder.clone(), Arc::clone(&agent.dns_stats))
+            .map_err(|error| fail(&error))?;
+    let mut tasks = JoinSet::new();
+    let api = tokio::spawn(api::server::serve(Arc::clone(&agent), listener));
+    if let Some(listener) = metrics {
+        tasks.spawn(api::server::serve_metrics(Arc::clone(&agent), listener));
+    }
+    agent.derive_all();
+    let mut converge = tokio::spawn(Converger::new(Arc::clone(&agent), spaces, links).run(deaths, leave_requests));
+    start_cluster(&agent, keys, &start).await?;
+    tasks.spawn(peers::run(Arc::clone(&agent)));
+    tasks.spawn(peers::sync(Arc::clone(&agent)));
+    tasks.spawn(peers::save(Arc::clone(&agent)));
+    tasks.spawn(claiming::withdraw_leftovers(Arc::clone(&agent)));
+    tasks.spawn(health::run(Arc::clone(&agent)));
+    tasks.spawn(follow_upstreams(Arc::clone(&agent), forwarder));
+    tasks.spawn(join(Arc::clone(&agent), start));
+    tasks.spawn(housekeep(Arc::clone(&agent)));
+    wait_for_end(&agent, &sources, &mut converge).await;
+    agent.stop.send_replace(true);
+    tasks.shutdown().await;
+    // The converge loop ends between two rounds, never inside one.
+    drop(tokio::time::timeout(Duration::from_secs(5), &mut converge).await);
+    peers::save_now(&agent).await;
+    if let Some(cluster) = agent.cluster.get() {
+        cluster.stop().await;
+    }
+    drop(tokio::time::timeout(Duration::from_secs(2), api).await);
+    drop(std::fs::remove_file(&agent.settings.load().socket));
+    tracing::info!("stopped; forwarding, balancing and the resolvers' sockets stay");
+    Ok(())
+}
+
+async fn open_metrics(settings: &Settings) -> Result<Option<tokio::net::TcpListener>, Failure> {
+    let Some(address) = settings.metrics else { return Ok(None) };
+    match tokio::net::TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) => {
+            let hint = "give --metrics another address, or turn it off: --metrics off";
+            Err(refused(format!("metrics cannot be served on {address}: {error}"), &[hint]))
+        }
+    }
+}
+
+/// The underlay address: the configured one, else that of the interface with the default route.
+async fn advertised(settings: &Settings, namespace: &Namespace) -> Result<IpAddr, Failure> {
+    let links = host::link_addresses(namespace).await.map_err(|error| refused(chain(&error), &[]))?;
+    let lister = || -> std::io::Result<Vec<LinkAddress>> { Ok(links.clone()) };
+    config::resolve_advertise(settings.advertise.as_ref(), &lister).map_err(|error| {
+        refused(chain(&error), &["name this host's underlay address: --advertise ADDR or --advertise IFACE"])
+    })
+}
+
+/// Node id, start count and cluster, durable before anything is said.
+fn identify(
+    store: &Store,
+    settings: &Settings,
+    keys: &KeyRing,
+    address: IpAddr,
+) -> Result<Identity, Failure> {
+    let fail = |error: crate::store::StoreError| refused(chain(&error), &[]);
+    let node = match store.meta::<NodeId>("node").map_err(fail)? {
+        Some(node) => node,
+        None => NodeId(rand::random::<u64>().max(1)),
+    };
+    let cluster = keys.cluster().to_string();
+    if let Some(before) = store.meta::<String>("cluster").map_err(fail)?
+        && before != cluster
+    {
+        let hint = format!(
+            "use the right key file ({} is of cluster {cluster}), or leave first: svc-agent leave",
+            settings.key_file.display()
+        );
+        let what = format!("this host's state in {} is of cluster {before}", settings.state_dir.display());
+        return Err(refused(what, &[&hint]));
+    }
+    let incarnation = store.meta::<u64>("incarnation").map_err(fail)?.unwrap_or_default() + 1;
+    let mut writes = Writes::default();
+    writes.put_meta("node", &node).map_err(fail)?;
+    writes.put_meta("cluster", &cluster).map_err(fail)?;
+    writes.put_meta("incarnation", &incarnation).map_err(fail)?;
+    store.commit(&writes, true).map_err(fail)?;
+    let boot_id = netns::boot_id().map_err(|error| refused(format!("the boot id cannot be read: {error}"), &[]))?;
+    Ok(Identity { node, incarnation, name: settings.node.clone(), cluster, address, boot_id })
+}
+
+fn build(
+    settings: Settings,
+    store: Store,
+    identity: Identity,
+    books: Books,
+    host_namespace: Namespace,
+    leaving: mpsc::Sender<tokio::sync::oneshot::Sender<Vec<String>>>,
+    holder_pid: u32,
+) -> Result<Arc<Agent>, Failure> {
+    let fail = |error: crate::store::StoreError| refused(chain(&error), &[]);
+    let (mut catalog, unreadable) = records::load(&store).map_err(fail)?;
+    for what in unreadable {
+        tracing::error!("left out of the catalog, it is not readable: {what}");
+    }
+    catalog.restart(identity.node, identity.incarnation);
+    let (local, unreadable) = store.local::<LocalAttachment>().map_err(fail)?;
+    for what in unreadable {
+        tracing::error!("left out of the attachments, it is not readable: {what}");
+    }
+    let granted: Vec<(Name, IpAddr, NodeId)> = store.meta("granted").map_err(fail)?.unwrap_or_default();
+    let state = State {
+        catalog,
+        view: View::default(),
+        pending: ViewChanges::default(),
+        pending_since: None,
+        suspended: BTreeSet::new(),
+        unsaved: Writes::default(),
+        books,
+        local: local.into_iter().map(|it| ((it.network.clone(), it.name.clone()), it)).collect(),
+        local_revision: 0,
+        freed: BTreeMap::new(),
+        granted: granted.into_iter().map(|(network, address, to)| ((network, address), to)).collect(),
+        synced: false,
+    };
+    let head = state.catalog.head(identity.node);
+    let metrics = Metrics::new().map_err(|error| refused(error.to_string(), &[]))?;
+    metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    metrics.start_time.set(i64::try_from(unix_time_ms() / 1_000).unwrap_or_default());
+    Ok(Arc::new(Agent {
+        identity,
+        settings: ArcSwap::from_pointee(settings),
+        store,
+        state: Mutex::new(state),
+        changed: Notify::new(),
+        own_head: watch::Sender::new(head),
+        applied: watch::Sender::default(),
+        cluster: OnceLock::new(),
+        problems: Mutex::new(Problems::default()),
+        events: Events::default(),
+        metrics,
+        verbs: tokio::sync::Mutex::new(()),
+        revision: watch::Sender::new(0),
+        applied_local: watch::Sender::new(0),
+        opened: Mutex::default(),
+        namespaces: Mutex::default(),
+        opened_revision: watch::Sender::new(0),
+        zones: Mutex::default(),
+        interfaces: Mutex::default(),
+        host_namespace,
+        dns_stats: Arc::new(dns::Stats::default()),
+        holder_pid,
+        started: Instant::now(),
+        leaving,
+        stop: watch::Sender::new(false),
+    }))
+}
+
+/// Attachments whose namespace ended while no agent ran, or with the last boot, are taken out; the others are opened.
+fn sweep(agent: &Arc<Agent>) -> Result<(), Failure> {
+    let records: Vec<LocalAttachment> = agent.read(|state| state.local.values().cloned().collect());
+    let mut gone = Vec::new();
+    for record in records {
+        let found = (record.boot_id == agent.identity.boot_id && record.announced)
+            .then(|| netns::resolve(&crate::runtime::spaces::target(&record.place), None).ok())
+            .flatten()
+            .filter(|resolved| resolved.namespace.cookie() == record.cookie);
+        match found {
+            Some(resolved) => {
+                lock(&agent.opened).insert(record.cookie, resolved);
+            }
+            None => gone.push(record),
+        }
+    }
+    if !gone.is_empty() {
+        let names: Vec<String> = gone.iter().map(LocalAttachment::key).collect();
+        agent.events.record("attachment", format!("{}: gone while no agent ran", list(&names)), "agent");
+        verbs::attach::withdraw(agent, &gone)?;
+    }
+    Ok(())
+}
+
+async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Result<(), Failure> {
+    let settings = agent.settings.load_full();
+    let address = SocketAddr::new(agent.identity.address, settings.gossip_port);
+    let known: Vec<SocketAddr> = agent.read(|state| {
+        let hosts = state.catalog.hosts().filter(|(node, _)| *node != agent.identity.node);
+        hosts.map(|(_, host)| verbs::node::address_of(host)).collect()
+    });
+    let asked = match start {
+        Start::Join(addresses) => addresses.iter().map(ToString::to_string).collect(),
+        Start::Known | Start::Init => Vec::new(),
+    };
+    let max_incarnations = agent.store.meta::<Vec<(NodeId, u64)>>("incarnations");
+    let max_incarnations = max_incarnations.map_err(|error| refused(chain(&error), &[]))?.unwrap_or_default();
+    let config = crate::cluster::Config {
+        node: agent.identity.node,
+        incarnation: agent.identity.incarnation,
+        name: agent.identity.name.clone(),
+        listen: address,
+        advertise: address,
+        seeds: asked,
+        keys,
+        gossip_interval: crate::cluster::GOSSIP_INTERVAL,
+        failure_after: settings.failure_after,
+        max_incarnations: max_incarnations.into_iter().collect(),
+    };
+    let cluster = Cluster::start(config, Arc::new(PeerHandler(Arc::clone(agent)))).await.map_err(|error| {
+        let hint = format!("see what has port {}: ss -lntup; or give --gossip-port another", settings.gossip_port);
+        refused(chain(&error), &[&hint])
+    })?;
+    for address in known {
+        cluster.add_seed(address);
+    }
+    drop(agent.cluster.set(cluster));
+    Ok(())
+}
+
+/// Founds the cluster, joins it, or says again who this host is.
+async fn join(agent: Arc<Agent>, start: Start) {
+    let number = match agent.read(|state| state.books.promises.number()) {
+        Some(number) => number,
+        None if start == Start::Init => {
+            if let Err(error) = claiming::found(&agent) {
+                tracing::error!("{}", chain(&error));
+                agent.stop.send_replace(true);
+                return;
+            }
+            agent.events.record("host", "founded a new cluster", "agent");
+            peers::set_synced(&agent);
+            1
+        }
+        None => join_cluster(&agent).await,
+    };
+    let settings = agent.settings.load_full();
+    let mtu = host::underlay_mtu(&agent.host_namespace, agent.identity.address).await.unwrap_or_else(|error| {
+        tracing::warn!("the underlay's MTU is taken to be 1500: {}", chain(&error));
+        1500
+    });
+    let fact = HostFact {
+        name: agent.identity.name.clone(),
+        number,
+        address: agent.identity.address,
+        gossip_port: settings.gossip_port,
+        vxlan_port: settings.vxlan_port,
+        underlay_mtu: mtu,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    if let Err(failure) = agent.write(vec![(Key::Host, Some(Value::Host(fact)))], Writes::default()) {
+        tracing::error!("this host cannot say who it is: {}", failure.message);
+    }
+}
+
+/// Finds the cluster, learns all of it, and claims a node number.
+async fn join_cluster(agent: &Arc<Agent>) -> u32 {
+    let began = Instant::now();
+    let mut said = false;
+    loop {
+        let live = agent.cluster.get().and_then(|cluster| {
+            let members = cluster.members();
+            let members = members.borrow();
+            members.values().find(|it| it.live && it.node != agent.identity.node).map(|it| it.address)
+        });
+        let pulled = match live {
+            Some(address) => peers::pull(agent, address).await.unwrap_or_else(|error| {
+                tracing::debug!("the catalog could not be had: {}", chain(&error));
+                false
+            }),
+            None => false,
+        };
+        if pulled && agent.read(|state| state.catalog.hosts().next().is_some()) {
+            match claiming::claim_number(agent).await {
+                Ok(number) => {
+                    agent.events.record("host", format!("joined the cluster as node number {number}"), "agent");
+                    return number;
+                }
+                Err(error @ (ClaimError::Lost { .. } | ClaimError::Unsettled)) => {
+                    tracing::debug!("claiming a node number again: {}", chain(&error));
+                }
+                Err(error) => tracing::warn!("this host is not a member yet: {}", chain(&error)),
+            }
+        }
+        if !said && began.elapsed() > JOIN_PATIENCE {
+            said = true;
+            let why = refusals(agent);
+            tracing::warn!("no host of the cluster answers yet; looking on. {why}");
+            agent.events.record("host", format!("no host of the cluster answers yet. {why}"), "agent");
+        }
+        tokio::time::sleep(JOIN_INTERVAL).await;
+    }
+}
+
+fn refusals(agent: &Agent) -> String {
+    let complaints = agent.cluster.get().map(Cluster::complaints).unwrap_or_default();
+    match complaints.last() {
+        Some(last) => complaint(last),
+        None => "See what to open in between: svc-agent ports".to_owned(),
+    }
+}
+
+/// What another host said of our key, in words.
+pub fn complaint(complaint: &KeyComplaint) -> String {
+    let what = if complaint.known { "cannot open what is sealed with" } else { "does not know" };
+    format!(
+        "{} {what} key {} of this host's key file: is it of another cluster, or has the key been replaced?",
+        complaint.from, complaint.key_id
+    )
+}
+
+/// Whether this host does its work, or why not yet.
+///
+/// # Errors
+/// What is missing.
+pub fn readiness(agent: &Agent) -> Result<(), &'static str> {
+    let (number, synced) = agent.read(|state| (state.books.promises.number(), state.synced));
+    if number.is_none() {
+        return Err("this host has not joined its cluster yet");
+    }
+    if !synced {
+        return Err("this host has not synced with another one yet");
+    }
+    if agent.applied.borrow().is_empty() {
+        return Err("nothing has been applied yet");
+    }
+    Ok(())
+}
+
+async fn follow_upstreams(agent: Arc<Agent>, forwarder: dns::Forwarder) {
+    let mut ticks = tokio::time::interval(UPSTREAM_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // Setting the same list again changes nothing.
+        forwarder.set_upstreams(&host::upstreams(&agent));
+    }
+}
+
+/// Saves what the transport learned, publishes this host's head, says what others complain of, forgets what is old.
+async fn housekeep(agent: Arc<Agent>) {
+    let Some(cluster) = agent.cluster.get() else { return };
+    let mut complaints_seen = 0;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut maxima = cluster.max_incarnations();
+    loop {
+        ticks.tick().await;
+        let complaints = cluster.complaints();
+        if complaints.len() > complaints_seen
+            && let Some(last) = complaints.last()
+        {
+            agent.events.record("host", complaint(last), "transport");
+        }
+        complaints_seen = complaints.len();
+        if maxima.has_changed().unwrap_or(false) {
+            let seen: Vec<(NodeId, u64)> =
+                maxima.borrow_and_update().iter().map(|(node, incarnation)| (*node, *incarnation)).collect();
+            let mut writes = Writes::default();
+            let saved =
+                writes.put_meta("incarnations", &seen).and_then(|()| agent.store.commit(&writes, true));
+            if let Err(error) = saved {
+                tracing::warn!("{}", chain(&error));
+            }
+        }
+        let mut state = lock(&agent.state);
+        verbs::addressing::forget_freed(&mut state, Instant::now());
+        let age = u64::try_from(agent.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        state.catalog.forget_tombstones(age);
+    }
+}
+
+/// Until SIGTERM, SIGINT, `leave`, or the converge loop's end. SIGHUP reads the settings again.
+async fn wait_for_end(agent: &Arc<Agent>, sources: &Sources, converge: &mut tokio::task::JoinHandle<()>) {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    ) else {
+        tracing::error!("signals cannot be received");
+        return;
+    };
+    let mut stop = agent.stop.subscribe();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return,
+            _ = interrupt.recv() => return,
+            _ = hangup.recv() => reload(agent, sources),
+            _ = stop.wait_for(|stop| *stop) => return,
+            ended = &mut *converge => {
+                if let Err(error) = ended {
+                    tracing::error!("the converge loop ended: {error}");
+                } else {
+                    // It ends by itself only for `leave`, which stops the agent once it has answered.
+                    let mut stop = agent.stop.subscribe();
+                    drop(tokio::time::timeout(Duration::from_secs(10), stop.wait_for(|stop| *stop)).await);
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn reload(agent: &Agent, sources: &Sources) {
+    match sources.load() {
+        Ok(loaded) => {
+            let now = agent.settings.load_full();
+            let changes = config::changes(&now, &loaded.settings);
+            if !changes.needs_restart.is_empty() {
+                tracing::warn!("these settings change with the next start only: {}", list(&changes.needs_restart));
+            }
+            let line = format!("settings read again; changed: {}", list(&changes.reloadable));
+            agent.events.record("host", line, "SIGHUP");
+            agent.settings.store(Arc::new(now.reloaded(&loaded.settings)));
+            agent.changed.notify_one();
+        }
+        Err(errors) => tracing::error!("the settings stay as they are: {errors}"),
+    }
+}

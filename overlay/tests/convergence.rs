@@ -1,0 +1,284 @@
+//! Whatever was wanted before, whatever failed: the end is what a fresh build gives.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use overlay::{
+    Attachment, DefaultRoute, Desired, FakeKernel, FaultyKernel, Host, Kernel, Mac, Network, Observed, Op, Phase,
+    Reconciler, Remote, Space, Subnet, plan,
+};
+use proptest::prelude::*;
+
+const NETWORKS: [&str; 3] = ["amber", "blue", "coral"];
+const CONTAINERS: [u64; 3] = [11, 12, 13];
+
+fn spaces() -> Vec<Space> {
+    let networks = NETWORKS.iter().map(|name| Space::Network((*name).to_owned()));
+    std::iter::once(Space::Host).chain(networks).chain(CONTAINERS.map(Space::Container)).collect()
+}
+
+fn fake() -> FakeKernel {
+    let kernel = FakeKernel::new();
+    spaces().into_iter().for_each(|space| kernel.insert(space));
+    kernel
+}
+
+fn address(network: u8, host: u8, last: u8) -> IpAddr {
+    Ipv4Addr::new(10, 20 + network, host, last).into()
+}
+
+fn vtep(host: u8) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, host).into()
+}
+
+fn attachment(network: u8) -> impl Strategy<Value = (String, Attachment)> {
+    (0..4_u8, 0..4_usize, 0..2_u8, 1..6_u8, 0..3_u8).prop_map(move |(name, place, mac, last, route)| {
+        let space = CONTAINERS.get(place).map_or(Space::Host, |cookie| Space::Container(*cookie));
+        let default_route = match (route, &space) {
+            (0, _) | (_, Space::Host) => DefaultRoute::Never,
+            (1, _) => DefaultRoute::IfNone,
+            _ => DefaultRoute::Always,
+        };
+        // One namespace has each attachment name once per network, so that metrics differ.
+        let attachment = Attachment {
+            space,
+            addresses: vec![ipnetwork::IpNetwork::new(address(network, 1, 10 + last), 16).unwrap()],
+            mac: Mac([2, 1, network, mac, name, last]),
+            default_route,
+            metric: u32::from(network) * 10 + u32::from(name),
+        };
+        (format!("web{name}"), attachment)
+    })
+}
+
+fn remote(network: u8) -> impl Strategy<Value = Arc<Remote>> {
+    (1..8_u8, 0..2_u8, 2..5_u8).prop_map(move |(last, mac, host)| {
+        // Some claim a local attachment's address.
+        let mac = Mac([2, 2, network, mac, 0, last]);
+        Arc::new(Remote { mac, addresses: vec![address(network, 1, 8 + last)], vtep: vtep(host) })
+    })
+}
+
+fn network(number: u8) -> impl Strategy<Value = Network> {
+    (
+        1..4_u32,
+        prop::sample::select(vec![1400_u32, 1450]),
+        any::<bool>(),
+        prop::collection::btree_set((2..5_u8).prop_map(vtep), 0..3),
+        prop::collection::vec(remote(number), 0..5),
+        prop::collection::vec(attachment(number), 0..4),
+    )
+        .prop_map(move |(vni, mtu, internal, flood, remotes, attachments)| Network {
+            vni: vni + 10 * u32::from(number),
+            subnets: vec![Subnet {
+                cidr: ipnetwork::IpNetwork::new(address(number, 0, 0), 16).unwrap(),
+                gateway: address(number, 0, 1),
+            }],
+            mtu,
+            internal,
+            link_index: 0,
+            flood,
+            remotes,
+            attachments: attachments.into_iter().collect(),
+        })
+}
+
+fn desired() -> impl Strategy<Value = Desired> {
+    let networks = (
+        prop::option::of(network(0)),
+        prop::option::of(network(1)),
+        prop::option::of(network(2)),
+        0..3_u16,
+        any::<bool>(),
+        prop::collection::btree_set((2..5_u8).prop_map(vtep), 0..3),
+        prop::sample::select(vec![4789_u16, 4790]),
+    );
+    networks.prop_map(|(amber, blue, coral, shift, swap, peers, vxlan_port)| {
+        let all = [amber, blue, coral].into_iter().zip(NETWORKS).enumerate();
+        let mut networks: BTreeMap<String, Network> = BTreeMap::new();
+        for (number, (network, name)) in all {
+            let Some(mut network) = network else { continue };
+            network.link_index = (u16::try_from(number).unwrap() + shift) % 3;
+            networks.insert(name.to_owned(), network);
+        }
+        // Two networks that change places meet on the way.
+        if swap && let [Some(a), Some(b)] = networks.get_disjoint_mut(["amber", "blue"]) {
+            std::mem::swap(&mut a.vni, &mut b.vni);
+        }
+        let host = Host { address: vtep(1), vxlan_port, peers, link_pool: "169.254.64.0/20".parse().unwrap() };
+        Desired { host, networks }
+    })
+}
+
+trait Disjoint {
+    fn get_disjoint_mut(&mut self, names: [&str; 2]) -> [Option<&mut Network>; 2];
+}
+
+impl Disjoint for BTreeMap<String, Network> {
+    fn get_disjoint_mut(&mut self, names: [&str; 2]) -> [Option<&mut Network>; 2] {
+        let mut found = [None, None];
+        for (name, network) in self {
+            if let Some(place) = names.iter().position(|wanted| wanted == name) {
+                found[place] = Some(network);
+            }
+        }
+        found
+    }
+}
+
+async fn both_phases<K: Kernel>(reconciler: &mut Reconciler<K>, desired: &Desired) -> (usize, usize) {
+    let added = reconciler.reconcile(desired, Phase::Additions).await;
+    let removed = reconciler.reconcile(desired, Phase::Removals).await;
+    (added.operations + removed.operations, added.problems.len() + removed.problems.len())
+}
+
+/// What must not depend on history: without indexes, with container links by their tag, without what stays
+/// behind on purpose (loopback up, the host's forwarding, namespaces that the agent drops).
+fn essence(kernel: &FakeKernel, desired: &Desired) -> BTreeMap<Space, Observed> {
+    let mut all = kernel.world().spaces.clone();
+    all.retain(|space, _| !matches!(space, Space::Network(name) if !desired.networks.contains_key(name)));
+    for (space, observed) in &mut all {
+        observed.former.clear();
+        observed.links.remove("lo");
+        if *space == Space::Host {
+            observed.sysctls.clear();
+        }
+        let names: BTreeMap<String, String> = observed
+            .links
+            .iter()
+            .filter(|_| matches!(space, Space::Container(_)))
+            .map(|(name, link)| (name.clone(), link.alias.clone().unwrap_or_else(|| name.clone())))
+            .collect();
+        let new = |name: &String| names.get(name).unwrap_or(name).clone();
+        observed.links = std::mem::take(&mut observed.links)
+            .into_iter()
+            .map(|(name, mut link)| {
+                (link.index, link.peer_index) = (0, link.peer_index.map(|_| 0));
+                (new(&name), link)
+            })
+            .collect();
+        observed.addresses =
+            std::mem::take(&mut observed.addresses).into_iter().map(|(name, address)| (new(&name), address)).collect();
+        observed.routes = std::mem::take(&mut observed.routes)
+            .into_iter()
+            .map(|mut route| {
+                route.link = route.link.as_ref().map(&new);
+                route
+            })
+            .collect();
+    }
+    all
+}
+
+/// Addresses of attachments in one namespace must differ in metric; drop what a caller would refuse.
+fn sane(desired: &Desired) -> bool {
+    let mut seen = BTreeSet::new();
+    desired.networks.values().all(|network| {
+        let mut addresses = BTreeSet::new();
+        let mut macs = BTreeSet::new();
+        network.attachments.values().all(|attachment| {
+            addresses.insert(attachment.addresses[0]) && macs.insert(attachment.mac) && seen.insert(attachment.metric)
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_history_ends_in_a_fresh_build(
+        history in prop::collection::vec(desired().prop_filter("sane", sane), 1..5),
+        seed in any::<u64>(),
+        restarts in any::<u8>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let kernel = Arc::new(FaultyKernel::new(fake(), seed, 100));
+            let mut reconciler = Reconciler::new(Arc::clone(&kernel));
+            for (step, desired) in history.iter().enumerate() {
+                kernel.set_rate(100);
+                for _ in 0..3 {
+                    both_phases(&mut reconciler, desired).await;
+                }
+                if restarts & (1 << (step % 8)) != 0 {
+                    reconciler = Reconciler::new(Arc::clone(&kernel));
+                }
+                kernel.set_rate(0);
+            }
+            let last = history.last().unwrap();
+            for _ in 0..3 {
+                both_phases(&mut reconciler, last).await;
+            }
+            assert_eq!(both_phases(&mut reconciler, last).await, (0, 0), "it goes on");
+            assert_eq!(reconciler.verify(last).await.operations, 0, "the mirror was wrong");
+            let fresh = Arc::new(fake());
+            let mut builder = Reconciler::new(Arc::clone(&fresh));
+            both_phases(&mut builder, last).await;
+            assert_eq!(both_phases(&mut builder, last).await, (0, 0));
+            assert_eq!(essence(kernel.inner(), last), essence(&fresh, last));
+            let second = plan(last, &fresh.world().spaces);
+            assert_eq!((second.additions, second.removals), (vec![], vec![]), "the second plan is empty");
+        });
+    }
+
+    #[test]
+    fn what_is_not_ours_is_never_touched(
+        history in prop::collection::vec(desired().prop_filter("sane", sane), 1..4),
+        seed in any::<u64>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let kernel = Arc::new(FaultyKernel::new(fake(), seed, 50));
+            let before = add_foreign(kernel.inner());
+            let mut reconciler = Reconciler::new(Arc::clone(&kernel));
+            for desired in &history {
+                both_phases(&mut reconciler, desired).await;
+                assert_eq!(foreign(kernel.inner()), before);
+            }
+            kernel.set_rate(0);
+            let torn = reconciler.teardown_all(&BTreeMap::new()).await;
+            assert_eq!(torn.problems, vec![]);
+            assert_eq!(foreign(kernel.inner()), before);
+            assert!(kernel.inner().world().spaces.values().all(|observed| observed.tables.is_empty()
+                && observed.links.values().all(|link| !link.is_ours())));
+        });
+    }
+}
+
+const FOREIGN: &str = "docker0";
+
+fn add_foreign(kernel: &FakeKernel) -> Vec<(Space, Observed)> {
+    for space in spaces().into_iter().filter(|space| !matches!(space, Space::Network(_))) {
+        let name = FOREIGN.to_owned();
+        let route = overlay::Route {
+            link: Some(name.clone()),
+            six: false,
+            metric: 500,
+            gateway: Some(Ipv4Addr::new(172, 17, 0, 1).into()),
+            protocol: 3,
+        };
+        let ops = [
+            Op::AddBridge { name: name.clone(), mac: Mac([6; 6]), mtu: 1500 },
+            Op::SetAlias { name: name.clone(), alias: "somebody's bridge".to_owned() },
+            Op::AddAddress { name: name.clone(), address: "172.17.0.2/16".parse().unwrap() },
+            Op::SetUp { name },
+            Op::SetRoute { route, replace: false },
+        ];
+        for op in ops {
+            kernel.world().apply(&space, &op).unwrap();
+        }
+    }
+    foreign(kernel)
+}
+
+fn foreign(kernel: &FakeKernel) -> Vec<(Space, Observed)> {
+    let world = kernel.world();
+    let all = world.spaces.iter().map(|(space, observed)| {
+        let mut kept = Observed::default();
+        kept.links.extend(observed.links.get_key_value(FOREIGN).map(|(name, link)| (name.clone(), link.clone())));
+        kept.addresses.extend(observed.addresses.iter().filter(|(name, _)| name == FOREIGN).cloned());
+        kept.routes.extend(observed.routes.iter().filter(|route| route.protocol == 3).cloned());
+        (space.clone(), kept)
+    });
+    all.collect()
+}

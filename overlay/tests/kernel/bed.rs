@@ -1,0 +1,303 @@
+//! Hosts, containers and the switch between them, as network namespaces that live as long as a descriptor.
+#![allow(unsafe_code, reason = "unshare and setns on threads of their own")]
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use overlay::{
+    Attachment, DefaultRoute, Desired, Enter, Handles, Host, Kernel, LinuxKernel, Mac, Network, Op, Peer, Phase,
+    Reconciler, Remote, Report, Space, Subnet, network_port,
+};
+
+/// A namespace; it goes with its last descriptor.
+#[derive(Clone)]
+pub(crate) struct Namespace(Arc<OwnedFd>);
+
+impl Namespace {
+    pub(crate) fn new() -> Self {
+        let fd = std::thread::scope(|scope| {
+            let made = scope.spawn(|| {
+                // SAFETY: changes this thread only, which ends here.
+                if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                File::open("/proc/thread-self/ns/net")
+            });
+            made.join().unwrap()
+        });
+        let file = fd.expect("these tests need CAP_SYS_ADMIN: run them as root");
+        Self(Arc::new(file.into()))
+    }
+
+    /// Runs `work` on a thread inside.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                self.join().expect("setns");
+                work()
+            });
+            inside.join().unwrap()
+        })
+    }
+
+    /// The calling thread joins; for threads of their own only.
+    pub(crate) fn join(&self) -> io::Result<()> {
+        // SAFETY: a valid descriptor; changes this thread only.
+        match unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    pub(crate) fn handles(&self) -> Handles {
+        let runtime = tokio::runtime::Handle::current();
+        let (connection, route, netfilter) = self.run(|| {
+            let _guard = runtime.enter();
+            let (connection, route, _) = rtnetlink::new_connection().unwrap();
+            (connection, route, netfilter::Socket::open().unwrap())
+        });
+        tokio::spawn(connection);
+        Handles { route, netfilter, namespace: Arc::clone(&self.0), enter: Arc::new(self.clone()) }
+    }
+
+    /// How to look around in here while a test waits.
+    pub(crate) fn look(&self) -> String {
+        format!("nsenter --net=/proc/{}/fd/{}", std::process::id(), self.0.as_fd().as_raw_fd())
+    }
+
+    pub(crate) fn sysctl(&self, key: &str) -> String {
+        self.run(|| std::fs::read_to_string(format!("/proc/sys/{key}")).unwrap().trim().to_owned())
+    }
+
+    pub(crate) fn set_sysctl(&self, key: &str, value: &str) {
+        self.run(|| std::fs::write(format!("/proc/sys/{key}"), value).unwrap());
+    }
+}
+
+impl Enter for Namespace {
+    fn enter(&self, work: Box<dyn FnOnce() -> io::Result<()> + Send>) -> io::Result<()> {
+        self.run(work)
+    }
+}
+
+/// One host: its namespace, a reconciler, and what is wanted there.
+pub(crate) struct Node {
+    pub(crate) namespace: Namespace,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) reconciler: Reconciler<Arc<LinuxKernel>>,
+    pub(crate) kernel: Arc<LinuxKernel>,
+    pub(crate) desired: Desired,
+    pub(crate) networks: BTreeMap<String, Namespace>,
+    pub(crate) containers: BTreeMap<u64, Namespace>,
+}
+
+/// Hosts on one switch.
+pub(crate) struct Bed {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) switch: Namespace,
+    kernel: LinuxKernel,
+    next_cookie: u64,
+}
+
+const SWITCH: &str = "switch";
+
+impl Bed {
+    /// So many hosts, 192.168.77.1 and on, underlay MTU 1500.
+    pub(crate) async fn new(hosts: u8) -> Self {
+        let switch = Namespace::new();
+        let kernel = LinuxKernel::new();
+        let space = Space::Network(SWITCH.to_owned());
+        kernel.insert(space.clone(), switch.handles());
+        let mut bed = Self { nodes: Vec::new(), switch, kernel, next_cookie: 1 };
+        let bridge = Op::AddBridge { name: "br-u".to_owned(), mac: Mac([2, 0, 0, 0, 0, 1]), mtu: 1500 };
+        bed.apply(&space, bridge).await;
+        bed.apply(&space, Op::StopSnooping { name: "br-u".to_owned() }).await;
+        bed.apply(&space, Op::SetUp { name: "br-u".to_owned() }).await;
+        for number in 1..=hosts {
+            bed.add_node(number).await;
+        }
+        let everybody: BTreeSet<IpAddr> = bed.nodes.iter().map(|node| node.address.into()).collect();
+        for node in &mut bed.nodes {
+            node.desired.host.peers = everybody.clone();
+            node.desired.host.peers.remove(&IpAddr::V4(node.address));
+        }
+        bed
+    }
+
+    async fn apply(&self, space: &Space, op: Op) {
+        self.kernel.apply(space, &op).await.unwrap_or_else(|error| panic!("{op}: {}", error.chain()));
+    }
+
+    async fn add_node(&mut self, number: u8) {
+        let namespace = Namespace::new();
+        let address = Ipv4Addr::new(192, 168, 77, number);
+        self.plug(&namespace, number, address).await;
+        let kernel = Arc::new(LinuxKernel::new());
+        kernel.insert(Space::Host, namespace.handles());
+        let host = Host {
+            address: address.into(),
+            vxlan_port: 4789,
+            peers: BTreeSet::new(),
+            link_pool: "169.254.64.0/20".parse().unwrap(),
+        };
+        self.nodes.push(Node {
+            namespace,
+            address,
+            reconciler: Reconciler::new(Arc::clone(&kernel)),
+            kernel,
+            desired: Desired { host, networks: BTreeMap::new() },
+            networks: BTreeMap::new(),
+            containers: BTreeMap::new(),
+        });
+    }
+
+    /// Joins a namespace to the underlay.
+    pub(crate) async fn plug(&self, namespace: &Namespace, number: u8, address: Ipv4Addr) {
+        let (switch, there) = (Space::Network(SWITCH.to_owned()), Space::Container(u64::from(number)));
+        self.kernel.insert(there.clone(), namespace.handles());
+        let name = format!("h{number}");
+        let peer = Peer { space: there.clone(), name: "u0".to_owned(), mac: None };
+        self.apply(&switch, Op::AddVeth { name: name.clone(), mtu: 1500, peer }).await;
+        let controller = "br-u".to_owned();
+        self.apply(&switch, Op::SetController { name: name.clone(), controller }).await;
+        self.apply(&switch, Op::SetUp { name }).await;
+        let network = ipnetwork::Ipv4Network::new(address, 24).unwrap();
+        let address = Op::AddAddress { name: "u0".to_owned(), address: network.into() };
+        self.apply(&there, address).await;
+        self.apply(&there, Op::SetUp { name: "lo".to_owned() }).await;
+        self.apply(&there, Op::SetUp { name: "u0".to_owned() }).await;
+    }
+
+    /// Makes a network wanted on these hosts.
+    pub(crate) fn network(&mut self, name: &str, vni: u32, subnet: &str, internal: bool, hosts: &[usize]) {
+        let cidr: ipnetwork::IpNetwork = subnet.parse().unwrap();
+        let gateway = cidr.iter().nth(1).unwrap();
+        for host in hosts {
+            let node = &mut self.nodes[*host];
+            let link_index = u16::try_from(node.desired.networks.len()).unwrap();
+            let network = Network {
+                vni,
+                subnets: vec![Subnet { cidr, gateway }],
+                mtu: 1450,
+                internal,
+                link_index,
+                flood: BTreeSet::new(),
+                remotes: Vec::new(),
+                attachments: BTreeMap::new(),
+            };
+            node.desired.networks.insert(name.to_owned(), network);
+            let namespace = Namespace::new();
+            node.kernel.insert(Space::Network(name.to_owned()), namespace.handles());
+            node.networks.insert(name.to_owned(), namespace);
+        }
+        self.spread();
+    }
+
+    /// A new container on a host, not attached to anything.
+    pub(crate) fn container(&mut self, host: usize) -> (Space, Namespace) {
+        let namespace = Namespace::new();
+        let space = Space::Container(self.next_cookie);
+        self.nodes[host].kernel.insert(space.clone(), namespace.handles());
+        self.nodes[host].containers.insert(self.next_cookie, namespace.clone());
+        self.next_cookie += 1;
+        (space, namespace)
+    }
+
+    /// Attaches a namespace; the MAC is made of the address.
+    pub(crate) fn attach(&mut self, host: usize, network: &str, name: &str, space: &Space, address: &str) {
+        let wanted = self.nodes[host].desired.networks.get_mut(network).unwrap();
+        let cidr = wanted.subnets[0].cidr;
+        let ip: IpAddr = address.parse().unwrap();
+        let never = *space == Space::Host || wanted.internal;
+        let attachment = Attachment {
+            space: space.clone(),
+            addresses: vec![ipnetwork::IpNetwork::new(ip, cidr.prefix()).unwrap()],
+            mac: mac_of(ip),
+            default_route: if never { DefaultRoute::Never } else { DefaultRoute::IfNone },
+            metric: 0,
+        };
+        wanted.attachments.insert(name.to_owned(), attachment);
+        self.spread();
+    }
+
+    /// Attaches a new container and answers its namespace.
+    pub(crate) fn member(&mut self, host: usize, network: &str, name: &str, address: &str) -> Namespace {
+        let (space, namespace) = self.container(host);
+        self.attach(host, network, name, &space, address);
+        namespace
+    }
+
+    /// What a catalog would do: every host learns of the others' attachments.
+    pub(crate) fn spread(&mut self) {
+        let mut remotes: BTreeMap<(String, usize), Vec<Arc<Remote>>> = BTreeMap::new();
+        for (host, node) in self.nodes.iter().enumerate() {
+            for (name, network) in &node.desired.networks {
+                let known = network.attachments.values().map(|attachment| {
+                    let addresses = attachment.addresses.iter().map(|address| address.ip()).collect();
+                    Arc::new(Remote { mac: attachment.mac, addresses, vtep: node.address.into() })
+                });
+                remotes.insert((name.clone(), host), known.collect());
+            }
+        }
+        let vteps: Vec<IpAddr> = self.nodes.iter().map(|node| node.address.into()).collect();
+        for (host, node) in self.nodes.iter_mut().enumerate() {
+            for (name, network) in &mut node.desired.networks {
+                let others = remotes.iter().filter(|((of, at), _)| of == name && *at != host);
+                network.flood = others.clone().map(|((_, at), _)| vteps[*at]).collect();
+                network.remotes = others.flat_map(|(_, remotes)| remotes.clone()).collect();
+            }
+        }
+    }
+
+    /// Both phases on every host; no problem is expected.
+    pub(crate) async fn settle(&mut self) {
+        for phase in [Phase::Additions, Phase::Removals] {
+            for node in &mut self.nodes {
+                let report = node.reconciler.reconcile(&node.desired, phase).await;
+                assert_eq!(report.problems, [], "{}", node.namespace.look());
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Both phases here.
+    pub(crate) async fn reconcile(&mut self) -> Report {
+        let mut report = self.reconciler.reconcile(&self.desired, Phase::Additions).await;
+        let removals = self.reconciler.reconcile(&self.desired, Phase::Removals).await;
+        report.problems.extend(removals.problems);
+        report.operations += removals.operations;
+        report
+    }
+
+    /// Packets that a fence dropped, after a fresh look.
+    pub(crate) async fn drops(&mut self, reason: &str) -> u64 {
+        self.reconciler.verify(&self.desired).await;
+        self.reconciler.drops().filter(|(_, label, _)| *label == reason).map(|(_, _, count)| count).sum()
+    }
+
+    /// Does something behind the reconciler's back.
+    pub(crate) async fn tamper(&self, space: &Space, op: Op) {
+        self.kernel.apply(space, &op).await.unwrap_or_else(|error| panic!("{op}: {}", error.chain()));
+    }
+
+    pub(crate) fn port(&self, attachment: &str) -> String {
+        network_port(attachment)
+    }
+}
+
+pub(crate) fn mac_of(ip: IpAddr) -> Mac {
+    match ip {
+        IpAddr::V4(four) => {
+            let [a, b, c, d] = four.octets();
+            Mac([2, 0x42, a, b, c, d])
+        }
+        IpAddr::V6(six) => {
+            let [.., a, b, c, d] = six.octets();
+            Mac([2, 0x66, a, b, c, d])
+        }
+    }
+}

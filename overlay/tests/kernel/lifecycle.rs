@@ -1,0 +1,201 @@
+//! Drift, adoption, prune and teardown.
+use std::sync::Arc;
+
+use overlay::{Kernel, LinuxKernel, Observed, Op, Phase, Reconciler, Space};
+
+use crate::bed::Bed;
+use crate::traffic::reaches;
+
+async fn two_hosts() -> (Bed, crate::bed::Namespace, crate::bed::Namespace) {
+    let mut bed = Bed::new(2).await;
+    bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
+    let here = bed.member(0, "blue", "web1", "10.20.0.10");
+    let there = bed.member(1, "blue", "web2", "10.20.1.10");
+    bed.settle().await;
+    (bed, here, there)
+}
+
+#[tokio::test]
+async fn what_was_changed_by_hand_is_repaired_and_counted() {
+    let (mut bed, here, there) = two_hosts().await;
+    let space = Space::Network("blue".to_owned());
+    let mac = crate::bed::mac_of("10.20.1.10".parse().unwrap());
+    let (vxlan, bridge) = ("vxlan".to_owned(), "br".to_owned());
+    let vtep = bed.nodes[1].address.into();
+    let port = bed.nodes[0].port("web1");
+    let container = bed.nodes[0].desired.networks["blue"].attachments["web1"].space.clone();
+    let harm = [
+        (&space, Op::DeleteTunnel { name: vxlan.clone(), mac, vtep }),
+        (&space, Op::SetTunnel { name: vxlan.clone(), mac, vtep: "192.168.77.250".parse().unwrap() }),
+        (&space, Op::SetTunnel { name: vxlan, mac: overlay::Mac([0; 6]), vtep: "192.168.77.250".parse().unwrap() }),
+        (&space, Op::SetForwarding { port: port.clone(), mac }),
+        (&space, Op::DeleteNeighbour { name: bridge, address: "10.20.1.10".parse().unwrap() }),
+        (&space, Op::DeleteTable { family: netfilter::Family::Bridge }),
+        (&space, Op::DeleteTable { family: netfilter::Family::Inet }),
+        (&Space::Host, Op::DeleteTable { family: netfilter::Family::Inet }),
+        (&space, Op::SetSysctl { key: "net/bridge/bridge-nf-call-iptables".to_owned(), value: "1".to_owned() }),
+        (&space, Op::DeleteLink { name: port }),
+        (&space, Op::DeleteLink { name: "link".to_owned() }),
+        (&container, Op::SetDown { name: "eth0".to_owned() }),
+        (&space, Op::DeleteLink { name: "vxlan".to_owned() }),
+        (&space, Op::DeleteLink { name: "br".to_owned() }),
+    ];
+    let mut drift = 0;
+    for (space, op) in harm {
+        let node = &mut bed.nodes[0];
+        node.tamper(space, op.clone()).await;
+        let report = node.reconciler.verify(&node.desired).await;
+        assert_eq!(report.problems, [], "after: {op}");
+        assert!(report.operations > 0, "not seen: {op}");
+        drift += report.operations as u64;
+        assert_eq!(node.reconciler.drift(), drift);
+        assert_eq!(node.reconciler.verify(&node.desired).await.operations, 0, "after: {op}");
+        assert!(reaches(&here, &there, "10.20.1.10"), "after: {op}; {}", here.look());
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_desire_costs_nothing_and_a_restart_touches_nothing() {
+    let (mut bed, here, there) = two_hosts().await;
+    let node = &mut bed.nodes[0];
+    assert_eq!(node.reconcile().await.operations, 0);
+    let before = snapshot(&node.kernel).await;
+    let mut restarted = Reconciler::new(Arc::clone(&node.kernel));
+    for phase in [Phase::Additions, Phase::Removals] {
+        let report = restarted.reconcile(&node.desired, phase).await;
+        assert_eq!((report.operations, report.problems), (0, Vec::new()));
+    }
+    assert_eq!(snapshot(&node.kernel).await, before);
+    assert!(reaches(&here, &there, "10.20.1.10"));
+}
+
+async fn snapshot(kernel: &LinuxKernel) -> Vec<(Space, Observed)> {
+    let mut all = Vec::new();
+    for space in kernel.spaces() {
+        let observed = kernel.observe(&space).await.unwrap();
+        all.push((space, Observed { drops: Default::default(), ..observed }));
+    }
+    all
+}
+
+#[tokio::test]
+async fn teardown_leaves_nothing() {
+    let mut bed = Bed::new(1).await;
+    let before = snapshot(&bed.nodes[0].kernel).await;
+    bed.network("blue", 4097, "10.20.0.0/16", false, &[0]);
+    bed.attach(0, "blue", "host1", &Space::Host, "10.20.0.9");
+    bed.settle().await;
+    let node = &mut bed.nodes[0];
+    let restore = node.reconciler.sysctls_before().clone();
+    assert_eq!(restore.get("net/ipv4/ip_forward").map(String::as_str), Some("0"));
+    // A restarted agent, which knows the old value from its store.
+    let mut restarted = Reconciler::new(Arc::clone(&node.kernel));
+    let torn = restarted.teardown_all(&restore).await;
+    assert_eq!(torn.problems, []);
+    assert!(torn.removed.len() >= 4, "{:?}", torn.removed);
+    node.kernel.remove(&Space::Network("blue".to_owned()));
+    assert_eq!(snapshot(&node.kernel).await, before);
+}
+
+#[tokio::test]
+async fn a_network_that_vanishes_leaves_the_host_and_its_containers_clean() {
+    let mut bed = Bed::new(1).await;
+    bed.network("red", 4098, "10.30.0.0/16", false, &[0]);
+    bed.settle().await;
+    let before = bed.nodes[0].kernel.observe(&Space::Host).await.unwrap();
+    bed.network("blue", 4097, "10.20.0.0/16", false, &[0]);
+    let (space, _container) = bed.container(0);
+    let clean = bed.nodes[0].kernel.observe(&space).await.unwrap();
+    bed.attach(0, "blue", "web1", &space, "10.20.0.10");
+    bed.settle().await;
+    bed.nodes[0].desired.networks.remove("blue");
+    bed.settle().await;
+    assert_eq!(bed.nodes[0].kernel.observe(&Space::Host).await.unwrap(), before);
+    let mut after = bed.nodes[0].kernel.observe(&space).await.unwrap();
+    // The loopback link stays up: others may have come to rely on it.
+    after.links.get_mut("lo").unwrap().up = false;
+    after.addresses.clear();
+    assert_eq!(after, clean);
+}
+
+#[tokio::test]
+async fn a_container_that_is_gone_is_a_problem_of_its_own() {
+    let mut bed = Bed::new(2).await;
+    bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
+    let (space, _) = bed.container(0);
+    bed.attach(0, "blue", "gone", &space, "10.20.0.9");
+    let here = bed.member(0, "blue", "web1", "10.20.0.10");
+    let there = bed.member(1, "blue", "web2", "10.20.1.10");
+    bed.nodes[0].kernel.remove(&space);
+    bed.nodes[1].reconcile().await;
+    let report = bed.nodes[0].reconcile().await;
+    let objects: Vec<String> = report.problems.iter().map(|problem| problem.object.to_string()).collect();
+    assert_eq!(objects, ["attachment blue/gone", "attachment blue/gone"], "once per phase");
+    assert!(reaches(&here, &there, "10.20.1.10"));
+}
+
+#[tokio::test]
+async fn docker_user_gets_our_rules_and_a_closed_forward_chain_is_named() {
+    use netfilter::{Batch, ChainKind, Family, Hook, HookPoint, Table, TableFlags};
+    let mut bed = Bed::new(1).await;
+    bed.network("blue", 4097, "10.20.0.0/16", false, &[0]);
+    let node = &mut bed.nodes[0];
+    let filter = Table { family: Family::Ip, name: "filter" };
+    let hook = Hook { kind: ChainKind::Filter, point: HookPoint::Forward, priority: 0, drop_by_default: true };
+    let host = node.namespace.clone();
+    let commit = |batch: &Batch| host.run(|| netfilter::Socket::open().unwrap().commit(batch)).unwrap();
+    let mut batch = Batch::new();
+    batch.add_table(filter, TableFlags::PLAIN);
+    batch.add_chain(filter, "FORWARD", Some(&hook));
+    commit(&batch);
+    let problems = node.reconcile().await.problems;
+    assert!(problems.iter().any(|problem| problem.error.contains("ip filter FORWARD")), "{problems:?}");
+    let mut batch = Batch::new();
+    batch.add_chain(filter, "DOCKER-USER", None);
+    commit(&batch);
+    let report = node.reconciler.verify(&node.desired).await;
+    assert_eq!((report.problems, report.operations), (Vec::new(), 1));
+    let hook = node.kernel.observe(&Space::Host).await.unwrap().forward_hook;
+    assert!(hook.exception && hook.docker_user);
+    let torn = node.reconciler.teardown_all(&Default::default()).await;
+    assert!(torn.removed.iter().any(|line| line.contains("DOCKER-USER")), "{:?}", torn.removed);
+    assert!(!node.kernel.observe(&Space::Host).await.unwrap().forward_hook.exception);
+}
+
+#[tokio::test]
+async fn thousands_of_remotes_cost_once() {
+    let mut bed = Bed::new(1).await;
+    bed.network("blue", 4097, "10.0.0.0/8", false, &[0]);
+    let node = &mut bed.nodes[0];
+    let vtep = "192.168.77.2".parse().unwrap();
+    let remotes: Vec<_> = (0..5000_u32)
+        .map(|number| {
+            let address = std::net::Ipv4Addr::from(0x0a01_0000 + number).into();
+            Arc::new(overlay::Remote { mac: crate::bed::mac_of(address), addresses: vec![address], vtep })
+        })
+        .collect();
+    node.reconcile().await;
+    node.desired.networks.get_mut("blue").unwrap().remotes = remotes.clone();
+    let built = timed("5,000 remotes added", node).await;
+    assert_eq!(built, 15_000);
+    assert_eq!(timed("nothing changed", node).await, 0);
+    node.desired = node.desired.clone();
+    assert_eq!(timed("nothing changed, given again", node).await, 0);
+    let mut moved = (*remotes[2500]).clone();
+    moved.vtep = "192.168.77.3".parse().unwrap();
+    node.desired.networks.get_mut("blue").unwrap().remotes[2500] = Arc::new(moved);
+    assert_eq!(timed("one moved", node).await, 1);
+    let start = std::time::Instant::now();
+    assert_eq!(node.reconciler.verify(&node.desired).await.operations, 0);
+    eprintln!("verified: {:?}", start.elapsed());
+    node.desired.networks.get_mut("blue").unwrap().remotes.clear();
+    assert_eq!(timed("all removed", node).await, 15_000);
+}
+
+async fn timed(what: &str, node: &mut crate::bed::Node) -> usize {
+    let start = std::time::Instant::now();
+    let report = node.reconcile().await;
+    assert_eq!(report.problems, []);
+    eprintln!("{what}: {:?}", start.elapsed());
+    report.operations
+}

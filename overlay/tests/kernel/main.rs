@@ -1,0 +1,9 @@
+//! The overlay on a real kernel: hosts are network namespaces on this machine, packets are real.
+//!
+//! Needs root. Everything made here lives in namespaces that only this process holds; nothing is left behind.
+mod bed;
+mod egress;
+mod fences;
+mod forwarding;
+mod lifecycle;
+mod traffic;
