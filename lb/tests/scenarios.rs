@@ -223,11 +223,12 @@ fn line<A: Address>(element: &Element<A>) -> String {
     format!("{} {rest}", element.map().name())
 }
 
-/// A landing in the files' words.
+/// A landing in the files' words; a port is named where it is another one.
 fn word(landing: Landing, at: &SocketAddr) -> String {
     match landing {
         Landing::Untouched => "untouched".into(),
         Landing::AtPort(_, 0) => "refused".into(),
+        Landing::AtPort(address, port) if port == at.port() => address.to_string(),
         Landing::AtPort(address, port) => SocketAddr::new(address, port).to_string(),
         Landing::At(address) if address == at.ip() => "untouched".into(),
         Landing::At(address) => address.to_string(),
@@ -269,15 +270,10 @@ fn observe(socket: &mut netfilter::Socket, protocol: u8, at: SocketAddr) -> Stri
             "untouched".into()
         }
         Transport::Ports { source: 0, .. } => "refused".into(),
-        Transport::Ports { source, .. } if source == at.port() && !declared(at) => reply.source.to_string(),
+        Transport::Ports { source, .. } if source == at.port() => reply.source.to_string(),
         Transport::Ports { source, .. } => SocketAddr::new(reply.source, source).to_string(),
         _ => reply.source.to_string(),
     }
-}
-
-/// The files declare ports for these VIPs, so that the port is part of the landing.
-fn declared(at: SocketAddr) -> bool {
-    ["10.96.0.2:53", "10.96.0.2:80"].contains(&at.to_string().as_str())
 }
 
 #[test]

@@ -7,7 +7,9 @@ use netfilter::{
     Register, Verdict,
 };
 
-use crate::name::{BRIDGE, LINK, VXLAN, host_link, host_port, interface_key, link_addresses, link_local, network_port};
+use crate::name::{
+    BRIDGE, LINK, VXLAN, host_link, host_port, interface_key, link_addresses, link_local, network_port,
+};
 use crate::rule::{Chain, Rule, Set, Table};
 use crate::{Attachment, Desired, Host, Mac, Network, Space};
 
@@ -251,11 +253,8 @@ fn port_rules() -> Vec<Rule> {
             Expression::equal(address, [kind]),
         ]
     };
-    let tunnel = vec![
-        Expression::meta(Meta::IncomingName, key),
-        Expression::equal(key, interface_key(VXLAN)),
-        ACCEPT,
-    ];
+    let tunnel =
+        vec![Expression::meta(Meta::IncomingName, key), Expression::equal(key, interface_key(VXLAN)), ACCEPT];
     // RFC 826: the sender's MAC is at byte 8 of the ARP packet, its address at 14. The frame's own source
     // must be right as well as what the packet says.
     let arp = vec![
@@ -265,14 +264,17 @@ fn port_rules() -> Vec<Rule> {
         Expression::in_set("four", key),
         ACCEPT,
     ];
-    let four = vec![Expression::payload(Base::Network, 12, 4, address), Expression::in_set("four", key), ACCEPT];
-    let six = vec![Expression::payload(Base::Network, 8, 16, address), Expression::in_set("six", key), ACCEPT];
+    let four =
+        vec![Expression::payload(Base::Network, 12, 4, address), Expression::in_set("four", key), ACCEPT];
+    let six =
+        vec![Expression::payload(Base::Network, 8, 16, address), Expression::in_set("six", key), ACCEPT];
     let unspecified = vec![
         Expression::payload(Base::Network, 8, 16, address),
         Expression::equal(address, [0; 16]),
         Expression::Verdict(Verdict::Drop),
     ];
-    let target = vec![Expression::payload(Base::Transport, 8, 16, address), Expression::not_in_set("six", key)];
+    let target =
+        vec![Expression::payload(Base::Transport, 8, 16, address), Expression::not_in_set("six", key)];
     vec![
         rule("tunnel", tunnel),
         rule("arp", [frame(0x0806), arp].concat()),
@@ -328,7 +330,12 @@ fn named(key: Meta, set: &str) -> Vec<Expression> {
 fn answers(register: Register) -> Vec<Expression> {
     vec![
         Expression::Conntrack { key: Conntrack::State, to: register },
-        Expression::Bitwise { from: register, to: register, mask: ANSWERS.to_ne_bytes().to_vec(), xor: vec![0; 4] },
+        Expression::Bitwise {
+            from: register,
+            to: register,
+            mask: ANSWERS.to_ne_bytes().to_vec(),
+            xor: vec![0; 4],
+        },
         Expression::not_equal(register, [0; 4]),
     ]
 }
@@ -350,4 +357,3 @@ pub(crate) fn forward_exception() -> [Rule; 2] {
         )
     })
 }
-

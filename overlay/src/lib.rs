@@ -23,9 +23,7 @@ pub use kernel::faulty::FaultyKernel;
 pub use kernel::linux::{Enter, Handles, LinuxKernel};
 pub use kernel::{Kernel, KernelError};
 pub use name::{TABLE, TAG, gateway_mac, host_link, host_port, link_addresses, network_port};
-pub use observed::{
-    ChainState, ForwardHook, Link, LinkKind, Observed, PortFlags, Route, TableState, Vxlan,
-};
+pub use observed::{ChainState, ForwardHook, Link, LinkKind, Observed, PortFlags, Route, TableState, Vxlan};
 pub use op::{Object, Op, Peer, Step};
 pub use plan::{Plan, Problem, ROUTE_PROTOCOL, plan};
 pub use reconcile::{Phase, Reconciler, Report, Teardown};

@@ -76,9 +76,9 @@ pub(crate) fn link_local(mac: Mac) -> Ipv6Addr {
 
 /// FNV-1a, 64 bits: stable over builds and architectures, which the standard library's hashers are not.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// An interface name as nf_tables keeps it: 16 bytes, padded with zeros.

@@ -74,6 +74,8 @@ pub(crate) fn plan_changed(
         }
     }
     planner.prune();
+    // The host's fence forgets a VNI or a peer only once no device and no entry is left that it was for.
+    planner.plan.removals.sort_by_key(|step| step.object == Object::Host);
     planner.plan
 }
 
@@ -127,7 +129,14 @@ impl Planner<'_> {
     }
 
     /// Brings a link's settings to what is wanted; `link` is `None` for one that this plan has just made.
-    fn settle(&mut self, object: &Object, space: &Space, name: &str, link: Option<&Link>, wanted: &Wanted<'_>) {
+    fn settle(
+        &mut self,
+        object: &Object,
+        space: &Space,
+        name: &str,
+        link: Option<&Link>,
+        wanted: &Wanted<'_>,
+    ) {
         let name = name.to_owned();
         if link.is_none_or(|link| link.alias.as_deref() != Some(wanted.alias.as_str())) {
             self.add(object, space, Op::SetAlias { name: name.clone(), alias: wanted.alias.clone() });
@@ -162,9 +171,8 @@ impl Planner<'_> {
     fn table(&mut self, object: &Object, space: &Space, table: Table, adds: bool) {
         let wanted = table.state();
         let now = self.observed.get(space).and_then(|observed| observed.tables.get(&table.family));
-        let same_shape = now.is_some_and(|now| {
-            now.chains == wanted.chains && now.sets.keys().eq(wanted.sets.keys())
-        });
+        let same_shape =
+            now.is_some_and(|now| now.chains == wanted.chains && now.sets.keys().eq(wanted.sets.keys()));
         let Some(now) = now.filter(|_| same_shape) else {
             return self.add(object, space, Op::SetTable { table });
         };

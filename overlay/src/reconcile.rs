@@ -1,20 +1,15 @@
 //! Makes the kernel hold what is wanted, and remembers what it holds so that a call without change costs nothing.
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-
-use crate::op::Step;
+use self::steps::{is_done, problem};
 use crate::plan::{plan_changed, teardown};
-use crate::{Desired, Kernel, KernelError, Mac, Object, Observed, Op, Plan, Problem, Space, World};
+use crate::{Desired, Kernel, Mac, Object, Observed, Plan, Problem, Space, World};
 
-/// Writes in flight at once: a netlink round trip costs more than the kernel's work on it.
-const IN_FLIGHT_MAX: usize = 64;
 /// A second look resolves what came in between (a name taken, a link gone); what fails twice is a problem.
 const ATTEMPTS: u32 = 2;
-/// Addresses whose last MAC is remembered after their removal, per network.
-const FORMER_MAX: usize = 4096;
 
 /// Which half of the work to do. A caller with other tables that refer to the overlay adds here first, then there,
 /// then removes there, then here.
@@ -182,11 +177,14 @@ impl<K: Kernel> Reconciler<K> {
     /// Networks that were right and have not changed: their remotes need no look. Comparing `Arc`s of remotes that
     /// are the same is a comparison of pointers.
     fn trusted(&self, desired: &Desired) -> BTreeSet<String> {
-        let Some(last) = self.last.as_ref().filter(|_| self.done == (true, true)) else { return BTreeSet::new() };
+        let Some(last) = self.last.as_ref().filter(|_| self.done == (true, true)) else {
+            return BTreeSet::new();
+        };
         if last.host != desired.host {
             return BTreeSet::new();
         }
-        let same = desired.networks.iter().filter(|(name, network)| last.networks.get(*name) == Some(*network));
+        let same =
+            desired.networks.iter().filter(|(name, network)| last.networks.get(*name) == Some(*network));
         same.map(|(name, _)| name.clone()).collect()
     }
 
@@ -233,126 +231,6 @@ impl<K: Kernel> Reconciler<K> {
         problems
     }
 
-    /// Runs steps in order; those that do not depend on each other many at a time. After a failure the rest of
-    /// that object is left out, and of what hangs on it.
-    async fn run(&mut self, steps: &[Step], operations: &mut usize) -> Vec<Problem> {
-        let mut failed: BTreeSet<Object> = BTreeSet::new();
-        let mut problems = Vec::new();
-        let mut rest = steps;
-        while let Some(first) = rest.first() {
-            let bulk = rest.iter().take_while(|step| step.op.is_bulk()).count();
-            let (now, later) = rest.split_at(bulk.max(1));
-            rest = later;
-            let free = |step: &&Step| {
-                !failed.contains(&step.object) && step.object.parent().is_none_or(|p| !failed.contains(&p))
-            };
-            let outcomes = if bulk == 0 {
-                if !free(&first) {
-                    continue;
-                }
-                vec![(first, self.kernel.apply(&first.space, &first.op).await)]
-            } else {
-                self.apply_many(now.iter().filter(free)).await
-            };
-            for (step, outcome) in outcomes {
-                if let Some(problem) = self.conclude(step, outcome, operations) {
-                    failed.insert(step.object.clone());
-                    problems.push(problem);
-                }
-            }
-        }
-        problems
-    }
-
-    async fn apply_many<'a>(
-        &self,
-        steps: impl Iterator<Item = &'a Step>,
-    ) -> Vec<(&'a Step, Result<(), KernelError>)> {
-        let mut outcomes = Vec::new();
-        let mut running = FuturesUnordered::new();
-        for step in steps {
-            if running.len() >= IN_FLIGHT_MAX {
-                outcomes.extend(running.next().await);
-            }
-            let kernel = &self.kernel;
-            running.push(async move { (step, kernel.apply(&step.space, &step.op).await) });
-        }
-        while let Some(outcome) = running.next().await {
-            outcomes.push(outcome);
-        }
-        outcomes
-    }
-
-    async fn perform(&mut self, step: &Step) -> Result<(), KernelError> {
-        self.kernel.apply(&step.space, &step.op).await
-    }
-
-    /// Writes an outcome into the mirror. What failed, or what the mirror cannot follow, is observed again.
-    fn conclude(
-        &mut self,
-        step: &Step,
-        outcome: Result<(), KernelError>,
-        operations: &mut usize,
-    ) -> Option<Problem> {
-        tracing::debug!(object = %step.object, space = %step.space, operation = %step.op, ?outcome);
-        match outcome {
-            Ok(()) => {
-                *operations = operations.saturating_add(1);
-                self.note_before(step);
-                self.note_former(step);
-                if self.world.apply(&step.space, &step.op).is_err() {
-                    self.forget_touched(step);
-                }
-                None
-            }
-            Err(error) if is_done(&step.op, error.errno()) => {
-                self.forget_touched(step);
-                None
-            }
-            Err(error) => {
-                self.forget_touched(step);
-                Some(problem(step, &error))
-            }
-        }
-    }
-
-    fn note_before(&mut self, step: &Step) {
-        let Op::SetSysctl { key, .. } = &step.op else { return };
-        if step.space != Space::Host {
-            return;
-        }
-        let now = self.world.spaces.get(&Space::Host).and_then(|host| host.sysctls.get(key));
-        if let Some(now) = now {
-            self.before.entry(key.clone()).or_insert_with(|| now.clone());
-        }
-    }
-
-    fn note_former(&mut self, step: &Step) {
-        let Op::DeleteNeighbour { name, address } = &step.op else { return };
-        let Some(observed) = self.world.spaces.get_mut(&step.space) else { return };
-        if observed.former.len() >= FORMER_MAX {
-            observed.former.pop_first();
-        }
-        if let Some(mac) = observed.neighbours.get(&(name.clone(), *address)) {
-            observed.former.insert(*address, *mac);
-        }
-    }
-
-    fn forget_touched(&mut self, step: &Step) {
-        let other = match &step.op {
-            Op::AddVxlan { link_space, .. } => Some(link_space.clone()),
-            Op::AddVeth { peer, .. } => Some(peer.space.clone()),
-            // The other end may be anywhere.
-            Op::DeleteLink { .. } => return self.forget_all(),
-            _ => None,
-        };
-        self.forget(&step.space);
-        if let Some(other) = other {
-            self.forget(&other);
-        }
-        self.done = (false, false);
-    }
-
     fn forget_all(&mut self) {
         let spaces: Vec<Space> = self.world.spaces.keys().cloned().collect();
         spaces.iter().for_each(|space| self.forget(space));
@@ -365,31 +243,6 @@ impl<K: Kernel> Reconciler<K> {
         {
             self.former.insert(space.clone(), former);
         }
-    }
-}
-
-/// Whether a refusal means that what was asked for is so already.
-fn is_done(op: &Op, errno: Option<i32>) -> bool {
-    let gone = [libc::ENODEV, libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL];
-    match op {
-        Op::DeleteLink { .. }
-        | Op::DeleteAddress { .. }
-        | Op::DeleteRoute { .. }
-        | Op::DeleteNeighbour { .. }
-        | Op::DeleteTunnel { .. }
-        | Op::DeleteForwarding { .. }
-        | Op::DeleteTable { .. } => errno.is_some_and(|errno| gone.contains(&errno)),
-        Op::AddAddress { .. } => errno == Some(libc::EEXIST),
-        _ => false,
-    }
-}
-
-fn problem(step: &Step, error: &KernelError) -> Problem {
-    Problem {
-        object: step.object.clone(),
-        operation: step.op.to_string(),
-        errno: error.errno(),
-        error: error.chain(),
     }
 }
 

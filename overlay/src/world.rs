@@ -113,7 +113,17 @@ impl World {
 
 fn fresh_link(index: u32, kind: LinkKind, mtu: u32) -> Link {
     let mtu = if mtu == 0 { DEFAULT_MTU } else { mtu };
-    Link { index, kind, alias: None, mtu, mac: None, up: false, controller: None, port: None, peer_index: None }
+    Link {
+        index,
+        kind,
+        alias: None,
+        mtu,
+        mac: None,
+        up: false,
+        controller: None,
+        port: None,
+        peer_index: None,
+    }
 }
 
 impl Observed {

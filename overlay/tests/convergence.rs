@@ -1,11 +1,12 @@
 //! Whatever was wanted before, whatever failed: the end is what a fresh build gives.
+#![allow(clippy::unwrap_used, reason = "a helper of tests may fail like a test")]
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use overlay::{
-    Attachment, DefaultRoute, Desired, FakeKernel, FaultyKernel, Host, Kernel, Mac, Network, Observed, Op, Phase,
-    Reconciler, Remote, Space, Subnet, plan,
+    Attachment, DefaultRoute, Desired, FakeKernel, FaultyKernel, Host, Kernel, Mac, Network, Observed, Op,
+    Phase, Reconciler, Remote, Space, Subnet, plan,
 };
 use proptest::prelude::*;
 
@@ -105,7 +106,8 @@ fn desired() -> impl Strategy<Value = Desired> {
         if swap && let [Some(a), Some(b)] = networks.get_disjoint_mut(["amber", "blue"]) {
             std::mem::swap(&mut a.vni, &mut b.vni);
         }
-        let host = Host { address: vtep(1), vxlan_port, peers, link_pool: "169.254.64.0/20".parse().unwrap() };
+        let host =
+            Host { address: vtep(1), vxlan_port, peers, link_pool: "169.254.64.0/20".parse().unwrap() };
         Desired { host, networks }
     })
 }
@@ -157,8 +159,10 @@ fn essence(kernel: &FakeKernel, desired: &Desired) -> BTreeMap<Space, Observed> 
                 (new(&name), link)
             })
             .collect();
-        observed.addresses =
-            std::mem::take(&mut observed.addresses).into_iter().map(|(name, address)| (new(&name), address)).collect();
+        observed.addresses = std::mem::take(&mut observed.addresses)
+            .into_iter()
+            .map(|(name, address)| (new(&name), address))
+            .collect();
         observed.routes = std::mem::take(&mut observed.routes)
             .into_iter()
             .map(|mut route| {
@@ -177,7 +181,9 @@ fn sane(desired: &Desired) -> bool {
         let mut addresses = BTreeSet::new();
         let mut macs = BTreeSet::new();
         network.attachments.values().all(|attachment| {
-            addresses.insert(attachment.addresses[0]) && macs.insert(attachment.mac) && seen.insert(attachment.metric)
+            addresses.insert(attachment.addresses[0])
+                && macs.insert(attachment.mac)
+                && seen.insert(attachment.metric)
         })
     })
 }
@@ -275,7 +281,8 @@ fn foreign(kernel: &FakeKernel) -> Vec<(Space, Observed)> {
     let world = kernel.world();
     let all = world.spaces.iter().map(|(space, observed)| {
         let mut kept = Observed::default();
-        kept.links.extend(observed.links.get_key_value(FOREIGN).map(|(name, link)| (name.clone(), link.clone())));
+        kept.links
+            .extend(observed.links.get_key_value(FOREIGN).map(|(name, link)| (name.clone(), link.clone())));
         kept.addresses.extend(observed.addresses.iter().filter(|(name, _)| name == FOREIGN).cloned());
         kept.routes.extend(observed.routes.iter().filter(|route| route.protocol == 3).cloned());
         (space.clone(), kept)

@@ -80,8 +80,10 @@ pub(super) struct About {
     pub(super) name: &'static str,
     /// What of svc-agent needs it.
     pub(super) needed_for: &'static str,
-    /// What the kernel needs for it: module and configuration option.
-    pub(super) provided_by: &'static str,
+    /// What to do where the kernel lacks it: module, configuration option or version.
+    pub(super) remedy: &'static str,
+    /// The capability of this process that it takes.
+    pub(super) capability: Option<&'static str>,
     /// What it is when it does not work.
     pub(super) without: Verdict,
 }
@@ -91,12 +93,13 @@ pub(super) struct About {
 pub(super) struct Lack {
     what: String,
     errno: Option<i32>,
+    untried: bool,
 }
 
 impl Lack {
     /// An operation that the system refused.
     pub(super) fn of(what: impl Into<String>, source: &io::Error) -> Self {
-        Self { what: format!("{}: {source}", what.into()), errno: source.raw_os_error() }
+        Self { what: format!("{}: {source}", what.into()), errno: source.raw_os_error(), untried: false }
     }
 
     /// As an error and its sources say it; the first system error among them gives the reason.
@@ -111,12 +114,17 @@ impl Lack {
                 words = format!("{words}: {source}");
             }
         }
-        Self { what: words, errno }
+        Self { what: words, errno, untried: false }
     }
 
     /// Something that is no refusal by the system.
     pub(super) fn because(what: impl Into<String>) -> Self {
-        Self { what: what.into(), errno: None }
+        Self { what: what.into(), errno: None, untried: false }
+    }
+
+    /// The trial could not begin; another line of the report says why.
+    pub(super) fn untried(self) -> Self {
+        Self { untried: true, ..self }
     }
 
     /// The system's number for the reason.
@@ -131,32 +139,36 @@ impl std::fmt::Display for Lack {
     }
 }
 
-/// From what trying came to, to the line of the report. `capabilities`: those that this process has not.
-pub(super) fn judge(about: &About, outcome: Result<String, Lack>, capabilities: &[&str]) -> Check {
+/// The probe that others build on: without it they cannot begin.
+pub(super) const FIRST_PROBE: &str = "network-namespaces";
+
+/// From what trying came to, to the line of the report. `lacking`: the capabilities that this process has not.
+pub(super) fn judge(about: &About, outcome: Result<String, Lack>, lacking: &[&str]) -> Check {
     let line = |verdict, detail| Check::new(Group::Kernel, about.name, verdict, detail);
     match outcome {
         Ok(detail) => line(Verdict::Ok, detail),
+        Err(lack) if lack.untried => line(about.without, format!("not tried: {lack}"))
+            .needed_for(about.needed_for)
+            .hint(format!("see {FIRST_PROBE}")),
         Err(lack) => {
-            let hint = remedy(about, lack.errno, capabilities);
+            let hint = remedy(about, lack.errno, lacking);
             line(about.without, lack.what).needed_for(about.needed_for).hint(hint)
         }
     }
 }
 
 /// What to do about a refusal: who may not, or what the kernel lacks.
-fn remedy(about: &About, errno: Option<i32>, capabilities: &[&str]) -> String {
-    match errno {
-        Some(libc::EPERM | libc::EACCES) if capabilities.is_empty() => {
-            "this process has the capabilities, something else forbids it: look for a seccomp filter, AppArmor, \
-             SELinux, or a user namespace without a network namespace of its own"
-                .to_owned()
+fn remedy(about: &About, errno: Option<i32>, lacking: &[&str]) -> String {
+    let forbidden = matches!(errno, Some(libc::EPERM | libc::EACCES));
+    match (errno, about.capability) {
+        (_, Some(capability)) if forbidden && lacking.contains(&capability) => {
+            format!("run it as root, or with {capability}")
         }
-        Some(libc::EPERM | libc::EACCES) => {
-            format!("run it as root, or with {}", capabilities.join(", "))
-        }
-        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files: ulimit -n".to_owned(),
-        Some(libc::ENOSPC) => "raise the limits below /proc/sys/user (max_net_namespaces, max_inotify_watches)".to_owned(),
-        Some(libc::ENOMEM | libc::ENOBUFS) => "free memory and try again".to_owned(),
-        _ => format!("the kernel needs {}", about.provided_by),
+        (_, Some(capability)) if forbidden => format!(
+            "this process has {capability}, something else forbids it: look for a seccomp filter, AppArmor or SELinux"
+        ),
+        (Some(libc::EMFILE | libc::ENFILE), _) => "raise the limit of open files: ulimit -n".to_owned(),
+        (Some(libc::ENOMEM | libc::ENOBUFS), _) => "free memory and try again".to_owned(),
+        _ => about.remedy.to_owned(),
     }
 }

@@ -189,6 +189,10 @@ impl Agent {
             state.catalog.write(node, batch).map_err(|error| refused(chain(&error), &[]))?;
         records::append(&mut extra, records::of_update(&Update::Delta(delta)));
         records::put_head(&state.catalog, node, &mut extra);
+        // Stamps must not repeat after a restart, even if nothing that carries them is left.
+        extra
+            .put_meta("clock", &state.catalog.clock())
+            .map_err(|error| refused(chain(&error), &[]))?;
         if let Err(error) = self.store.commit(&extra, true) {
             // What is not on disk must not be spoken of: take it back under a newer version.
             if let Err(error) = state.catalog.write(node, before) {
@@ -273,6 +277,17 @@ impl Agent {
     pub fn derive_all(&self) {
         let mut state = lock(&self.state);
         self.derive(&mut state, &Changes::everything());
+    }
+
+    /// Asserts what this host uses, after a start.
+    pub fn reassert_all(&self) {
+        let owed = self.read(|state| state.catalog.reassertions(self.identity.node, &Changes::everything()));
+        let batch: Batch = owed.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        if !batch.is_empty()
+            && let Err(failure) = self.write(batch, Writes::default())
+        {
+            tracing::error!("re-asserting definitions: {}", failure.message);
+        }
     }
 
     /// Writes a local record down and takes it into account.

@@ -1,19 +1,17 @@
 //! Runs claims over the sealed transport and keeps their books: write, then send, then act.
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::addresses::Layout;
 use crate::catalog::facts::{ClaimKey, Key, Value};
 use crate::claims::{
-    ClaimPersist, ClaimRecord, ClaimState, Claimant, Entry, Member, Outcome, Place, Promises, Reply, Request,
-    Resume, Step, View, answer_check,
+    Claimant, Entry, Member, Outcome, Place, Reply, Request,
+     Step, View, answer_check,
 };
 use crate::model::{Name, NodeId};
 use crate::runtime::agent::{Agent, State, chain};
@@ -22,31 +20,15 @@ use crate::runtime::messages::{Answer, Request as PeerRequest};
 use crate::runtime::peers;
 use crate::store::{StoreError, Writes};
 
+mod books;
+pub mod upkeep;
+
+pub use books::Books;
+
 /// A claim is decided within this time.
 const CLAIM_LIMIT: Duration = Duration::from_secs(1);
-/// Withdrawals that were not acknowledged are sent again this often.
-const WITHDRAW_INTERVAL: Duration = Duration::from_secs(2);
 /// A claim is started anew so often because members know others than this host counted.
 const STALE_RETRIES: usize = 4;
-
-/// This host's claims and promises, as they rest in the store.
-#[derive(Debug)]
-pub struct Books {
-    /// Promises to others and to this host itself, and the members known.
-    pub promises: Promises,
-    /// This host's claims by key.
-    pub claims: BTreeMap<ClaimKey, ClaimRecord>,
-    /// Greatest attempt ever used.
-    pub attempt: u64,
-}
-
-/// As [`Books`] rests.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Saved {
-    promises: Option<Promises>,
-    claims: Vec<ClaimRecord>,
-    attempt: u64,
-}
 
 /// Why a claim failed. Nothing of it is used; what was promised is being withdrawn.
 #[derive(Debug, thiserror::Error)]
@@ -81,52 +63,6 @@ pub enum ClaimError {
     /// The books could not be written.
     #[error("the claim cannot be written down")]
     Store(#[source] StoreError),
-}
-
-impl Books {
-    /// Empty books.
-    pub fn new(me: NodeId) -> Self {
-        Self { promises: Promises::new(me), claims: BTreeMap::new(), attempt: 0 }
-    }
-
-    /// The books as they were last written.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn load(store: &crate::store::Store, me: NodeId) -> Result<Self, StoreError> {
-        let saved: Saved = store.meta("claims")?.unwrap_or_default();
-        let promises = saved.promises.unwrap_or_else(|| Promises::new(me));
-        let claims = saved.claims.into_iter().map(|record| (record.key.clone(), record)).collect();
-        Ok(Self { promises, claims, attempt: saved.attempt })
-    }
-
-    /// Adds the books to a transaction.
-    ///
-    /// # Errors
-    /// When they cannot be written as JSON.
-    pub fn save(&self, writes: &mut Writes) -> Result<(), StoreError> {
-        let saved = Saved {
-            promises: Some(self.promises.clone()),
-            claims: self.claims.values().cloned().collect(),
-            attempt: self.attempt,
-        };
-        writes.put_meta("claims", &saved)
-    }
-
-    fn record(&mut self, changes: Vec<ClaimPersist>) {
-        for change in changes {
-            match change {
-                ClaimPersist::Put(record) => {
-                    self.claims.insert(record.key.clone(), record);
-                }
-                ClaimPersist::Forget { key, attempt } => {
-                    if self.claims.get(&key).is_some_and(|record| record.attempt == attempt) {
-                        self.claims.remove(&key);
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Where an address lies, for the rule which keys exclude each other.
@@ -229,14 +165,15 @@ fn corrected(agent: &Agent, key: &ClaimKey, newer: &View, pending: Vec<Member>) 
     View::new(members, known.removed().chain(newer.removed()))
 }
 
-/// The next attempt's number, durable.
-pub fn next_attempt(agent: &Agent) -> u64 {
+/// The next attempt's number, durable: none is used twice.
+///
+/// # Errors
+/// When it cannot be written down.
+pub fn next_attempt(agent: &Agent) -> Result<u64, ClaimError> {
     let mut state = lock(&agent.state);
     state.books.attempt += 1;
-    if let Err(error) = save_books(agent, &state) {
-        tracing::error!("{}", chain(&error));
-    }
-    state.books.attempt
+    save_books(agent, &state)?;
+    Ok(state.books.attempt)
 }
 
 /// Applies an agreed removal here.
@@ -298,7 +235,7 @@ pub async fn attempt(agent: &Arc<Agent>, key: ClaimKey, view: View) -> Result<Ou
     drive(agent, claimant, step, CLAIM_LIMIT).await
 }
 
-fn save_books(agent: &Agent, state: &State) -> Result<(), ClaimError> {
+pub(super) fn save_books(agent: &Agent, state: &State) -> Result<(), ClaimError> {
     let mut writes = Writes::default();
     state.books.save(&mut writes).map_err(ClaimError::Store)?;
     agent.store.commit(&writes, true).map_err(ClaimError::Store)
@@ -320,7 +257,7 @@ async fn drive(
         }
         if let Some(outcome) = step.outcome {
             // Withdrawals that follow from the outcome are awaited behind the caller's back.
-            tokio::spawn(async move { while replies.next().await.is_some() {} });
+            tokio::spawn(settle(Arc::clone(agent), claimant, replies));
             return Ok(outcome);
         }
         step = tokio::select! {
@@ -333,8 +270,29 @@ async fn drive(
     }
 }
 
+/// Takes in what arrives after the outcome: acknowledgements of withdrawals, and promises that came too late, which
+/// are withdrawn once more.
+async fn settle(
+    agent: Arc<Agent>,
+    mut claimant: Claimant,
+    mut replies: FuturesUnordered<impl Future<Output = (NodeId, Option<Reply>)>>,
+) {
+    let mut late = Vec::new();
+    while let Some((from, reply)) = replies.next().await {
+        let Some(reply) = reply else { continue };
+        let step = claimant.on_reply(from, &reply);
+        if let Err(error) = write_step(&agent, &claimant, &step) {
+            tracing::warn!("{}", chain(&error));
+        }
+        late.extend(step.send);
+    }
+    for (to, request) in late {
+        send(Arc::clone(&agent), to, request).await;
+    }
+}
+
 /// Writes what a step asks for, with the confirmation's adopted tables in the same transaction.
-fn write_step(agent: &Agent, claimant: &Claimant, step: &Step) -> Result<(), ClaimError> {
+pub(super) fn write_step(agent: &Agent, claimant: &Claimant, step: &Step) -> Result<(), ClaimError> {
     if step.persist.is_empty() {
         return Ok(());
     }
@@ -380,30 +338,6 @@ async fn clear_if_abandoned(agent: &Arc<Agent>, key: &ClaimKey, holder: &Entry) 
         agent.read(|state| state.books.promises.members().map(|member| member.node).collect());
     let sends = members.into_iter().map(|member| send(Arc::clone(agent), member, withdraw.clone()));
     futures::future::join_all(sends).await;
-}
-
-/// Goes on withdrawing what was given up, until every member has acknowledged it.
-pub async fn withdraw_leftovers(agent: Arc<Agent>) {
-    let mut ticks = tokio::time::interval(WITHDRAW_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let leftovers: Vec<ClaimRecord> = agent.read(|state| {
-            let withdrawing = |record: &&ClaimRecord| record.state == ClaimState::Withdrawing;
-            state.books.claims.values().filter(withdrawing).take(16).cloned().collect()
-        });
-        for record in leftovers {
-            let (mut claimant, step) = Claimant::resume(agent.identity.node, record, Resume::Withdraw);
-            let sends = step.send.into_iter().map(|(to, request)| send(Arc::clone(&agent), to, request));
-            for (from, reply) in futures::future::join_all(sends).await {
-                let Some(reply) = reply else { continue };
-                let step = claimant.on_reply(from, &reply);
-                if let Err(error) = write_step(&agent, &claimant, &step) {
-                    tracing::warn!("{}", chain(&error));
-                }
-            }
-        }
-    }
 }
 
 /// A claim as a fact, so that everybody sees who holds what.

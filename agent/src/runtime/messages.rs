@@ -21,6 +21,11 @@ pub enum Request {
     },
     /// A step of a claim.
     Claim(claims::Request),
+    /// What the receiver adopted when it applied a removal that the sender missed.
+    RemovalTable {
+        /// Who was removed.
+        member: claims::Member,
+    },
     /// Answered once `owner`'s facts up to `head` are in force here, or after `milliseconds`.
     WaitApplied {
         /// Whose facts.
@@ -57,6 +62,8 @@ pub enum Answer {
     Updates(Vec<Update>),
     /// To `Claim`.
     Claim(claims::Reply),
+    /// To `RemovalTable`: nothing where it was not applied.
+    RemovalTable(Option<Vec<claims::Entry>>),
     /// To `WaitApplied`.
     Applied {
         /// Whether it is in force.

@@ -67,6 +67,9 @@ async fn answer(agent: &Arc<Agent>, peer: Peer, request: Request) -> Answer {
             Ok(reply) => Answer::Claim(reply),
             Err(error) => Answer::NotUnderstood(chain(&error)),
         },
+        Request::RemovalTable { member } => {
+            Answer::RemovalTable(claiming::upkeep::removal_table(agent, member))
+        }
         Request::WaitApplied { owner, head, network, milliseconds } => {
             let limit = Duration::from_millis(milliseconds.min(60_000));
             let applied = agent.wait_applied(owner, head, limit).await;

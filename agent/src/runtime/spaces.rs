@@ -14,7 +14,7 @@ use overlay::{Enter, Handles, Kernel, KernelError, LinuxKernel, Observed, Op, Sp
 
 use crate::holder;
 use crate::model::Name;
-use crate::netns::{Namespace, Netlink, ResolverSockets, Watcher};
+use crate::netns::{Namespace, Netlink, Resolved, ResolverSockets, Watcher};
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, StoredPlace};
@@ -324,6 +324,21 @@ pub fn target(place: &StoredPlace) -> crate::netns::Target {
         StoredPlace::Pid(pid) => crate::netns::Target::Pid(*pid),
         StoredPlace::Host => crate::netns::Target::Host,
     }
+}
+
+/// The namespace of an attachment that an earlier agent made, if it lives: by the resolver's sockets that the holder
+/// kept, which stay in it whatever its path or first process has become; else by the place it was found at.
+pub fn find_again(holder: &holder::Client, record: &LocalAttachment) -> Option<Resolved> {
+    let kept = holder.get(&holder::resolver_name(record.cookie)).ok().flatten();
+    let namespace = kept.and_then(|files| Namespace::of_socket(files.first()?.as_fd()).ok());
+    let resolved = match namespace {
+        Some(namespace) => {
+            let place = crate::netns::resume(&namespace, &target(&record.place), None)?;
+            Resolved { namespace, place }
+        }
+        None => crate::netns::resolve(&target(&record.place), None).ok()?,
+    };
+    (resolved.namespace.cookie() == record.cookie).then_some(resolved)
 }
 
 /// UDP first, TCP second, as they were put.

@@ -57,7 +57,9 @@ pub fn run(settings: Settings, sources: Sources, start: Start) -> Result<(), Fai
 }
 
 fn log(settings: &Settings) {
-    let filter = tracing_subscriber::EnvFilter::new(&settings.log);
+    // The DNS library logs every look-up at the level at which we log changes.
+    let quiet = if settings.log.contains("hickory") { "" } else { ",hickory_server=warn" };
+    let filter = tracing_subscriber::EnvFilter::new(format!("{}{quiet}", settings.log));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber in one process (tests) is no error.
     let _ = match settings.log_format {
@@ -94,7 +96,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     let (leaving, leave_requests) = mpsc::channel(1);
     let pid = holder.ping().map_or(0, |pong| pong.pid);
     let agent = build(settings, store, identity, books, host_namespace, leaving, pid)?;
-    sweep(&agent)?;
+    sweep(&agent, &holder)?;
 
     let links: BTreeMap<Name, u16> =
         agent.store.meta("links").map_err(|error| fail(&error))?.unwrap_or_default();
@@ -109,12 +111,13 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
         tasks.spawn(api::server::serve_metrics(Arc::clone(&agent), listener));
     }
     agent.derive_all();
+    agent.reassert_all();
     let mut converge = tokio::spawn(Converger::new(Arc::clone(&agent), spaces, links).run(deaths, leave_requests));
     start_cluster(&agent, keys, &start).await?;
     tasks.spawn(peers::run(Arc::clone(&agent)));
     tasks.spawn(peers::sync(Arc::clone(&agent)));
     tasks.spawn(peers::save(Arc::clone(&agent)));
-    tasks.spawn(claiming::withdraw_leftovers(Arc::clone(&agent)));
+    tasks.spawn(claiming::upkeep::run(Arc::clone(&agent)));
     tasks.spawn(health::run(Arc::clone(&agent)));
     tasks.spawn(follow_upstreams(Arc::clone(&agent), forwarder));
     tasks.spawn(join(Arc::clone(&agent), start));
@@ -202,6 +205,7 @@ fn build(
         tracing::error!("left out of the catalog, it is not readable: {what}");
     }
     catalog.restart(identity.node, identity.incarnation);
+    catalog.raise_clock(store.meta("clock").map_err(fail)?.unwrap_or_default());
     let (local, unreadable) = store.local::<LocalAttachment>().map_err(fail)?;
     for what in unreadable {
         tracing::error!("left out of the attachments, it is not readable: {what}");
@@ -255,14 +259,12 @@ fn build(
 }
 
 /// Attachments whose namespace ended while no agent ran, or with the last boot, are taken out; the others are opened.
-fn sweep(agent: &Arc<Agent>) -> Result<(), Failure> {
+fn sweep(agent: &Arc<Agent>, holder: &holder::Client) -> Result<(), Failure> {
     let records: Vec<LocalAttachment> = agent.read(|state| state.local.values().cloned().collect());
     let mut gone = Vec::new();
     for record in records {
-        let found = (record.boot_id == agent.identity.boot_id && record.announced)
-            .then(|| netns::resolve(&crate::runtime::spaces::target(&record.place), None).ok())
-            .flatten()
-            .filter(|resolved| resolved.namespace.cookie() == record.cookie);
+        let same_boot = record.boot_id == agent.identity.boot_id && record.announced;
+        let found = if same_boot { crate::runtime::spaces::find_again(holder, &record) } else { None };
         match found {
             Some(resolved) => {
                 lock(&agent.opened).insert(record.cookie, resolved);

@@ -58,8 +58,11 @@ impl FakeKernel {
     /// Drops a namespace with all it holds; other ends of its veth pairs go too.
     pub fn remove(&self, space: &Space) {
         let mut world = self.world();
-        let names: Vec<String> =
-            world.spaces.get(space).map(|observed| observed.links.keys().cloned().collect()).unwrap_or_default();
+        let names: Vec<String> = world
+            .spaces
+            .get(space)
+            .map(|observed| observed.links.keys().cloned().collect())
+            .unwrap_or_default();
         for name in names {
             // A link that went with another one's deletion is gone already.
             let _ = world.apply(space, &Op::DeleteLink { name });

@@ -7,16 +7,25 @@ use super::{Planner, ROUTE_PROTOCOL, Wanted};
 use crate::fence::fence_elements;
 use crate::name::{BRIDGE, attachment_tag, host_port, network_port};
 use crate::op::Peer;
-use crate::{Attachment, DefaultRoute, Link, LinkKind, Network, Object, Observed, Op, PortFlags, Route, Space};
+use crate::{
+    Attachment, DefaultRoute, Link, LinkKind, Network, Object, Observed, Op, PortFlags, Route, Space,
+};
 
 /// Metric that IPv6 default routes begin at: the kernel takes 0 for this one (IP6_RT_PRIO_USER).
 const METRIC_SIX: u32 = 1024;
 
 impl Planner<'_> {
-    pub(super) fn attachment(&mut self, network_name: &str, network: &Network, name: &str, wanted: &Attachment) {
+    pub(super) fn attachment(
+        &mut self,
+        network_name: &str,
+        network: &Network,
+        name: &str,
+        wanted: &Attachment,
+    ) {
         let object = Object::Attachment(network_name.to_owned(), name.to_owned());
         let home = Space::Network(network_name.to_owned());
-        let (Some(at_home), Some(there)) = (self.observed.get(&home), self.observed.get(&wanted.space)) else {
+        let (Some(at_home), Some(there)) = (self.observed.get(&home), self.observed.get(&wanted.space))
+        else {
             if self.observed.contains_key(&home) {
                 self.unseen.insert(attachment_tag(network_name, name));
                 self.problem(&object, "look into it", format!("{} is not open", wanted.space));
@@ -69,7 +78,8 @@ impl Planner<'_> {
     ) -> String {
         let home = Space::Network(network_name.to_owned());
         let port = network_port(name);
-        let names = |space: &Space, link: &str| self.observed.get(space).is_some_and(|o| o.links.contains_key(link));
+        let names =
+            |space: &Space, link: &str| self.observed.get(space).is_some_and(|o| o.links.contains_key(link));
         let has_port = names(&home, &port);
         if has_port {
             self.add(object, &home, Op::DeleteLink { name: port.clone() });

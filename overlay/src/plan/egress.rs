@@ -62,7 +62,14 @@ impl Planner<'_> {
     }
 
     /// This one default route of ours on a link, of its family.
-    pub(super) fn route(&mut self, object: &Object, space: &Space, name: &str, wanted: &Route, rule: RouteRule) {
+    pub(super) fn route(
+        &mut self,
+        object: &Object,
+        space: &Space,
+        name: &str,
+        wanted: &Route,
+        rule: RouteRule,
+    ) {
         let Some(observed) = self.observed.get(space) else { return };
         let ours = |route: &&Route| {
             route.protocol == ROUTE_PROTOCOL && route.link.as_deref() == Some(name) && route.six == wanted.six

@@ -62,7 +62,8 @@ impl Planner<'_> {
         let on_link = observed.addresses.iter().filter(|(on, _)| exists && on == name);
         let (there, stray): (Vec<IpNetwork>, Vec<IpNetwork>) =
             on_link.map(|(_, address)| *address).partition(|address| wanted.contains(address));
-        let missing: Vec<IpNetwork> = wanted.iter().filter(|address| !there.contains(address)).copied().collect();
+        let missing: Vec<IpNetwork> =
+            wanted.iter().filter(|address| !there.contains(address)).copied().collect();
         let mut replaced = false;
         for address in stray {
             let op = Op::DeleteAddress { name: name.to_owned(), address };

@@ -29,7 +29,9 @@ impl Planner<'_> {
         self.plan.removals.retain(|step| {
             let Op::DeleteLink { name } = &step.op else { return true };
             let link = observed.get(&step.space).and_then(|observed| observed.links.get(name));
-            let Some((link, peer)) = link.and_then(|link| Some((link, link.peer_index?))) else { return true };
+            let Some((link, peer)) = link.and_then(|link| Some((link, link.peer_index?))) else {
+                return true;
+            };
             let pair = (link.index.min(peer), link.index.max(peer), link.alias.clone());
             seen.insert(pair)
         });
@@ -61,7 +63,10 @@ fn leftover(name: &str, link: &Link) -> Object {
 }
 
 /// Everything of ours away; sysctls back to what they were.
-pub(crate) fn teardown(observed: &BTreeMap<Space, Observed>, restore: &BTreeMap<String, String>) -> Vec<Step> {
+pub(crate) fn teardown(
+    observed: &BTreeMap<Space, Observed>,
+    restore: &BTreeMap<String, String>,
+) -> Vec<Step> {
     let host = crate::Host {
         address: std::net::Ipv4Addr::UNSPECIFIED.into(),
         vxlan_port: 0,

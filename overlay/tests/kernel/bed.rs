@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use overlay::{
-    Attachment, DefaultRoute, Desired, Enter, Handles, Host, Kernel, LinuxKernel, Mac, Network, Op, Peer, Phase,
-    Reconciler, Remote, Report, Space, Subnet, network_port,
+    Attachment, DefaultRoute, Desired, Enter, Handles, Host, Kernel, LinuxKernel, Mac, Network, Op, Peer,
+    Phase, Reconciler, Remote, Report, Space, Subnet, network_port,
 };
 
 /// A namespace; it goes with its last descriptor.
@@ -86,7 +86,7 @@ impl Enter for Namespace {
 /// One host: its namespace, a reconciler, and what is wanted there.
 pub(crate) struct Node {
     pub(crate) namespace: Namespace,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     pub(crate) reconciler: Reconciler<Arc<LinuxKernel>>,
     pub(crate) kernel: Arc<LinuxKernel>,
     pub(crate) desired: Desired,
@@ -119,12 +119,29 @@ impl Bed {
         for number in 1..=hosts {
             bed.add_node(number).await;
         }
-        let everybody: BTreeSet<IpAddr> = bed.nodes.iter().map(|node| node.address.into()).collect();
-        for node in &mut bed.nodes {
-            node.desired.host.peers = everybody.clone();
-            node.desired.host.peers.remove(&IpAddr::V4(node.address));
-        }
+        bed.introduce();
         bed
+    }
+
+    /// Every host knows every other one by its address.
+    fn introduce(&mut self) {
+        let everybody: BTreeSet<IpAddr> = self.nodes.iter().map(|node| node.address).collect();
+        for node in &mut self.nodes {
+            node.desired.host.address = node.address;
+            node.desired.host.peers = everybody.clone();
+            node.desired.host.peers.remove(&node.address);
+        }
+    }
+
+    /// The hosts' tunnels run over IPv6: fd00:77::1 and on.
+    pub(crate) async fn over_ipv6(&mut self) {
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            let address = format!("fd00:77::{}", number + 1).parse().unwrap();
+            let with_length = ipnetwork::IpNetwork::new(address, 64).unwrap();
+            node.tamper(&Space::Host, Op::AddAddress { name: "u0".to_owned(), address: with_length }).await;
+            node.address = address;
+        }
+        self.introduce();
     }
 
     async fn apply(&self, space: &Space, op: Op) {
@@ -145,7 +162,7 @@ impl Bed {
         };
         self.nodes.push(Node {
             namespace,
-            address,
+            address: address.into(),
             reconciler: Reconciler::new(Arc::clone(&kernel)),
             kernel,
             desired: Desired { host, networks: BTreeMap::new() },
@@ -237,12 +254,12 @@ impl Bed {
             for (name, network) in &node.desired.networks {
                 let known = network.attachments.values().map(|attachment| {
                     let addresses = attachment.addresses.iter().map(|address| address.ip()).collect();
-                    Arc::new(Remote { mac: attachment.mac, addresses, vtep: node.address.into() })
+                    Arc::new(Remote { mac: attachment.mac, addresses, vtep: node.address })
                 });
                 remotes.insert((name.clone(), host), known.collect());
             }
         }
-        let vteps: Vec<IpAddr> = self.nodes.iter().map(|node| node.address.into()).collect();
+        let vteps: Vec<IpAddr> = self.nodes.iter().map(|node| node.address).collect();
         for (host, node) in self.nodes.iter_mut().enumerate() {
             for (name, network) in &mut node.desired.networks {
                 let others = remotes.iter().filter(|((of, at), _)| of == name && *at != host);

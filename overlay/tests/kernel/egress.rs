@@ -25,7 +25,7 @@ async fn egress_has_the_hosts_address_and_an_internal_network_none() {
     let red = bed.member(0, "red", "db1", "10.30.0.10");
     let dark = bed.member(0, "dark", "vault", "10.40.0.10");
     bed.settle().await;
-    let host: IpAddr = bed.nodes[0].address.into();
+    let host: IpAddr = bed.nodes[0].address;
     assert_eq!(exchange(&blue, &outside, OUTSIDE.parse().unwrap(), 100, PATIENCE), Some(host));
     assert_eq!(exchange(&red, &outside, OUTSIDE.parse().unwrap(), 100, PATIENCE), Some(host));
     assert!(is_silent(&dark, &outside, OUTSIDE));
@@ -48,7 +48,7 @@ async fn nothing_comes_in_unasked() {
         link: Some("u0".to_owned()),
         six: false,
         metric: 0,
-        gateway: Some(bed.nodes[0].address.into()),
+        gateway: Some(bed.nodes[0].address),
         protocol: 4,
     };
     overlay::Kernel::apply(&kernel, &space, &Op::SetRoute { route, replace: false }).await.unwrap();

@@ -1,5 +1,5 @@
 //! Who may send what: the ports' fence and the tunnel's.
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use overlay::{Op, Space};
 
@@ -33,7 +33,15 @@ async fn a_container_sends_as_itself_only() {
         ("VIP", ethernet([0xff; 6], own, 0x0806, &arp(1, (own, [10, 20, 224, 1].into()), ([0; 6], OWN)))),
         ("ARP sender MAC", ethernet([0xff; 6], own, 0x0806, &arp(2, (neighbour, OWN), ([0; 6], OWN)))),
         ("no IP at all", ethernet([0xff; 6], own, 0x88cc, b"LIELIELIELIELIELIELIELIELIELIELIELIELIELIE")),
-        ("VLAN tag", ethernet([0xff; 6], own, 0x8100, &[&[0, 1, 8, 0][..], &datagram(NEIGHBOUR, VICTIM, 9, b"LIE")].concat())),
+        (
+            "VLAN tag",
+            ethernet(
+                [0xff; 6],
+                own,
+                0x8100,
+                &[&[0, 1, 8, 0][..], &datagram(NEIGHBOUR, VICTIM, 9, b"LIE")].concat(),
+            ),
+        ),
     ];
     let before = bed.nodes[0].drops("spoofed").await;
     for (what, frame) in &spoofed {
@@ -58,7 +66,7 @@ fn is_forged(frame: &[u8]) -> bool {
     frame.windows(6).any(|bytes| bytes == b"FORGED")
 }
 
-fn send(from: &Namespace, to: Ipv4Addr, payload: &[u8]) -> std::io::Result<usize> {
+fn send(from: &Namespace, to: IpAddr, payload: &[u8]) -> std::io::Result<usize> {
     from.run(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap().send_to(payload, (to, 4789)))
 }
 
@@ -83,7 +91,7 @@ async fn the_tunnel_takes_frames_of_peers_only() {
     assert_eq!(victim.wait(SILENCE, is_forged), None, "a user's frame");
     assert_eq!(bed.nodes[0].drops("tunnel-user").await, 1);
     // And one that the host would forward: masqueraded, it would come from a peer.
-    let engine = foreign_container(&bed, &sender).await;
+    let engine = foreign_container(&sender).await;
     sender.set_sysctl("net/ipv4/ip_forward", "1");
     masquerade(&sender);
     send(&engine, host, &forged(4097)).unwrap();
@@ -93,7 +101,7 @@ async fn the_tunnel_takes_frames_of_peers_only() {
 }
 
 /// A container of some other engine on a host: 172.17.0.2 behind 172.17.0.1.
-async fn foreign_container(bed: &Bed, host: &Namespace) -> Namespace {
+async fn foreign_container(host: &Namespace) -> Namespace {
     let engine = Namespace::new();
     let kernel = overlay::LinuxKernel::new();
     let (outside, inside) = (Space::Host, Space::Container(1));
@@ -119,20 +127,25 @@ async fn foreign_container(bed: &Bed, host: &Namespace) -> Namespace {
     for (space, op) in steps {
         overlay::Kernel::apply(&kernel, space, &op).await.unwrap();
     }
-    let _ = bed;
     engine
 }
 
 /// As an engine does: what leaves by the uplink gets its address.
 fn masquerade(host: &Namespace) {
-    use netfilter::{Batch, ChainKind, Expression, Family, Hook, HookPoint, Meta, Register, Table, TableFlags};
+    use netfilter::{
+        Batch, ChainKind, Expression, Family, Hook, HookPoint, Meta, Register, Table, TableFlags,
+    };
     let table = Table { family: Family::Ip, name: "engine" };
-    let hook = Hook { kind: ChainKind::Nat, point: HookPoint::Postrouting, priority: 100, drop_by_default: false };
+    let hook =
+        Hook { kind: ChainKind::Nat, point: HookPoint::Postrouting, priority: 100, drop_by_default: false };
     let mut uplink = b"u0".to_vec();
     uplink.resize(16, 0);
     let register = Register::word(0);
-    let rule =
-        [Expression::meta(Meta::OutgoingName, register), Expression::equal(register, uplink), Expression::Masquerade];
+    let rule = [
+        Expression::meta(Meta::OutgoingName, register),
+        Expression::equal(register, uplink),
+        Expression::Masquerade,
+    ];
     let mut batch = Batch::new();
     batch.add_table(table, TableFlags::PLAIN);
     batch.add_chain(table, "post", Some(&hook));
@@ -154,12 +167,12 @@ async fn other_peoples_vxlan_on_the_port_is_untouched() {
             link_space: space.clone(),
             name: "vxlan".to_owned(),
             vni: 256,
-            local: node.address.into(),
+            local: node.address,
             port: 4789,
             mtu: 1450,
         };
         let address = format!("10.99.0.{}/24", host + 1).parse().unwrap();
-        let vtep = bed.nodes[other].address.into();
+        let vtep = bed.nodes[other].address;
         let steps = [
             (Space::Host, op),
             (space.clone(), Op::AddAddress { name: "vxlan".to_owned(), address }),
@@ -183,4 +196,20 @@ async fn other_peoples_vxlan_on_the_port_is_untouched() {
         assert_eq!(torn.problems, []);
     }
     assert!(reaches(&foreign[0], &foreign[1], "10.99.0.2"), "after");
+}
+
+/// A container of another engine, whose host is a member: the host does not route for it.
+#[tokio::test]
+async fn the_hosts_own_attachment_is_not_routed_through() {
+    let mut bed = Bed::new(1).await;
+    bed.network("blue", 4097, "10.20.0.0/16", false, &[0]);
+    bed.attach(0, "blue", "host1", &Space::Host, "10.20.0.9");
+    let web = bed.member(0, "blue", "web1", "10.20.0.10");
+    bed.settle().await;
+    let host = bed.nodes[0].namespace.clone();
+    let engine = foreign_container(&host).await;
+    assert!(reaches(&host, &web, "10.20.0.10"));
+    let address = "10.20.0.10".parse().unwrap();
+    assert_eq!(crate::traffic::exchange(&engine, &web, address, 100, SILENCE), None);
+    assert!(bed.nodes[0].drops("to-host-attachment").await > 0);
 }

@@ -67,7 +67,7 @@ async fn vni_port_and_local_address_converge() {
     let address = ipnetwork::Ipv4Network::new(moved, 24).unwrap().into();
     let node = &mut bed.nodes[0];
     node.tamper(&Space::Host, Op::AddAddress { name: "u0".to_owned(), address }).await;
-    node.address = moved;
+    node.address = moved.into();
     node.desired.host.address = moved.into();
     bed.nodes[1].desired.host.peers = [moved.into()].into();
     bed.spread();
@@ -108,8 +108,14 @@ async fn a_container_on_two_networks_does_not_route_between_them() {
     // The worst case: one side sends through the container as if it were a router.
     let socket = red.run(|| UdpSocket::bind("0.0.0.0:7001").unwrap());
     socket.set_read_timeout(Some(SILENCE)).unwrap();
-    let payload = crate::traffic::datagram("10.20.1.10".parse().unwrap(), "10.30.1.10".parse().unwrap(), 7001, b"x");
-    let frame = ethernet(mac_of("10.20.0.10".parse().unwrap()).0, mac_of("10.20.1.10".parse().unwrap()).0, 0x0800, &payload);
+    let payload =
+        crate::traffic::datagram("10.20.1.10".parse().unwrap(), "10.30.1.10".parse().unwrap(), 7001, b"x");
+    let frame = ethernet(
+        mac_of("10.20.0.10".parse().unwrap()).0,
+        mac_of("10.20.1.10".parse().unwrap()).0,
+        0x0800,
+        &payload,
+    );
     Tap::open(&blue, "eth0").send(&frame);
     assert!(socket.recv_from(&mut [0; 16]).is_err(), "{}", both.look());
     assert!(bed.nodes[0].drops("spoofed").await > 0);
@@ -133,14 +139,20 @@ async fn broadcast_and_multicast_reach_everybody() {
     let sender = bed.member(0, "blue", "web1", "10.20.0.10");
     let addresses = ["10.20.0.11", "10.20.1.10", "10.20.2.10"];
     let hosts = [0, 1, 2];
-    let others: Vec<Namespace> =
-        hosts.iter().zip(addresses).map(|(host, ip)| bed.member(*host, "blue", &format!("web-{ip}").replace('.', "-"), ip)).collect();
+    let others: Vec<Namespace> = hosts
+        .iter()
+        .zip(addresses)
+        .map(|(host, ip)| bed.member(*host, "blue", &format!("web-{ip}").replace('.', "-"), ip))
+        .collect();
     bed.settle().await;
     let group = Ipv4Addr::new(239, 1, 2, 3);
     for to in [Ipv4Addr::new(10, 20, 255, 255), group] {
         let join = to.is_multicast().then_some(to);
-        let sockets: Vec<UdpSocket> =
-            others.iter().zip(addresses).map(|(there, own)| listen(there, join, own.parse().unwrap())).collect();
+        let sockets: Vec<UdpSocket> = others
+            .iter()
+            .zip(addresses)
+            .map(|(there, own)| listen(there, join, own.parse().unwrap()))
+            .collect();
         let mine = sender.run(|| UdpSocket::bind("10.20.0.10:0").unwrap());
         mine.set_broadcast(true).unwrap();
         mine.send_to(b"all", SocketAddr::new(to.into(), 7000)).unwrap();
@@ -165,7 +177,9 @@ async fn the_gateway_answers_on_its_own_host_only() {
     let (tap, far) = (Tap::open(&here, "eth0"), Tap::open(&there, "eth0"));
     let mac = mac_of(own.into()).0;
     tap.send(&ethernet([0xff; 6], mac, 0x0806, &arp(1, (mac, own), ([0; 6], gateway))));
-    let answer = |frame: &[u8]| frame[12..14] == [8, 6] && frame[20..22] == [0, 2] && frame[28..32] == gateway.octets();
+    let answer = |frame: &[u8]| {
+        frame[12..14] == [8, 6] && frame[20..22] == [0, 2] && frame[28..32] == gateway.octets()
+    };
     let frame = tap.wait(PATIENCE, answer).expect("an answer");
     assert_eq!(frame[22..28], gateway_mac(gateway.into()).0);
     let asks = |frame: &[u8]| frame.windows(4).any(|bytes| bytes == gateway.octets());
@@ -207,12 +221,17 @@ async fn an_address_moves_with_another_mac() {
 
 #[tokio::test]
 async fn an_address_that_was_away_comes_back_with_another_mac() {
+    comes_back("10.20.0.0/16", "10.20.0.10", "10.20.1.10").await;
+    comes_back("fd00:20::/64", "fd00:20::a", "fd00:20::b").await;
+}
+
+async fn comes_back(subnet: &str, near: &str, far: &str) {
     let mut bed = Bed::new(2).await;
-    bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
-    let client = bed.member(0, "blue", "client", "10.20.0.10");
-    let first = bed.member(1, "blue", "web", "10.20.1.10");
+    bed.network("blue", 4097, subnet, false, &[0, 1]);
+    let client = bed.member(0, "blue", "client", near);
+    let first = bed.member(1, "blue", "web", far);
     bed.settle().await;
-    assert!(reaches(&client, &first, "10.20.1.10"));
+    assert!(reaches(&client, &first, far));
     let away = bed.nodes[1].desired.networks.get_mut("blue").unwrap().attachments.remove("web").unwrap();
     bed.spread();
     bed.settle().await;
@@ -221,7 +240,7 @@ async fn an_address_that_was_away_comes_back_with_another_mac() {
     bed.spread();
     bed.settle().await;
     let moved = Instant::now();
-    assert!(reaches(&client, &first, "10.20.1.10"));
+    assert!(reaches(&client, &first, far));
     assert!(moved.elapsed().as_secs() < 2, "reached after {:?}", moved.elapsed());
 }
 
@@ -253,4 +272,26 @@ async fn ipv6_inside() {
     for node in &mut bed.nodes {
         assert_eq!(node.reconciler.verify(&node.desired).await.operations, 0);
     }
+}
+
+#[tokio::test]
+async fn an_ipv6_underlay() {
+    let mut bed = Bed::new(2).await;
+    bed.over_ipv6().await;
+    bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
+    for node in &mut bed.nodes {
+        node.desired.networks.get_mut("blue").unwrap().mtu = 1430;
+    }
+    let here = bed.member(0, "blue", "web1", "10.20.0.10");
+    let there = bed.member(1, "blue", "web2", "10.20.1.10");
+    bed.settle().await;
+    let address = "10.20.1.10".parse().unwrap();
+    assert!(exchange(&here, &there, address, 1402, PATIENCE).is_some());
+    assert_eq!(send_unfragmented(&here, address, 1403), Some(libc::EMSGSIZE));
+    for node in &mut bed.nodes {
+        assert_eq!(node.reconciler.verify(&node.desired).await.operations, 0);
+        node.desired.host.peers.clear();
+        assert_eq!(node.reconcile().await.problems, []);
+    }
+    assert!(is_silent(&here, &there, "10.20.1.10"), "peers no more");
 }

@@ -21,19 +21,25 @@ async fn what_was_changed_by_hand_is_repaired_and_counted() {
     let space = Space::Network("blue".to_owned());
     let mac = crate::bed::mac_of("10.20.1.10".parse().unwrap());
     let (vxlan, bridge) = ("vxlan".to_owned(), "br".to_owned());
-    let vtep = bed.nodes[1].address.into();
+    let vtep = bed.nodes[1].address;
     let port = bed.nodes[0].port("web1");
     let container = bed.nodes[0].desired.networks["blue"].attachments["web1"].space.clone();
     let harm = [
         (&space, Op::DeleteTunnel { name: vxlan.clone(), mac, vtep }),
         (&space, Op::SetTunnel { name: vxlan.clone(), mac, vtep: "192.168.77.250".parse().unwrap() }),
-        (&space, Op::SetTunnel { name: vxlan, mac: overlay::Mac([0; 6]), vtep: "192.168.77.250".parse().unwrap() }),
+        (
+            &space,
+            Op::SetTunnel { name: vxlan, mac: overlay::Mac([0; 6]), vtep: "192.168.77.250".parse().unwrap() },
+        ),
         (&space, Op::SetForwarding { port: port.clone(), mac }),
         (&space, Op::DeleteNeighbour { name: bridge, address: "10.20.1.10".parse().unwrap() }),
         (&space, Op::DeleteTable { family: netfilter::Family::Bridge }),
         (&space, Op::DeleteTable { family: netfilter::Family::Inet }),
         (&Space::Host, Op::DeleteTable { family: netfilter::Family::Inet }),
-        (&space, Op::SetSysctl { key: "net/bridge/bridge-nf-call-iptables".to_owned(), value: "1".to_owned() }),
+        (
+            &space,
+            Op::SetSysctl { key: "net/bridge/bridge-nf-call-iptables".to_owned(), value: "1".to_owned() },
+        ),
         (&space, Op::DeleteLink { name: port }),
         (&space, Op::DeleteLink { name: "link".to_owned() }),
         (&container, Op::SetDown { name: "eth0".to_owned() }),
@@ -141,7 +147,8 @@ async fn docker_user_gets_our_rules_and_a_closed_forward_chain_is_named() {
     bed.network("blue", 4097, "10.20.0.0/16", false, &[0]);
     let node = &mut bed.nodes[0];
     let filter = Table { family: Family::Ip, name: "filter" };
-    let hook = Hook { kind: ChainKind::Filter, point: HookPoint::Forward, priority: 0, drop_by_default: true };
+    let hook =
+        Hook { kind: ChainKind::Filter, point: HookPoint::Forward, priority: 0, drop_by_default: true };
     let host = node.namespace.clone();
     let commit = |batch: &Batch| host.run(|| netfilter::Socket::open().unwrap().commit(batch)).unwrap();
     let mut batch = Batch::new();
@@ -198,4 +205,31 @@ async fn timed(what: &str, node: &mut crate::bed::Node) -> usize {
     assert_eq!(report.problems, []);
     eprintln!("{what}: {:?}", start.elapsed());
     report.operations
+}
+
+/// An agent that dies at any step, again and again, and a kernel that fails: what is half-done is finished.
+#[tokio::test]
+async fn a_build_that_is_interrupted_anywhere_converges() {
+    for seed in 0..8 {
+        let mut bed = Bed::new(2).await;
+        bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
+        let here = bed.member(0, "blue", "web1", "10.20.0.10");
+        let there = bed.member(1, "blue", "web2", "10.20.1.10");
+        bed.attach(0, "blue", "host1", &Space::Host, "10.20.0.9");
+        bed.nodes[1].reconcile().await;
+        let node = &mut bed.nodes[0];
+        let faulty = Arc::new(overlay::FaultyKernel::new(Arc::clone(&node.kernel), seed, 150));
+        for _ in 0..6 {
+            let mut short_lived = Reconciler::new(Arc::clone(&faulty));
+            short_lived.reconcile(&node.desired, Phase::Additions).await;
+            short_lived.reconcile(&node.desired, Phase::Removals).await;
+        }
+        assert_eq!(node.reconcile().await.problems, [], "seed {seed}");
+        assert_eq!(node.reconciler.verify(&node.desired).await.operations, 0, "seed {seed}");
+        assert!(reaches(&here, &there, "10.20.1.10"), "seed {seed}");
+        let torn = node.reconciler.teardown_all(&Default::default()).await;
+        assert_eq!(torn.problems, [], "seed {seed}");
+        let left = node.kernel.observe(&Space::Host).await.unwrap();
+        assert!(!left.links.values().any(overlay::Link::is_ours) && left.tables.is_empty(), "seed {seed}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Real packets: datagrams, streams and raw frames, each with a deadline.
 #![allow(unsafe_code, reason = "packet sockets have no safe wrapper here")]
+#![allow(clippy::cast_possible_truncation, reason = "constants and sizes that are known to fit")]
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -169,7 +170,8 @@ pub(crate) fn datagram(from: Ipv4Addr, to: Ipv4Addr, port: u16, payload: &[u8]) 
         sum = (sum & 0xffff) + (sum >> 16);
     }
     header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-    let udp = [&40000_u16.to_be_bytes()[..], &port.to_be_bytes(), &udp_length.to_be_bytes(), &[0, 0]].concat();
+    let udp =
+        [&40000_u16.to_be_bytes()[..], &port.to_be_bytes(), &udp_length.to_be_bytes(), &[0, 0]].concat();
     [header, udp, payload.to_vec()].concat()
 }
 

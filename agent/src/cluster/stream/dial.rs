@@ -80,6 +80,7 @@ async fn connect(shared: &Arc<Shared>, to: SocketAddr) -> Result<Proven, StreamE
 
 /// Bound to the address that this host listens on, if that is one: firewalls between hosts know no other.
 fn socket(source: IpAddr, to: SocketAddr) -> io::Result<TcpSocket> {
+    let source = source.to_canonical();
     let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if !source.is_unspecified() && source.is_ipv4() == to.is_ipv4() {
         socket.bind(SocketAddr::new(source, 0))?;

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::relay::Relay;
 use super::*;
 
@@ -100,6 +102,20 @@ async fn a_host_that_lost_its_seed_is_found_through_members_known_before() {
     until(Duration::from_secs(2), || hosts[0].stats().forgotten_sender.get() > 0).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sockets_of_both_families_reach_each_other() {
+    let addresses = [free_address(), free_address()];
+    // A socket of IPv6 that takes IPv4, as one on [::] does, but on loopback only.
+    let IpAddr::V4(ip) = addresses[0].ip() else { unreachable!() };
+    let listen = SocketAddr::new(ip.to_ipv6_mapped().into(), addresses[0].port());
+    let first = start(Config { listen, ..config(1, addresses[0], &[addresses[1]]) }).await;
+    let second = start(config(2, addresses[1], &[])).await;
+    wait(&second, Duration::from_secs(3), |members| live(members) == [1, 2]).await;
+    wait(&first, Duration::from_secs(3), |members| live(members) == [1, 2]).await;
+    first.request(addresses[1], b"e".to_vec(), Duration::from_secs(1)).await.unwrap();
+    second.request(addresses[0], b"e".to_vec(), Duration::from_secs(1)).await.unwrap();
+}
+
 #[tokio::test]
 async fn bad_settings_are_refused() {
     let address = free_address();
@@ -136,6 +152,8 @@ async fn after_a_long_partition_hosts_find_each_other_again() {
     }
     hosts[0].publish("head", "1.1").unwrap();
     wait(&hosts[1], Duration::from_secs(1), |members| !members[&NodeId(1)].published.is_empty()).await;
+    // Only what is known of the members is left to find them by.
+    hosts[1].seeds.remove(relays[0].front);
     relays.iter().for_each(|relay| relay.cut.store(true, Ordering::Relaxed));
     for (host, other) in hosts.iter().zip([2, 1]) {
         wait(host, Duration::from_secs(2), is_suspended(other)).await;

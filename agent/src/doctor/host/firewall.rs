@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use netfilter::{ChainHook, Family, Socket, Table};
 
 use super::super::check::{Check, Lack, Verdict};
+use super::rules::{TCP, UDP};
 use super::{check, rules};
 use crate::config::Settings;
 
@@ -25,8 +26,8 @@ pub(super) struct Refusing {
     pub(super) place: String,
     /// Its hook.
     pub(super) hook: u32,
-    /// What the rules of its table compare ports with.
-    pub(super) ports: Vec<RangeInclusive<u16>>,
+    /// Ports that the rules of its table name, each with its protocol if that is one alone.
+    pub(super) ports: Vec<(Option<u8>, RangeInclusive<u16>)>,
 }
 
 /// What was found.
@@ -102,10 +103,10 @@ fn read_table(socket: &mut Socket, table: Table<'_>) -> Result<Filters, netfilte
     let found: Vec<_> = bases.into_iter().filter(|(name, hook)| refuses(name, hook)).collect();
     let mut ports = Vec::new();
     if !found.is_empty() {
-        for (named, sets) in all.iter().map(rules::ports_named) {
-            ports.extend(named);
+        for rules::Named { protocol, ports: named, sets } in all.iter().map(rules::named) {
+            ports.extend(named.into_iter().map(|range| (protocol, range)));
             for set in sets {
-                ports.extend(ports_in_set(socket, table, &set)?);
+                ports.extend(ports_in_set(socket, table, &set)?.into_iter().map(|range| (protocol, range)));
             }
         }
     }
@@ -146,11 +147,11 @@ pub(super) fn ranges(mut keys: Vec<(u16, bool)>) -> Vec<RangeInclusive<u16>> {
 }
 
 /// What other hosts send here, with the port.
-fn needed(settings: &Settings) -> Vec<(&'static str, u16)> {
-    vec![("UDP", settings.gossip_port), ("TCP", settings.gossip_port), ("UDP", settings.vxlan_port)]
+fn needed(settings: &Settings) -> Vec<(u8, u16)> {
+    vec![(UDP, settings.gossip_port), (TCP, settings.gossip_port), (UDP, settings.vxlan_port)]
 }
 
-pub(super) fn input(filters: &Filters, needed: &[(&str, u16)]) -> Check {
+pub(super) fn input(filters: &Filters, needed: &[(u8, u16)]) -> Check {
     let name = "input-filter";
     let chains: Vec<&Refusing> = filters.refusing.iter().filter(|chain| chain.hook == INPUT).collect();
     if chains.is_empty() {
@@ -159,8 +160,8 @@ pub(super) fn input(filters: &Filters, needed: &[(&str, u16)]) -> Check {
     let places = chains.iter().map(|chain| chain.place.as_str()).collect::<Vec<_>>().join(", ");
     let blocked: Vec<String> = needed
         .iter()
-        .filter(|(_, port)| chains.iter().any(|chain| !chain.ports.iter().any(|range| range.contains(port))))
-        .map(|(protocol, port)| format!("{protocol} {port}"))
+        .filter(|(protocol, port)| !chains.iter().all(|chain| names(chain, *protocol, *port)))
+        .map(|(protocol, port)| format!("{} {port}", if *protocol == TCP { "TCP" } else { "UDP" }))
         .collect();
     if blocked.is_empty() {
         let detail =
@@ -171,6 +172,10 @@ pub(super) fn input(filters: &Filters, needed: &[(&str, u16)]) -> Check {
     check(name, Verdict::Degraded, detail)
         .needed_for("tunnel and gossip, unless other hosts are accepted by address")
         .hint("svc-agent ports prints the commands that open them")
+}
+
+fn names(chain: &Refusing, protocol: u8, port: u16) -> bool {
+    chain.ports.iter().any(|(of, range)| of.is_none_or(|of| of == protocol) && range.contains(&port))
 }
 
 pub(super) fn forward(filters: &Filters) -> Check {

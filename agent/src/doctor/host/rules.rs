@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 use netfilter::{RawExpression, Rule};
 use netlink_packet_core::NlasIterator;
 
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
 /// Bytes of a port.
 const PORT_BYTES: usize = 2;
 /// XT_MULTI_PORTS (include/uapi/linux/netfilter/xt_multiport.h).
@@ -32,15 +34,29 @@ fn port(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(*<&[u8; PORT_BYTES]>::try_from(bytes).ok()?))
 }
 
-/// The ports that a rule compares something of two bytes with, and the names of the sets it looks into.
+/// What a rule says of ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    /// TCP or UDP, if the rule is about one of them alone.
+    pub(super) protocol: Option<u8>,
+    /// What it compares something of two bytes with.
+    pub(super) ports: Vec<RangeInclusive<u16>>,
+    /// The sets it looks into.
+    pub(super) sets: Vec<String>,
+}
+
+/// The ports that a rule names.
 ///
 /// Too much rather than too little: an EtherType has two bytes as well, and a match may be inverted.
-pub(super) fn ports_named(rule: &Rule) -> (Vec<RangeInclusive<u16>>, Vec<String>) {
-    let (mut ports, mut sets) = (Vec::new(), Vec::new());
+pub(super) fn named(rule: &Rule) -> Named {
+    let Named { mut protocol, mut ports, mut sets } = Named::default();
     for RawExpression { name, attributes } in &rule.expressions {
         match name.as_str() {
             // NFTA_CMP_DATA.
-            "cmp" => ports.extend(value(attributes, 3).and_then(port).map(|port| port..=port)),
+            "cmp" => match value(attributes, 3) {
+                Some(&[number @ (TCP | UDP)]) => protocol = Some(number),
+                value => ports.extend(value.and_then(port).map(|port| port..=port)),
+            },
             // NFTA_RANGE_FROM_DATA and NFTA_RANGE_TO_DATA.
             "range" => {
                 let ends = (value(attributes, 3).and_then(port), value(attributes, 4).and_then(port));
@@ -54,7 +70,7 @@ pub(super) fn ports_named(rule: &Rule) -> (Vec<RangeInclusive<u16>>, Vec<String>
             _ => {}
         }
     }
-    (ports, sets)
+    Named { protocol, ports, sets }
 }
 
 /// Ports in iptables' own matches, which nf_tables carries as they are: NFTA_MATCH_NAME and NFTA_MATCH_INFO.

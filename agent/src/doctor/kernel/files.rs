@@ -6,12 +6,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::PidfdFlags;
 
 use super::super::check::Lack;
-use super::{Outcome, inside, scratch};
+use super::{Outcome, inside};
 use crate::netns::Namespace;
 
 pub(super) fn network_namespaces() -> Outcome {
-    // Made, and entered again from the outside, as a container's is.
-    scratch()?.run(|| ()).map_err(|error| Lack::chain(&error))?;
+    let made = Namespace::create().map_err(|error| Lack::chain(&error))?;
+    // Entered again from the outside, as a container's is.
+    made.run(|| ()).map_err(|error| Lack::chain(&error))?;
     Ok("made one and entered it".to_owned())
 }
 

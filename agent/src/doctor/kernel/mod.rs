@@ -12,8 +12,15 @@ use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 
-use super::check::{About, Check, Lack, Verdict, judge};
+use self::Trial::{Links, Plain};
+use super::check::Verdict::{Degraded, Info, Missing};
+use super::check::{About, Check, FIRST_PROBE, Lack, judge};
 use crate::netns::Namespace;
+
+/// Takes making or entering a namespace.
+const SYS_ADMIN: Option<&str> = Some("CAP_SYS_ADMIN");
+/// Takes anything within a namespace's network.
+const NET_ADMIN: Option<&str> = Some("CAP_NET_ADMIN");
 
 /// Longest time for one probe; longer means that the kernel does not answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,151 +43,188 @@ struct Probe {
     trial: Trial,
 }
 
-const fn plain(
-    name: &'static str,
-    without: Verdict,
-    needed_for: &'static str,
-    provided_by: &'static str,
-    trial: fn() -> Outcome,
-) -> Probe {
-    Probe { about: About { name, needed_for, provided_by, without }, trial: Trial::Plain(trial) }
-}
-
-const fn links(
-    name: &'static str,
-    needed_for: &'static str,
-    provided_by: &'static str,
-    trial: fn() -> LocalBoxFuture<'static, Outcome>,
-) -> Probe {
-    Probe {
-        about: About { name, needed_for, provided_by, without: Verdict::Missing },
-        trial: Trial::Links(trial),
-    }
-}
-
 /// All of them, in the order of the report: what others build on first.
 const PROBES: &[Probe] = &[
-    plain(
-        "network-namespaces",
-        Verdict::Missing,
-        "everything: each overlay network lives in a namespace of its own",
-        "network namespaces (CONFIG_NET_NS) and user.max_net_namespaces above 0",
-        files::network_namespaces,
-    ),
-    plain(
-        "namespace-cookie",
-        Verdict::Missing,
-        "attach: it is how a container's namespace is told from a later one",
-        "SO_NETNS_COOKIE (kernel 5.14 and later)",
-        files::cookie,
-    ),
-    plain(
-        "pidfd",
-        Verdict::Missing,
-        "attach --pid and --container: seeing that the container has ended",
-        "pidfd_open (kernel 5.3 and later)",
-        files::pidfd,
-    ),
-    plain(
-        "inotify",
-        Verdict::Missing,
-        "attach --netns: seeing that the namespace has been removed",
-        "inotify (CONFIG_INOTIFY_USER)",
-        files::inotify,
-    ),
-    plain(
-        "sysctl",
-        Verdict::Missing,
-        "overlay networks: forwarding and the bridge's filter calls are set in their namespaces",
-        "a writable /proc/sys (in a container it is read-only unless it is privileged)",
-        files::sysctl,
-    ),
-    plain(
-        "packet-socket",
-        Verdict::Degraded,
-        "announcing an address that has moved to another MAC",
-        "module af_packet (CONFIG_PACKET)",
-        files::packet_socket,
-    ),
-    links(
-        "veth",
-        "attach: the link between a container and its network",
-        "module veth (CONFIG_VETH)",
-        || Box::pin(links::veth()),
-    ),
-    links(
-        "bridge",
-        "overlay networks: local delivery, and answers to ARP without flooding",
-        "module bridge (CONFIG_BRIDGE) with neighbour suppression (kernel 4.15 and later)",
-        || Box::pin(links::bridge()),
-    ),
-    links("vxlan", "overlay networks: the tunnel between hosts", "module vxlan (CONFIG_VXLAN)", || {
-        Box::pin(links::vxlan())
-    }),
-    plain(
-        "nftables",
-        Verdict::Missing,
-        "everything that filters or translates",
-        "module nf_tables with families ip and inet (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET)",
-        tables::tables,
-    ),
-    plain(
-        "nftables-nat",
-        Verdict::Missing,
-        "the resolver at 127.0.0.11, virtual addresses and egress",
-        "modules nft_chain_nat, nft_nat and nft_masq (CONFIG_NFT_NAT, CONFIG_NFT_MASQ)",
-        tables::nat,
-    ),
-    plain(
-        "nftables-balancing",
-        Verdict::Missing,
-        "virtual addresses: choosing a replica",
-        "module nft_numgen (CONFIG_NFT_NUMGEN), kernel 5.6 and later",
-        tables::balancing,
-    ),
-    plain(
-        "nftables-bridge",
-        Verdict::Missing,
-        "the fence that keeps a container from using another's address",
-        "family bridge of nf_tables (CONFIG_NF_TABLES_BRIDGE)",
-        tables::bridge,
-    ),
-    plain(
-        "nftables-owner",
-        Verdict::Degraded,
-        "virtual addresses outliving `nft flush ruleset` in a container; without it an additional table keeps \
-         established flows and the rules are repaired within a second",
-        "table flags owner and persist (kernel 6.9 and later)",
-        tables::owner,
-    ),
-    plain(
-        "conntrack",
-        Verdict::Missing,
-        "virtual addresses: ending flows to replicas that have gone",
-        "modules nf_conntrack and nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)",
-        tables::flows,
-    ),
-    plain(
-        "conntrack-timeouts",
-        Verdict::Degraded,
-        "idle connections to a virtual address outliving the namespace's own time-outs",
-        "module nft_ct with time-out objects (CONFIG_NF_CONNTRACK_TIMEOUT)",
-        tables::timeouts,
-    ),
-    plain(
-        "ipvs",
-        Verdict::Info,
-        "least-connection balancing, a later and optional feature",
-        "module ip_vs (CONFIG_IP_VS)",
-        later::ipvs,
-    ),
-    plain(
-        "esp",
-        Verdict::Info,
-        "encrypted networks",
-        "modules xfrm_user, esp4 and gcm (CONFIG_XFRM_USER, CONFIG_INET_ESP, CONFIG_CRYPTO_GCM)",
-        later::esp,
-    ),
+    Probe {
+        about: About {
+            name: FIRST_PROBE,
+            needed_for: "everything: each overlay network lives in a namespace of its own",
+            remedy: "use a kernel with CONFIG_NET_NS, and raise /proc/sys/user/max_net_namespaces",
+            capability: SYS_ADMIN,
+            without: Missing,
+        },
+        trial: Plain(files::network_namespaces),
+    },
+    Probe {
+        about: About {
+            name: "namespace-cookie",
+            needed_for: "attach: it is how a container's namespace is told from a later one",
+            remedy: "use kernel 5.14 or later (SO_NETNS_COOKIE)",
+            capability: None,
+            without: Missing,
+        },
+        trial: Plain(files::cookie),
+    },
+    Probe {
+        about: About {
+            name: "pidfd",
+            needed_for: "attach --pid and --container: seeing that the container has ended",
+            remedy: "use kernel 5.3 or later (pidfd_open), and allow it in the seccomp filter",
+            capability: None,
+            without: Missing,
+        },
+        trial: Plain(files::pidfd),
+    },
+    Probe {
+        about: About {
+            name: "inotify",
+            needed_for: "attach --netns: seeing that the namespace has been removed",
+            remedy: "use a kernel with CONFIG_INOTIFY_USER, and raise the limits in /proc/sys/fs/inotify",
+            capability: None,
+            without: Missing,
+        },
+        trial: Plain(files::inotify),
+    },
+    Probe {
+        about: About {
+            name: "sysctl",
+            needed_for: "overlay networks: forwarding, and no host filter on bridged frames",
+            remedy: "mount /proc/sys writable (in a container: run it privileged)",
+            capability: NET_ADMIN,
+            without: Missing,
+        },
+        trial: Plain(files::sysctl),
+    },
+    Probe {
+        about: About {
+            name: "packet-socket",
+            needed_for: "announcing an address that has moved to another MAC",
+            remedy: "load module af_packet, or use a kernel with CONFIG_PACKET",
+            capability: Some("CAP_NET_RAW"),
+            without: Degraded,
+        },
+        trial: Plain(files::packet_socket),
+    },
+    Probe {
+        about: About {
+            name: "veth",
+            needed_for: "attach: the link between a container and its network",
+            remedy: "load module veth, or use a kernel with CONFIG_VETH",
+            capability: NET_ADMIN,
+            without: Missing,
+        },
+        trial: Links(|| Box::pin(links::veth())),
+    },
+    Probe {
+        about: About {
+            name: "bridge",
+            needed_for: "overlay networks: local delivery, and answers to ARP without flooding",
+            remedy: "load module bridge, or use a kernel (4.15 or later) with CONFIG_BRIDGE",
+            capability: NET_ADMIN,
+            without: Missing,
+        },
+        trial: Links(|| Box::pin(links::bridge())),
+    },
+    Probe {
+        about: About {
+            name: "vxlan",
+            needed_for: "overlay networks: the tunnel between hosts",
+            remedy: "load module vxlan, or use a kernel with CONFIG_VXLAN",
+            capability: NET_ADMIN,
+            without: Missing,
+        },
+        trial: Links(|| Box::pin(links::vxlan())),
+    },
+    Probe {
+        about: About {
+            name: "nftables",
+            needed_for: "everything that filters or translates",
+            remedy: "load module nf_tables, or use a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET",
+            capability: NET_ADMIN,
+            without: Missing,
+        },
+        trial: Plain(tables::tables),
+    },
+    Probe {
+        about: About {
+            name: "nftables-nat",
+            needed_for: "the resolver at 127.0.0.11, virtual addresses and egress",
+            remedy: "load modules nft_chain_nat and nft_masq, or use a kernel with CONFIG_NFT_NAT and CONFIG_NFT_MASQ",
+            capability: NET_ADMIN,
+            without: Missing,
+        },
+        trial: Plain(tables::nat),
+    },
+    Probe {
+        about: About {
+            name: "nftables-balancing",
+            needed_for: "virtual addresses: choosing a replica",
+            remedy: "load module nft_numgen, or use a kernel with CONFIG_NFT_NUMGEN",
+            capability: NET_ADMIN,
+            without: Missing,
+        },
+        trial: Plain(tables::balancing),
+    },
+    Probe {
+        about: About {
+            name: "nftables-bridge",
+            needed_for: "the fence that keeps a container from using another's address",
+            remedy: "use a kernel with CONFIG_NF_TABLES_BRIDGE",
+            capability: NET_ADMIN,
+            without: Missing,
+        },
+        trial: Plain(tables::bridge),
+    },
+    Probe {
+        about: About {
+            name: "nftables-owner",
+            needed_for: "flows that outlive `nft flush ruleset` in a container; without it a further table keeps them",
+            remedy: "use kernel 6.9 or later (table flags owner and persist)",
+            capability: NET_ADMIN,
+            without: Degraded,
+        },
+        trial: Plain(tables::owner),
+    },
+    Probe {
+        about: About {
+            name: "conntrack",
+            needed_for: "virtual addresses: ending flows to replicas that have gone",
+            remedy: "load module nf_conntrack_netlink, or use a kernel with CONFIG_NF_CT_NETLINK",
+            capability: NET_ADMIN,
+            without: Missing,
+        },
+        trial: Plain(tables::flows),
+    },
+    Probe {
+        about: About {
+            name: "conntrack-timeouts",
+            needed_for: "idle connections to a virtual address that outlive the kernel's own time-outs",
+            remedy: "use a kernel with CONFIG_NF_CONNTRACK_TIMEOUT",
+            capability: NET_ADMIN,
+            without: Degraded,
+        },
+        trial: Plain(tables::timeouts),
+    },
+    Probe {
+        about: About {
+            name: "ipvs",
+            needed_for: "least-connection balancing, an option",
+            remedy: "load module ip_vs, or use a kernel with CONFIG_IP_VS",
+            capability: NET_ADMIN,
+            without: Info,
+        },
+        trial: Plain(later::ipvs),
+    },
+    Probe {
+        about: About {
+            name: "esp",
+            needed_for: "encrypted networks",
+            remedy: "load modules esp4 and gcm, or use a kernel with CONFIG_XFRM_USER, CONFIG_INET_ESP and CONFIG_CRYPTO_GCM",
+            capability: NET_ADMIN,
+            without: Info,
+        },
+        trial: Plain(later::esp),
+    },
 ];
 
 /// Tries everything.
@@ -196,8 +240,8 @@ pub(super) async fn checks() -> Vec<Check> {
 
 async fn attempt(trial: Trial) -> Outcome {
     match trial {
-        Trial::Plain(trial) => trial(),
-        Trial::Links(trial) => tokio::time::timeout(PROBE_TIMEOUT, trial()).await.unwrap_or_else(|_| {
+        Plain(trial) => trial(),
+        Links(trial) => tokio::time::timeout(PROBE_TIMEOUT, trial()).await.unwrap_or_else(|_| {
             Err(Lack::because(format!("no answer from the kernel within {} s", PROBE_TIMEOUT.as_secs())))
         }),
     }
@@ -205,7 +249,7 @@ async fn attempt(trial: Trial) -> Outcome {
 
 /// A namespace that ends with the returned value and with what was opened in it.
 fn scratch() -> Result<Namespace, Lack> {
-    Namespace::create().map_err(|error| Lack::chain(&error))
+    Namespace::create().map_err(|error| Lack::chain(&error).untried())
 }
 
 /// Runs a trial inside a scratch namespace.

@@ -105,6 +105,18 @@ fn known(agent: &Agent, state: &State, network: &Name) -> Known {
             _ => {}
         }
     }
+    // What was promised to others counts before its fact arrives.
+    for promised in state.books.promises.entries().filter(|entry| entry.claimant != me) {
+        match promised.key {
+            ClaimKey::Block { network: of, region, index } if of == *network => {
+                known.foreign_blocks.insert((region, index));
+            }
+            ClaimKey::Address { network: of, address } if of == *network => {
+                known.foreign_addresses.insert(address);
+            }
+            _ => {}
+        }
+    }
     for (name, _, fact) in state.catalog.attachments(network) {
         known.in_use.extend(fact.addresses.iter().map(|address| (*address, name.clone())));
     }

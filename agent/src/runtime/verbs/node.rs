@@ -91,7 +91,13 @@ async fn agree(agent: &Arc<Agent>, member: Member) -> RemovalOutcome {
         let promises = &state.books.promises;
         View::new(promises.members(), promises.removed().map(|member| member.number))
     });
-    let attempt = claiming::next_attempt(agent);
+    let attempt = match claiming::next_attempt(agent) {
+        Ok(attempt) => attempt,
+        Err(error) => {
+            tracing::error!("{}", crate::runtime::agent::chain(&error));
+            return RemovalOutcome::NoMajority { answered: 0, needed: 1, silent: Vec::new(), newer: None };
+        }
+    };
     let leaving = Leaving { member, remover: agent.identity.node, attempt };
     let (mut removal, step) = Removal::start(leaving, view);
     let mut outcome = step.outcome;

@@ -43,8 +43,7 @@ impl Open {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | flags;
         let mut route = self.route.clone();
-        let mut stream =
-            route.request(request).map_err(|error| KernelError::Route(Box::new(error)))?;
+        let mut stream = route.request(request).map_err(|error| KernelError::Route(Box::new(error)))?;
         let mut answers = Vec::new();
         let mut interrupted = false;
         while let Some(answer) = stream.next().await {

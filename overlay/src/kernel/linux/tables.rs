@@ -173,7 +173,8 @@ fn read_foreign(
     if has_docker_user {
         let comments = rules.iter().filter(|rule| rule.chain == DOCKER_USER).map(|rule| rule.comment.clone());
         hook.docker_user = true;
-        hook.exception = comments.take(2).eq(forward_exception().iter().map(|rule| Some(Rule::comment(rule))));
+        hook.exception =
+            comments.take(2).eq(forward_exception().iter().map(|rule| Some(Rule::comment(rule))));
     }
     let admits_us = rules.iter().any(mentions_links);
     for chain in chains {
