@@ -1,5 +1,6 @@
 //! Decides what to do: compares what is wanted with what was seen. No I/O, no clock, no memory.
 mod attachment;
+mod changes;
 mod egress;
 mod forwarding;
 mod host;
@@ -46,14 +47,15 @@ pub struct Problem {
 /// Compares what is wanted with what the observed namespaces hold. Namespaces that are wanted but not observed
 /// give problems; nothing is planned for them.
 pub fn plan(desired: &Desired, observed: &BTreeMap<Space, Observed>) -> Plan {
-    plan_changed(desired, observed, &BTreeSet::new())
+    plan_changed(desired, observed, None)
 }
 
-/// As [`plan`], but takes it on trust that the forwarding tables of some networks are right.
+/// As [`plan`], but takes it on trust that the networks' forwarding tables held exactly what `base` wanted before
+/// `desired` was first seen: only what differs between the two is looked at.
 pub(crate) fn plan_changed(
     desired: &Desired,
     observed: &BTreeMap<Space, Observed>,
-    trusted: &BTreeSet<String>,
+    base: Option<&Desired>,
 ) -> Plan {
     let mut planner = Planner {
         desired,
@@ -66,9 +68,8 @@ pub(crate) fn plan_changed(
     planner.host();
     for (name, network) in &desired.networks {
         planner.network(name, network);
-        if !trusted.contains(name) {
-            planner.forwarding(name, network);
-        }
+        let base = base.filter(|base| base.host == desired.host);
+        planner.forwarding(name, network, base.and_then(|base| base.networks.get(name)));
         for (attachment_name, attachment) in &network.attachments {
             planner.attachment(name, network, attachment_name, attachment);
         }

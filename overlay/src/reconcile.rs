@@ -48,6 +48,8 @@ pub struct Reconciler<K> {
     /// What was last wanted, and whether each phase of it was done without a problem.
     last: Option<Desired>,
     done: (bool, bool),
+    /// What was wanted before that, if the kernel held exactly this and nothing has been observed anew since.
+    base: Option<Desired>,
     before: BTreeMap<String, String>,
     /// [`Observed::former`] of namespaces that are to be observed again.
     former: BTreeMap<Space, BTreeMap<IpAddr, Mac>>,
@@ -62,6 +64,7 @@ impl<K: Kernel> Reconciler<K> {
             world: World::default(),
             last: None,
             done: (false, false),
+            base: None,
             before: BTreeMap::new(),
             former: BTreeMap::new(),
             drift: 0,
@@ -77,13 +80,13 @@ impl<K: Kernel> Reconciler<K> {
     /// [`Phase::Removals`] until every source has first synced: what is ours and not desired goes.
     pub async fn reconcile(&mut self, desired: &Desired, phase: Phase) -> Report {
         let mut report = Report::default();
+        self.take_up(desired);
         for attempt in 1..=ATTEMPTS {
             let mut problems = self.observe_missing().await;
-            if self.is_done(desired, phase) && problems.is_empty() {
+            if self.is_done(phase) && problems.is_empty() {
                 return report;
             }
-            let trusted = self.trusted(desired);
-            let plan = plan_changed(desired, &self.world.spaces, &trusted);
+            let plan = plan_changed(desired, &self.world.spaces, self.base.as_ref());
             problems.extend(plan.problems.iter().cloned());
             let steps = match phase {
                 Phase::Additions => &plan.additions,
@@ -92,7 +95,7 @@ impl<K: Kernel> Reconciler<K> {
             let failed = self.run(steps, &mut report.operations).await;
             let again = !failed.is_empty() && attempt < ATTEMPTS;
             problems.extend(failed);
-            self.remember(desired, phase, &plan, problems.is_empty());
+            self.remember(phase, &plan, problems.is_empty());
             if !again {
                 report.problems = problems;
                 break;
@@ -166,33 +169,24 @@ impl<K: Kernel> Reconciler<K> {
         result
     }
 
-    fn is_done(&self, desired: &Desired, phase: Phase) -> bool {
-        let done = match phase {
+    /// Notes what is wanted now. What was wanted before is worth knowing if the kernel held just that.
+    fn take_up(&mut self, desired: &Desired) {
+        if self.last.as_ref() == Some(desired) {
+            return;
+        }
+        let last = self.last.replace(desired.clone());
+        self.base = last.filter(|_| self.done == (true, true));
+        self.done = (false, false);
+    }
+
+    fn is_done(&self, phase: Phase) -> bool {
+        match phase {
             Phase::Additions => self.done.0,
             Phase::Removals => self.done.1,
-        };
-        done && self.last.as_ref() == Some(desired)
+        }
     }
 
-    /// Networks that were right and have not changed: their remotes need no look. Comparing `Arc`s of remotes that
-    /// are the same is a comparison of pointers.
-    fn trusted(&self, desired: &Desired) -> BTreeSet<String> {
-        let Some(last) = self.last.as_ref().filter(|_| self.done == (true, true)) else {
-            return BTreeSet::new();
-        };
-        if last.host != desired.host {
-            return BTreeSet::new();
-        }
-        let same =
-            desired.networks.iter().filter(|(name, network)| last.networks.get(*name) == Some(*network));
-        same.map(|(name, _)| name.clone()).collect()
-    }
-
-    fn remember(&mut self, desired: &Desired, phase: Phase, plan: &Plan, good: bool) {
-        if self.last.as_ref() != Some(desired) {
-            self.last = Some(desired.clone());
-            self.done = (false, false);
-        }
+    fn remember(&mut self, phase: Phase, plan: &Plan, good: bool) {
         match phase {
             Phase::Additions => {
                 self.done.0 = good;
@@ -215,6 +209,9 @@ impl<K: Kernel> Reconciler<K> {
                 continue;
             }
             self.done = (false, false);
+            if !matches!(space, Space::Container(_)) {
+                self.base = None;
+            }
             match self.kernel.observe(&space).await {
                 Ok(mut observed) => {
                     observed.former = self.former.remove(&space).unwrap_or_default();
@@ -238,6 +235,7 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn forget(&mut self, space: &Space) {
+        self.base = None;
         if let Some(Observed { former, .. }) = self.world.spaces.remove(space)
             && !former.is_empty()
         {

@@ -38,7 +38,7 @@ pub struct Identity {
     /// Cluster id of the key file, as text.
     pub cluster: String,
     /// Underlay address: VTEP and gossip.
-    pub address: std::net::IpAddr,
+    pub address: IpAddr,
     /// This boot of the kernel.
     pub boot_id: String,
 }
@@ -249,7 +249,7 @@ impl Agent {
             return;
         }
         let moved: Vec<NodeId> = state.suspended.symmetric_difference(&suspended).copied().collect();
-        for node in &moved {
+        for node in moved.iter().filter(|node| !state.catalog.is_removed(**node)) {
             let name = host_name(&state.catalog, *node);
             let word = if suspended.contains(node) { "is suspended" } else { "is back" };
             self.events.record("host", format!("{name} {word}"), "liveness");

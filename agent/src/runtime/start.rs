@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::api::types::Failure;
 use crate::catalog::facts::{HostFact, Key, Value};
-use crate::cluster::{Cluster, KeyComplaint, KeyRing};
+use crate::cluster::{Cluster, KeyRing};
 use crate::config::{self, LinkAddress, Settings, Sources, Start};
 use crate::model::{Name, NodeId};
 use crate::netns::{self, Namespace, Watcher};
@@ -122,18 +122,24 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     tasks.spawn(follow_upstreams(Arc::clone(&agent), forwarder));
     tasks.spawn(join(Arc::clone(&agent), start));
     tasks.spawn(housekeep(Arc::clone(&agent)));
-    wait_for_end(&agent, &sources, &mut converge).await;
+    let converging = wait_for_end(&agent, &sources, &mut converge).await;
     agent.stop.send_replace(true);
     tasks.shutdown().await;
-    // The converge loop ends between two rounds, never inside one.
-    drop(tokio::time::timeout(Duration::from_secs(5), &mut converge).await);
+    if converging {
+        // It ends between two rounds, never inside one.
+        drop(tokio::time::timeout(Duration::from_secs(5), &mut converge).await);
+    }
     peers::save_now(&agent).await;
     if let Some(cluster) = agent.cluster.get() {
         cluster.stop().await;
     }
     drop(tokio::time::timeout(Duration::from_secs(2), api).await);
     drop(std::fs::remove_file(&agent.settings.load().socket));
-    tracing::info!("stopped; forwarding, balancing and the resolvers' sockets stay");
+    if converging {
+        tracing::info!("stopped; forwarding, balancing and the resolvers' sockets stay");
+    } else {
+        tracing::info!("this host has left its cluster");
+    }
     Ok(())
 }
 
@@ -393,18 +399,9 @@ async fn join_cluster(agent: &Arc<Agent>) -> u32 {
 fn refusals(agent: &Agent) -> String {
     let complaints = agent.cluster.get().map(Cluster::complaints).unwrap_or_default();
     match complaints.last() {
-        Some(last) => complaint(last),
+        Some(last) => last.to_string(),
         None => "See what to open in between: svc-agent ports".to_owned(),
     }
-}
-
-/// What another host said of our key, in words.
-pub fn complaint(complaint: &KeyComplaint) -> String {
-    let what = if complaint.known { "cannot open what is sealed with" } else { "does not know" };
-    format!(
-        "{} {what} key {} of this host's key file: is it of another cluster, or has the key been replaced?",
-        complaint.from, complaint.key_id
-    )
 }
 
 /// Whether this host does its work, or why not yet.
@@ -448,7 +445,7 @@ async fn housekeep(agent: Arc<Agent>) {
         if complaints.len() > complaints_seen
             && let Some(last) = complaints.last()
         {
-            agent.events.record("host", complaint(last), "transport");
+            agent.events.record("host", last.to_string(), "transport");
         }
         complaints_seen = complaints.len();
         if maxima.has_changed().unwrap_or(false) {
@@ -468,23 +465,24 @@ async fn housekeep(agent: Arc<Agent>) {
     }
 }
 
-/// Until SIGTERM, SIGINT, `leave`, or the converge loop's end. SIGHUP reads the settings again.
-async fn wait_for_end(agent: &Arc<Agent>, sources: &Sources, converge: &mut tokio::task::JoinHandle<()>) {
+/// Until SIGTERM, SIGINT, `leave`, or the converge loop's end; says whether that loop still runs. SIGHUP reads the
+/// settings again.
+async fn wait_for_end(agent: &Arc<Agent>, sources: &Sources, converge: &mut tokio::task::JoinHandle<()>) -> bool {
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
         signal(SignalKind::hangup()),
     ) else {
         tracing::error!("signals cannot be received");
-        return;
+        return true;
     };
     let mut stop = agent.stop.subscribe();
     loop {
         tokio::select! {
-            _ = terminate.recv() => return,
-            _ = interrupt.recv() => return,
+            _ = terminate.recv() => return true,
+            _ = interrupt.recv() => return true,
             _ = hangup.recv() => reload(agent, sources),
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => return true,
             ended = &mut *converge => {
                 if let Err(error) = ended {
                     tracing::error!("the converge loop ended: {error}");
@@ -493,7 +491,7 @@ async fn wait_for_end(agent: &Arc<Agent>, sources: &Sources, converge: &mut toki
                     let mut stop = agent.stop.subscribe();
                     drop(tokio::time::timeout(Duration::from_secs(10), stop.wait_for(|stop| *stop)).await);
                 }
-                return;
+                return false;
             }
         }
     }

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::Planner;
+use super::changes::{Changes, changes};
 use crate::name::{BRIDGE, VXLAN, network_port};
 use crate::world::FLOOD;
 use crate::{Mac, Network, Object, Observed, Op, Space};
@@ -16,13 +17,20 @@ struct Tables {
 
 impl Planner<'_> {
     /// Entries for attachments of other hosts; what nobody wants goes. Those of this host's attachments are
-    /// added with the attachment, which brings their port.
-    pub(super) fn forwarding(&mut self, name: &str, network: &Network) {
+    /// added with the attachment, which brings their port. `base` is what the tables are known to have been.
+    pub(super) fn forwarding(&mut self, name: &str, network: &Network, base: Option<&Network>) {
         let space = Space::Network(name.to_owned());
         let Some(observed) = self.observed.get(&space) else { return };
-        let tables = wanted(network);
         let keeps_tunnel = observed.links.get(VXLAN).is_some_and(|link| self.is_tunnel(link, network));
         let keeps_bridge = observed.links.contains_key(BRIDGE);
+        let base = base.filter(|_| keeps_tunnel && keeps_bridge);
+        let changes = base.map(|base| changes(base, network));
+        if changes.as_ref().is_some_and(Changes::is_empty) {
+            return;
+        }
+        let narrow = changes.as_ref().map(|changes| changes.narrow(observed));
+        let observed = narrow.as_ref().unwrap_or(observed);
+        let tables = wanted(network, changes.as_ref());
         let empty = Observed::default();
         let now = if keeps_tunnel { observed } else { &empty };
         self.tunnels(name, &space, now, &tables);
@@ -128,22 +136,31 @@ fn object_of(network: &str, mac: Mac) -> Object {
     if mac == FLOOD { Object::Network(network.to_owned()) } else { Object::Remote(network.to_owned(), mac) }
 }
 
-/// Of two that claim a MAC or address the later one stands, and an attachment of this host before all.
-fn wanted(network: &Network) -> Tables {
+/// Of two that claim a MAC or address the later one stands, and an attachment of this host before all. With
+/// `changes` only for the MACs and addresses that they name.
+fn wanted(network: &Network, changes: Option<&Changes>) -> Tables {
     let mut unicast = BTreeMap::new();
     let mut forwarding = BTreeMap::new();
     let mut neighbours = BTreeMap::new();
+    let about_mac = |mac: &Mac| changes.is_none_or(|changes| changes.macs.contains(mac));
+    let about = |address: &IpAddr| changes.is_none_or(|changes| changes.addresses.contains(address));
     for remote in &network.remotes {
-        unicast.insert(remote.mac, remote.vtep);
-        forwarding.insert(remote.mac, VXLAN.to_owned());
-        neighbours.extend(remote.addresses.iter().map(|address| (*address, remote.mac)));
+        if about_mac(&remote.mac) {
+            unicast.insert(remote.mac, remote.vtep);
+            forwarding.insert(remote.mac, VXLAN.to_owned());
+        }
+        let addresses = remote.addresses.iter().filter(|address| about(address));
+        neighbours.extend(addresses.map(|address| (*address, remote.mac)));
     }
     for (name, attachment) in &network.attachments {
-        unicast.remove(&attachment.mac);
-        forwarding.insert(attachment.mac, network_port(name));
-        neighbours.extend(attachment.addresses.iter().map(|address| (address.ip(), attachment.mac)));
+        if about_mac(&attachment.mac) {
+            unicast.remove(&attachment.mac);
+            forwarding.insert(attachment.mac, network_port(name));
+        }
+        let addresses = attachment.addresses.iter().map(|address| address.ip()).filter(about);
+        neighbours.extend(addresses.map(|address| (address, attachment.mac)));
     }
     let mut tunnels: BTreeSet<(Mac, IpAddr)> = unicast.into_iter().collect();
-    tunnels.extend(network.flood.iter().map(|vtep| (FLOOD, *vtep)));
+    tunnels.extend(network.flood.iter().filter(|_| about_mac(&FLOOD)).map(|vtep| (FLOOD, *vtep)));
     Tables { tunnels, forwarding, neighbours }
 }

@@ -5,6 +5,8 @@ mod limits;
 mod rules;
 mod sockets;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use super::check::{Check, Group, Verdict};
 use crate::config::Settings;

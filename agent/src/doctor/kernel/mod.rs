@@ -7,6 +7,8 @@ mod links;
 mod privilege;
 mod raw;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

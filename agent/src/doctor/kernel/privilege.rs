@@ -1,26 +1,28 @@
 //! What this process may do at all: its capabilities, and whose they are.
+use rustix::thread::CapabilitySet;
+
 use super::super::check::{Check, Group, Verdict};
 
-/// Bit of CapEff, name, what it is for, and what it is without (include/uapi/linux/capability.h).
-const CAPABILITIES: [(u32, &str, &str, Verdict); 4] = [
-    (12, "CAP_NET_ADMIN", "links, rules and flows", Verdict::Missing),
-    (21, "CAP_SYS_ADMIN", "making and entering namespaces", Verdict::Missing),
-    (13, "CAP_NET_RAW", "announcing moved addresses", Verdict::Degraded),
-    (19, "CAP_SYS_PTRACE", "attaching containers that run as other users", Verdict::Degraded),
+/// What is used, its name, what it is for, and how bad it is to lack it.
+const CAPABILITIES: [(CapabilitySet, &str, &str, Verdict); 4] = [
+    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "links, rules and flows", Verdict::Missing),
+    (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "making and entering namespaces", Verdict::Missing),
+    (CapabilitySet::NET_RAW, "CAP_NET_RAW", "announcing moved addresses", Verdict::Degraded),
+    (
+        CapabilitySet::SYS_PTRACE,
+        "CAP_SYS_PTRACE",
+        "attaching containers that run as other users",
+        Verdict::Degraded,
+    ),
 ];
 /// PROC_USER_INIT_INO of include/linux/proc_ns.h: the first user namespace.
 const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
 
-/// Names of the capabilities that this process has not.
+/// Names of the capabilities that the calling thread has not.
 pub(super) fn lacking() -> Vec<&'static str> {
-    lacking_in(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
-}
-
-/// `status`: the text of /proc/PID/status.
-pub(super) fn lacking_in(status: &str) -> Vec<&'static str> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
-    let lacks = CAPABILITIES.iter().filter(|(bit, ..)| effective & (1 << bit) == 0);
+    // capget(2) of oneself does not fail, but for a seccomp filter; then nothing is known to be had.
+    let effective = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let lacks = CAPABILITIES.iter().filter(|(capability, ..)| !effective.contains(*capability));
     lacks.map(|&(_, name, ..)| name).collect()
 }
 

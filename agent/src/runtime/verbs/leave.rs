@@ -8,7 +8,7 @@ use crate::api::types::{Failure, Left, Wait};
 use crate::catalog::facts::{Key, Value};
 use crate::runtime::agent::{Agent, Batch, refused};
 use crate::runtime::local::LocalAttachment;
-use crate::runtime::verbs;
+use crate::runtime::{host, verbs};
 use crate::store::Writes;
 
 /// How long the other hosts may take to see that this one goes.
@@ -23,23 +23,20 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
 pub async fn leave(agent: &Arc<Agent>, origin: &str) -> Result<Left, Failure> {
     let _turn = agent.verbs.lock().await;
     agent.events.record("host", "this host leaves the cluster", origin);
-    let mut removed = Vec::new();
     let local: Vec<LocalAttachment> = agent.read(|state| state.local.values().cloned().collect());
-    for record in &local {
-        removed.push(format!("attachment {}", record.key()));
-        if let Some(path) = &record.resolv_conf {
-            removed.push(path.clone());
-        }
-    }
-    verbs::attach::withdraw(agent, &local)?;
+    let mut removed: Vec<String> = local.iter().map(|it| format!("attachment {}", it.key())).collect();
+    // The others stop sending first; then the kernel's state goes, then what this host knows of it.
     let farewell = verbs::node::resign(agent).await;
-    let batch: Batch = vec![(Key::Removed { node: agent.identity.node }, Some(Value::Removed))];
-    let head = agent.write(batch, Writes::default())?;
+    let head = agent.write(facts(agent), Writes::default())?;
     for laggard in verbs::everywhere(agent, None, head, FAREWELL).await {
         removed.push(format!("NOT told: host {}: {}", laggard.host, laggard.reason));
     }
     removed.extend(farewell);
     removed.extend(remove_from_kernel(agent).await?);
+    for record in &local {
+        removed.extend(record.resolv_conf.clone());
+        host::remove_resolv_conf(record);
+    }
     if let Some(cluster) = agent.cluster.get() {
         cluster.leave().await;
     }
@@ -50,6 +47,19 @@ pub async fn leave(agent: &Arc<Agent>, origin: &str) -> Result<Left, Failure> {
     }
     agent.stop.send_replace(true);
     Ok(Left { removed })
+}
+
+/// Withdraws this host's attachments and replicas and says that it is removed. Definitions stay: who uses them
+/// asserts them, too.
+fn facts(agent: &Agent) -> Batch {
+    let me = agent.identity.node;
+    let used = agent.read(|state| {
+        let owner = state.catalog.owner(me);
+        let keys = owner.into_iter().flat_map(|owner| owner.keys());
+        let used = keys.filter(|key| matches!(key, Key::Attachment { .. } | Key::Replica { .. }));
+        used.map(|key| (key.clone(), None)).collect::<Batch>()
+    });
+    used.into_iter().chain([(Key::Removed { node: me }, Some(Value::Removed))]).collect()
 }
 
 async fn remove_from_kernel(agent: &Agent) -> Result<Vec<String>, Failure> {

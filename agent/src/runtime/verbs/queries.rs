@@ -271,8 +271,11 @@ fn notices(agent: &Agent) -> Vec<String> {
         notices
     });
     let Some(cluster) = agent.cluster.get() else { return notices };
-    for complaint in cluster.complaints() {
-        notices.push(crate::runtime::start::complaint(&complaint));
+    notices.extend(cluster.complaints().iter().map(ToString::to_string));
+    if let Some(newest) = cluster.superseded() {
+        notices.push(format!(
+            "other hosts have seen start {newest} of this host, which is later than this one: its state directory is an old copy; leave and join again"
+        ));
     }
     if let Some(duplicate) = cluster.duplicate() {
         notices.push(format!(

@@ -1,0 +1,76 @@
+//! The machine, and how a thread or process under test is kept from being disturbed by others.
+#![allow(unsafe_code)] // sched_setscheduler(2), which rustix lacks.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::thread::CpuSet;
+
+/// Above every ordinary process, below what the system itself may have in SCHED_FIFO.
+const PRIORITY: libc::c_int = 5;
+
+/// Kernel, processor and cores in one line.
+pub(crate) fn describe() -> String {
+    let uname = rustix::system::uname();
+    let information = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = information.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    format!(
+        "{} {}, {} cores, {}",
+        uname.sysname().to_string_lossy(),
+        uname.release().to_string_lossy(),
+        cores(),
+        model.map_or("unknown processor", |(_, model)| model.trim()),
+    )
+}
+
+/// Cores this process may run on.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Gives the calling thread precedence, and a core of its own where there are two; says whether the system let it.
+pub(crate) fn under_test(core: usize) -> bool {
+    if let Ok(allowed) = rustix::thread::sched_getaffinity(None) {
+        let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+        if let Some(core) = cores.get(core % cores.len().max(1)) {
+            let mut one = CpuSet::new();
+            one.set(*core);
+            let _where_it_is = rustix::thread::sched_setaffinity(None, &one);
+        }
+    }
+    set_policy(0, libc::SCHED_FIFO, PRIORITY).is_ok()
+}
+
+/// Gives every thread of a process precedence, or takes it again; threads started later inherit it.
+pub(crate) fn prioritise(pid: u32, ahead: bool) {
+    let (policy, priority) = if ahead { (libc::SCHED_FIFO, PRIORITY) } else { (libc::SCHED_OTHER, 0) };
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return };
+    let numbers = threads.filter_map(|thread| thread.ok()?.file_name().to_str()?.parse().ok());
+    for number in numbers {
+        let _ended_or_forbidden = set_policy(number, policy, priority);
+    }
+}
+
+fn set_policy(thread: libc::pid_t, policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the kernel reads one sched_param.
+    match unsafe { libc::sched_setscheduler(thread, policy, &raw const parameter) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Resident memory of a process in bytes, of this one without a number.
+pub(crate) fn resident_bytes(pid: Option<u32>) -> u64 {
+    let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or_default() * 1024
+}
+
+/// Leaves the processor to others.
+pub(crate) fn pause(duration: Duration) {
+    std::thread::park_timeout(duration);
+}
+
