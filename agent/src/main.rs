@@ -25,16 +25,16 @@ impl Host for Machine {
         agent::holder::run(socket).map(|()| Exit::Done).map_err(|error| refused(chain(&error), &[]))
     }
 
-    fn doctor(&self, _settings: &Settings, _output: Output) -> Result<Exit, Failure> {
-        Err(refused("not composed yet", &[]))
+    fn doctor(&self, settings: &Settings, output: Output) -> Result<Exit, Failure> {
+        agent::doctor::print(settings, output)
     }
 
-    fn ports(&self, _settings: &Settings, _output: Output) -> Result<Exit, Failure> {
-        Err(refused("not composed yet", &[]))
+    fn ports(&self, settings: &Settings, output: Output) -> Result<Exit, Failure> {
+        agent::ports::print(settings, output)
     }
 
-    fn demo(&self, _keep: bool, _output: Output) -> Result<Exit, Failure> {
-        Err(refused("not composed yet", &[]))
+    fn demo(&self, keep: bool, output: Output) -> Result<Exit, Failure> {
+        agent::demo::run(keep, output)
     }
 }
 

@@ -74,7 +74,9 @@ pub struct Name(Arc<str>);
 
 /// Why a text is no [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{text}\" is no DNS label: {reason}; use 1 to 63 letters, digits and hyphens, beginning and ending with a letter or digit")]
+#[error(
+    "\"{text}\" is no DNS label: {reason}; use 1 to 63 letters, digits and hyphens, beginning and ending with a letter or digit"
+)]
 pub struct NameError {
     text: String,
     reason: &'static str,

@@ -16,8 +16,8 @@ use tokio::net::UnixListener;
 
 use super::routes;
 use super::types::{
-    Attach, Deregister, Detach, Done, Drain, Event, Failure, FailureKind, NetworkCreate, Register, ServiceSet,
-    Version, Wait,
+    Attach, Deregister, Detach, Done, Drain, Event, Failure, FailureKind, NetworkCreate, Register,
+    ServiceSet, Version, Wait,
 };
 use crate::runtime::agent::{Agent, refused};
 use crate::runtime::verbs::{self, attach::Caller};
@@ -100,10 +100,8 @@ pub async fn serve(agent: Arc<Agent>, listener: UnixListener) {
 /// Serves `/metrics` and `/readyz` for Prometheus until the agent stops.
 pub async fn serve_metrics(agent: Arc<Agent>, listener: tokio::net::TcpListener) {
     let mut stop = agent.stop.subscribe();
-    let router = Router::new()
-        .route(routes::METRICS, get(metrics))
-        .route(routes::READY, get(ready))
-        .with_state(agent);
+    let router =
+        Router::new().route(routes::METRICS, get(metrics)).route(routes::READY, get(ready)).with_state(agent);
     let ended = axum::serve(listener, router)
         .with_graceful_shutdown(async move { drop(stop.wait_for(|stop| *stop).await) })
         .await;
@@ -201,19 +199,11 @@ async fn attachments(State(agent): Shared) -> impl IntoResponse {
     Json(verbs::queries::attachments(&agent))
 }
 
-async fn attach(
-    State(agent): Shared,
-    ConnectInfo(peer): From_,
-    Json(request): Json<Attach>,
-) -> Answer<Done> {
+async fn attach(State(agent): Shared, ConnectInfo(peer): From_, Json(request): Json<Attach>) -> Answer<Done> {
     Ok(Json(verbs::attach::attach(&agent, request, &peer.caller()).await?))
 }
 
-async fn detach(
-    State(agent): Shared,
-    ConnectInfo(peer): From_,
-    Json(request): Json<Detach>,
-) -> Answer<Done> {
+async fn detach(State(agent): Shared, ConnectInfo(peer): From_, Json(request): Json<Detach>) -> Answer<Done> {
     Ok(Json(verbs::attach::detach(&agent, request, &peer.caller().origin).await?))
 }
 
@@ -230,7 +220,7 @@ async fn register(
 }
 
 async fn service(State(agent): Shared, Query(named): Query<Named>) -> Answer<super::types::ServiceInfo> {
-    let (network, name) = verbs::register::choose_service(&agent, named.network.as_deref(), &named.name)?;
+    let (network, name) = verbs::services::choose_service(&agent, named.network.as_deref(), &named.name)?;
     let gone = || refused(format!("service {name} has just been removed"), &[]);
     Ok(Json(verbs::queries::service(&agent, &network, &name).ok_or_else(gone)?))
 }
@@ -240,7 +230,7 @@ async fn service_set(
     ConnectInfo(peer): From_,
     Json(request): Json<ServiceSet>,
 ) -> Answer<Done> {
-    Ok(Json(verbs::register::set(&agent, request, &peer.caller().origin).await?))
+    Ok(Json(verbs::services::set(&agent, request, &peer.caller().origin).await?))
 }
 
 async fn deregister(
@@ -248,11 +238,11 @@ async fn deregister(
     ConnectInfo(peer): From_,
     Json(request): Json<Deregister>,
 ) -> Answer<Done> {
-    Ok(Json(verbs::register::deregister(&agent, request, &peer.caller().origin).await?))
+    Ok(Json(verbs::services::deregister(&agent, request, &peer.caller().origin).await?))
 }
 
 async fn drain(State(agent): Shared, ConnectInfo(peer): From_, Json(request): Json<Drain>) -> Answer<Done> {
-    Ok(Json(verbs::register::drain(&agent, request, &peer.caller().origin).await?))
+    Ok(Json(verbs::services::drain(&agent, request, &peer.caller().origin).await?))
 }
 
 async fn nodes(State(agent): Shared) -> impl IntoResponse {
@@ -315,7 +305,8 @@ async fn leave(State(agent): Shared, ConnectInfo(peer): From_) -> Answer<super::
 
 async fn metrics(State(agent): Shared) -> Response {
     let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
     match gather::text(&agent) {
         Ok(text) => (headers, text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -1,6 +1,5 @@
 //! Measurements, from inside a namespace.
-use std::io;
-use std::mem::MaybeUninit;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -87,22 +86,15 @@ pub(super) fn ping(namespace: &Namespace, to: Ipv4Addr) -> io::Result<Duration> 
         let started = Instant::now();
         socket.send_to(&echo_request(id), &SocketAddrV4::new(to, 0).into())?;
         while started.elapsed() < LIMIT {
-            let mut buffer = [MaybeUninit::uninit(); 256];
-            let (length, _) = socket.recv_from(&mut buffer)?;
-            let bytes: Vec<u8> = buffer[..length].iter().map(|byte| init(*byte)).collect();
-            if is_reply(&bytes, to, id) {
+            let mut bytes = [0; 256];
+            let length = (&socket).read(&mut bytes)?;
+            if is_reply(&bytes[..length], to, id) {
                 return Ok(started.elapsed());
             }
         }
         Err(io::ErrorKind::TimedOut.into())
     };
     namespace.run(ping).map_err(io::Error::other)?
-}
-
-#[allow(unsafe_code)] // socket2 receives into memory that need not be initialised.
-fn init(byte: MaybeUninit<u8>) -> u8 {
-    // SAFETY: called on the first `length` bytes of a buffer, which recv(2) has written.
-    unsafe { byte.assume_init() }
 }
 
 /// An echo request with sequence number 1 and no data.

@@ -16,8 +16,8 @@ use crate::catalog::{Catalog, Changes, Outcome, Update};
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::model::{Head, Name, NodeId, Stamp};
-use crate::runtime::claiming::Books;
 use crate::netns::{Namespace, Resolved};
+use crate::runtime::claiming::Books;
 use crate::runtime::events::{Events, lock};
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::metrics::Metrics;
@@ -190,9 +190,7 @@ impl Agent {
         records::append(&mut extra, records::of_update(&Update::Delta(delta)));
         records::put_head(&state.catalog, node, &mut extra);
         // Stamps must not repeat after a restart, even if nothing that carries them is left.
-        extra
-            .put_meta("clock", &state.catalog.clock())
-            .map_err(|error| refused(chain(&error), &[]))?;
+        extra.put_meta("clock", &state.catalog.clock()).map_err(|error| refused(chain(&error), &[]))?;
         if let Err(error) = self.store.commit(&extra, true) {
             // What is not on disk must not be spoken of: take it back under a newer version.
             if let Err(error) = state.catalog.write(node, before) {

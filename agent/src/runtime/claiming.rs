@@ -9,10 +9,7 @@ use tokio::time::Instant;
 
 use crate::addresses::Layout;
 use crate::catalog::facts::{ClaimKey, Key, Value};
-use crate::claims::{
-    Claimant, Entry, Member, Outcome, Place, Reply, Request,
-     Step, View, answer_check,
-};
+use crate::claims::{Claimant, Entry, Member, Outcome, Place, Reply, Request, Step, View, answer_check};
 use crate::model::{Name, NodeId};
 use crate::runtime::agent::{Agent, State, chain};
 use crate::runtime::events::lock;

@@ -3,24 +3,25 @@
 //! Order for live traffic: the overlay's additions, then balancing and names, then the overlay's removals. Errors
 //! end here as problems of objects; one bad object never blocks the others.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overlay::{Phase, Reconciler};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::types::Problem;
 use crate::model::{Head, Name, NodeId};
 use crate::netns::Death;
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::derived::{self, Derived};
 use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, list};
-use crate::runtime::spaces::{SharedKernel, Spaces, resolver_address};
-use crate::runtime::{host, verbs};
+use crate::runtime::spaces::{SharedKernel, Spaces};
+use crate::runtime::verbs;
 use crate::store::Writes;
 use crate::view::{NetworkView, ViewChanges};
+
+mod balancing;
+mod outcome;
 
 /// A namespace's ruleset is looked at this often; it costs a round trip where nobody touched it.
 const BALANCER_CHECK: Duration = Duration::from_millis(500);
@@ -28,8 +29,6 @@ const BALANCER_CHECK: Duration = Duration::from_millis(500);
 const OVERLAY_CHECK: Duration = Duration::from_secs(30);
 /// What was put off (slots to be deleted after a shrink) is done this long after.
 const DEFERRED: Duration = Duration::from_millis(50);
-/// How long an attach waits for this host's own kernel.
-const CONVERGE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The loop's state.
 pub struct Converger {
@@ -67,46 +66,6 @@ pub fn ttls(agent: &Agent) -> dns::Ttls {
         vip: seconds(settings.ttl_vip),
         movable: seconds(settings.ttl_movable),
         negative: seconds(settings.ttl_negative),
-    }
-}
-
-impl Agent {
-    /// Replaces what is known to fail below `scope`, and says what changed.
-    pub fn report(&self, scope: &str, found: Vec<(String, String)>) {
-        let difference = lock(&self.problems).replace(scope, found, Instant::now());
-        for (object, error) in difference.began {
-            tracing::warn!(object, "{error}");
-            self.events.record("problem", format!("{object} fails: {error}"), "agent");
-        }
-        for object in difference.ended {
-            self.events.record("problem", format!("{object} works again"), "agent");
-        }
-    }
-
-    /// Waits until this host's kernel has been brought to the local records as they stand now; the problems of one
-    /// attachment, and of its network as a whole.
-    pub async fn converged(&self, network: &Name, name: &Name) -> Vec<Problem> {
-        let wanted = {
-            let mut state = lock(&self.state);
-            state.local_revision += 1;
-            state.local_revision
-        };
-        self.changed.notify_one();
-        let mut applied = self.applied_local.subscribe();
-        let waited = applied.wait_for(|revision| *revision >= wanted);
-        if tokio::time::timeout(CONVERGE_LIMIT, waited).await.is_err() {
-            let error = format!("this host has not converged after {} s", CONVERGE_LIMIT.as_secs());
-            return vec![Problem { object: "agent".to_owned(), error, seconds: 0, attempts: 1 }];
-        }
-        let problems = lock(&self.problems);
-        let mut found = problems.list(&format!("network/{network}/attachment/{name}"), Instant::now());
-        found.extend(
-            problems
-                .list(&format!("network/{network}"), Instant::now())
-                .into_iter()
-                .filter(|problem| problem.object == format!("network/{network}")),
-        );
-        found
     }
 }
 
@@ -358,92 +317,6 @@ impl Converger {
         problems.extend(report.problems.iter().map(overlay_problem));
     }
 
-    /// Balancing in every namespace that a change concerns.
-    async fn balance(&mut self, changed: &BTreeSet<Name>, problems: &mut Vec<(String, String)>) {
-        let check = self.balancer_checked.elapsed() >= BALANCER_CHECK;
-        if check {
-            self.balancer_checked = Instant::now();
-        }
-        let mut due = std::mem::take(&mut self.due);
-        due.extend(self.local.iter().filter(|it| changed.contains(&it.network)).map(|it| it.cookie));
-        let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
-        for cookie in cookies {
-            let desired = due.contains(&cookie).then(|| self.balanced(cookie));
-            if desired.is_none() && !check {
-                continue;
-            }
-            let Some(container) = self.spaces.containers.get(&cookie) else { continue };
-            let balancer = Arc::clone(&container.balancer);
-            let done = tokio::task::spawn_blocking(move || {
-                let mut balancer = lock(&balancer);
-                match desired {
-                    Some(desired) => balancer.reconcile(&desired).map(|report| (report, false)),
-                    None => balancer.check().map(|repaired| (lb::Report::default(), repaired)),
-                }
-            })
-            .await;
-            let object = self.balancer_object(cookie);
-            match done {
-                Ok(Ok((report, repaired))) => {
-                    if repaired {
-                        self.agent.metrics.drift_repaired.with_label_values(&["balancer"]).inc();
-                    }
-                    self.balanced_so(cookie, &object, report, problems);
-                }
-                Ok(Err(error)) => {
-                    self.due.insert(cookie);
-                    problems.push((object, chain(&error)));
-                }
-                Err(error) => problems.push((object, error.to_string())),
-            }
-        }
-    }
-
-    fn balanced_so(
-        &mut self,
-        cookie: u64,
-        object: &str,
-        report: lb::Report,
-        problems: &mut Vec<(String, String)>,
-    ) {
-        let metrics = &self.agent.metrics;
-        let operations = u64::try_from(report.changes).unwrap_or(0);
-        metrics.kernel_operations.with_label_values(&["balancer"]).inc_by(operations);
-        metrics.flows_deleted.inc_by(u64::try_from(report.flows_deleted).unwrap_or(0));
-        if report.pending {
-            self.due.insert(cookie);
-        }
-        problems.extend(report.problems.iter().map(|problem| (object.to_owned(), format!("{}: {}", problem.object, problem.reason))));
-    }
-
-    fn balancer_object(&self, cookie: u64) -> String {
-        let record = self.local.iter().find(|record| record.cookie == cookie);
-        record.map_or_else(
-            || format!("namespace/{cookie}/balancer"),
-            |record| format!("network/{}/attachment/{}/balancer", record.network, record.name),
-        )
-    }
-
-    /// All that one namespace's balancing shall hold.
-    fn balanced(&mut self, cookie: u64) -> lb::Desired {
-        let mut desired = lb::Desired::default();
-        for record in self.local.iter().filter(|record| record.cookie == cookie) {
-            let (Some(view), Some(derived)) =
-                (self.views.get(&record.network), self.derived.get_mut(&record.network))
-            else {
-                continue;
-            };
-            desired.ranges.extend(derived::vip_ranges(view, &record.addresses));
-            desired.services.extend(derived.services().iter().cloned());
-        }
-        let resolver = self.spaces.containers.get(&cookie).and_then(|it| it.resolver.as_ref());
-        if let Some(resolver) = resolver {
-            let from = resolver_address();
-            desired.redirects.push(lb::Redirect { from, to: SocketAddr::new(from.ip(), resolver.port) });
-        }
-        desired
-    }
-
     /// All that one namespace may ask about.
     fn zone(&self, cookie: u64, synced: bool) -> dns::Zone {
         let on = self.local.iter().filter(|record| record.cookie == cookie);
@@ -509,55 +382,6 @@ impl Converger {
         self.drift_seen = drift;
         self.agent.metrics.drift_repaired.with_label_values(&["overlay"]).inc_by(repaired);
         problems.extend(report.problems.iter().map(overlay_problem));
-    }
-
-    fn finish(&mut self, snapshot: Snapshot, mut problems: Vec<(String, String)>, began: Instant) {
-        problems.sort();
-        problems.dedup();
-        let result = if problems.is_empty() { "ok" } else { "problems" };
-        let agent = &self.agent;
-        agent.metrics.converges.with_label_values(&[result]).inc();
-        agent.metrics.converge_seconds.observe(began.elapsed().as_secs_f64());
-        for scope in ["network/", "namespace/", "host", "leftover/"] {
-            let of_scope = problems.iter().filter(|(object, _)| object.starts_with(scope)).cloned().collect();
-            agent.report(scope, of_scope);
-        }
-        agent.applied.send_replace(Arc::new(snapshot.heads));
-        agent.applied_local.send_replace(snapshot.revision);
-    }
-
-    /// A link's name is settled when it is made; it is looked up once.
-    async fn remember_interfaces(&self) {
-        let known = |key: &(Name, Name)| lock(&self.agent.interfaces).contains_key(key);
-        lock(&self.agent.interfaces)
-            .retain(|key, _| self.local.iter().any(|it| it.network == key.0 && it.name == key.1));
-        for record in &self.local {
-            let key = (record.network.clone(), record.name.clone());
-            if known(&key) {
-                continue;
-            }
-            let Some(container) = self.spaces.containers.get(&record.cookie) else { continue };
-            let (network, name) = (record.network.as_str(), record.name.as_str());
-            if let Some(interface) = host::interface(&container.namespace, network, name).await {
-                lock(&self.agent.interfaces).insert(key, interface);
-            }
-        }
-    }
-
-    /// What a sysctl was before is kept as soon as it is known: a later process sees our own value.
-    fn remember_sysctls(&mut self) {
-        let before = self.overlay.sysctls_before();
-        let new: Vec<_> = before.iter().filter(|(name, _)| !self.sysctls.contains_key(*name)).collect();
-        if new.is_empty() {
-            return;
-        }
-        self.sysctls.extend(new.into_iter().map(|(name, value)| (name.clone(), value.clone())));
-        let mut writes = Writes::default();
-        let saved =
-            writes.put_meta("sysctls", &self.sysctls).and_then(|()| self.agent.store.commit(&writes, true));
-        if let Err(error) = saved {
-            tracing::warn!("{}", chain(&error));
-        }
     }
 
     /// Removes everything that this host's kernel holds of ours, for `leave`. A line for each thing removed.

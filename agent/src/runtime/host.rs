@@ -141,7 +141,8 @@ pub async fn interface(namespace: &Namespace, network: &str, attachment: &str) -
     netlink.close().await;
     let alias = format!("{}{network}/{attachment}", overlay::TAG);
     let link = links.into_iter().find(|link| {
-        let ours = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfAlias(text) if *text == alias);
+        let ours =
+            |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfAlias(text) if *text == alias);
         link.attributes.iter().any(ours)
     })?;
     link.attributes.into_iter().find_map(|attribute| match attribute {

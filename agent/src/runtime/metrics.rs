@@ -120,6 +120,32 @@ metrics! {
 }
 
 impl Metrics {
+    /// Begins every series whose labels are known at 0: `increase()` misses the first event of one that does not exist.
+    pub fn begin(&self) {
+        let series: [(&IntCounterVec, &[&str]); 9] = [
+            (&self.converges, &["ok", "problems"]),
+            (&self.kernel_operations, &["overlay", "balancer"]),
+            (&self.drift_repaired, &["overlay", "balancer"]),
+            (&self.fence_drops, &["tunnel", "source"]),
+            (&self.health_changes, &["starting", "serving", "failing", "draining"]),
+            (&self.claims, &["confirmed", "lost", "no_majority"]),
+            (&self.cluster_frames, &["in", "out"]),
+            (&self.cluster_bytes, &["in", "out"]),
+            (
+                &self.cluster_unopened,
+                &["truncated", "version", "kind", "unknown_key", "bad_tag", "malformed"],
+            ),
+        ];
+        for (counter, labels) in series {
+            for label in labels {
+                counter.with_label_values(&[label]);
+            }
+        }
+        for outcome in dns::Outcome::ALL {
+            self.dns_queries.with_label_values(&[outcome.as_str()]);
+        }
+    }
+
     /// The text that Prometheus scrapes.
     ///
     /// # Errors

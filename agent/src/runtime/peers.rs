@@ -82,11 +82,11 @@ async fn answer(agent: &Arc<Agent>, peer: Peer, request: Request) -> Answer {
         },
         Request::Deregister(request) => {
             let origin = format!("host {}", agent.host_name(peer.node));
-            Answer::Done(verbs::register::deregister_here(agent, &request, &origin).await)
+            Answer::Done(verbs::services::deregister_here(agent, &request, &origin).await)
         }
         Request::Drain(request) => {
             let origin = format!("host {}", agent.host_name(peer.node));
-            Answer::Done(verbs::register::drain_here(agent, &request, &origin).await)
+            Answer::Done(verbs::services::drain_here(agent, &request, &origin).await)
         }
         Request::Grant { network, address } => {
             Answer::Grant(verbs::addressing::grant(agent, &network, address, peer.node))

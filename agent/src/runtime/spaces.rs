@@ -144,11 +144,7 @@ impl Spaces {
         self.kernel.clone()
     }
 
-    fn register(
-        kernel: &SharedKernel,
-        space: Space,
-        namespace: &Namespace,
-    ) -> Result<Netlink, SpaceError> {
+    fn register(kernel: &SharedKernel, space: Space, namespace: &Namespace) -> Result<Netlink, SpaceError> {
         let netlink = namespace.rtnetlink().map_err(SpaceError::Open)?;
         let file = namespace
             .as_fd()

@@ -11,13 +11,12 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::api::types::Failure;
-use crate::catalog::facts::{HostFact, Key, Value};
 use crate::cluster::{Cluster, KeyRing};
 use crate::config::{self, LinkAddress, Settings, Sources, Start};
 use crate::model::{Name, NodeId};
 use crate::netns::{self, Namespace, Watcher};
 use crate::runtime::agent::{Agent, Identity, State, chain, refused};
-use crate::runtime::claiming::{self, Books, ClaimError};
+use crate::runtime::claiming::{self, Books};
 use crate::runtime::converge::Converger;
 use crate::runtime::events::{Events, lock, unix_time_ms};
 use crate::runtime::local::{LocalAttachment, list};
@@ -30,12 +29,9 @@ use crate::store::{Store, Writes};
 use crate::view::{View, ViewChanges};
 use crate::{api, holder};
 
-/// How long a joining host looks for the cluster before it says that it does not find it; it goes on looking.
-const JOIN_PATIENCE: Duration = Duration::from_secs(5);
-/// Between two looks for the cluster, and between two claims of a node number.
-const JOIN_INTERVAL: Duration = Duration::from_millis(100);
-/// The host's resolv.conf is looked at this often.
-const UPSTREAM_INTERVAL: Duration = Duration::from_secs(1);
+mod joining;
+mod upkeep;
+
 /// Namespace deaths that may wait.
 const DEATHS_MAX: usize = 1_024;
 
@@ -112,16 +108,17 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     }
     agent.derive_all();
     agent.reassert_all();
-    let mut converge = tokio::spawn(Converger::new(Arc::clone(&agent), spaces, links).run(deaths, leave_requests));
+    let mut converge =
+        tokio::spawn(Converger::new(Arc::clone(&agent), spaces, links).run(deaths, leave_requests));
     start_cluster(&agent, keys, &start).await?;
     tasks.spawn(peers::run(Arc::clone(&agent)));
     tasks.spawn(peers::sync(Arc::clone(&agent)));
     tasks.spawn(peers::save(Arc::clone(&agent)));
     tasks.spawn(claiming::upkeep::run(Arc::clone(&agent)));
     tasks.spawn(health::run(Arc::clone(&agent)));
-    tasks.spawn(follow_upstreams(Arc::clone(&agent), forwarder));
-    tasks.spawn(join(Arc::clone(&agent), start));
-    tasks.spawn(housekeep(Arc::clone(&agent)));
+    tasks.spawn(upkeep::follow_upstreams(Arc::clone(&agent), forwarder));
+    tasks.spawn(joining::join(Arc::clone(&agent), start));
+    tasks.spawn(upkeep::housekeep(Arc::clone(&agent)));
     let converging = wait_for_end(&agent, &sources, &mut converge).await;
     agent.stop.send_replace(true);
     tasks.shutdown().await;
@@ -192,7 +189,8 @@ fn identify(
     writes.put_meta("cluster", &cluster).map_err(fail)?;
     writes.put_meta("incarnation", &incarnation).map_err(fail)?;
     store.commit(&writes, true).map_err(fail)?;
-    let boot_id = netns::boot_id().map_err(|error| refused(format!("the boot id cannot be read: {error}"), &[]))?;
+    let boot_id =
+        netns::boot_id().map_err(|error| refused(format!("the boot id cannot be read: {error}"), &[]))?;
     Ok(Identity { node, incarnation, name: settings.node.clone(), cluster, address, boot_id })
 }
 
@@ -233,6 +231,7 @@ fn build(
     };
     let head = state.catalog.head(identity.node);
     let metrics = Metrics::new().map_err(|error| refused(error.to_string(), &[]))?;
+    metrics.begin();
     metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     metrics.start_time.set(i64::try_from(unix_time_ms() / 1_000).unwrap_or_default());
     Ok(Arc::new(Agent {
@@ -311,97 +310,19 @@ async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Resu
         failure_after: settings.failure_after,
         max_incarnations: max_incarnations.into_iter().collect(),
     };
-    let cluster = Cluster::start(config, Arc::new(PeerHandler(Arc::clone(agent)))).await.map_err(|error| {
-        let hint = format!("see what has port {}: ss -lntup; or give --gossip-port another", settings.gossip_port);
-        refused(chain(&error), &[&hint])
-    })?;
+    let cluster =
+        Cluster::start(config, Arc::new(PeerHandler(Arc::clone(agent)))).await.map_err(|error| {
+            let hint = format!(
+                "see what has port {}: ss -lntup; or give --gossip-port another",
+                settings.gossip_port
+            );
+            refused(chain(&error), &[&hint])
+        })?;
     for address in known {
         cluster.add_seed(address);
     }
     drop(agent.cluster.set(cluster));
     Ok(())
-}
-
-/// Founds the cluster, joins it, or says again who this host is.
-async fn join(agent: Arc<Agent>, start: Start) {
-    let number = match agent.read(|state| state.books.promises.number()) {
-        Some(number) => number,
-        None if start == Start::Init => {
-            if let Err(error) = claiming::found(&agent) {
-                tracing::error!("{}", chain(&error));
-                agent.stop.send_replace(true);
-                return;
-            }
-            agent.events.record("host", "founded a new cluster", "agent");
-            peers::set_synced(&agent);
-            1
-        }
-        None => join_cluster(&agent).await,
-    };
-    let settings = agent.settings.load_full();
-    let mtu = host::underlay_mtu(&agent.host_namespace, agent.identity.address).await.unwrap_or_else(|error| {
-        tracing::warn!("the underlay's MTU is taken to be 1500: {}", chain(&error));
-        1500
-    });
-    let fact = HostFact {
-        name: agent.identity.name.clone(),
-        number,
-        address: agent.identity.address,
-        gossip_port: settings.gossip_port,
-        vxlan_port: settings.vxlan_port,
-        underlay_mtu: mtu,
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    if let Err(failure) = agent.write(vec![(Key::Host, Some(Value::Host(fact)))], Writes::default()) {
-        tracing::error!("this host cannot say who it is: {}", failure.message);
-    }
-}
-
-/// Finds the cluster, learns all of it, and claims a node number.
-async fn join_cluster(agent: &Arc<Agent>) -> u32 {
-    let began = Instant::now();
-    let mut said = false;
-    loop {
-        let live = agent.cluster.get().and_then(|cluster| {
-            let members = cluster.members();
-            let members = members.borrow();
-            members.values().find(|it| it.live && it.node != agent.identity.node).map(|it| it.address)
-        });
-        let pulled = match live {
-            Some(address) => peers::pull(agent, address).await.unwrap_or_else(|error| {
-                tracing::debug!("the catalog could not be had: {}", chain(&error));
-                false
-            }),
-            None => false,
-        };
-        if pulled && agent.read(|state| state.catalog.hosts().next().is_some()) {
-            match claiming::claim_number(agent).await {
-                Ok(number) => {
-                    agent.events.record("host", format!("joined the cluster as node number {number}"), "agent");
-                    return number;
-                }
-                Err(error @ (ClaimError::Lost { .. } | ClaimError::Unsettled)) => {
-                    tracing::debug!("claiming a node number again: {}", chain(&error));
-                }
-                Err(error) => tracing::warn!("this host is not a member yet: {}", chain(&error)),
-            }
-        }
-        if !said && began.elapsed() > JOIN_PATIENCE {
-            said = true;
-            let why = refusals(agent);
-            tracing::warn!("no host of the cluster answers yet; looking on. {why}");
-            agent.events.record("host", format!("no host of the cluster answers yet. {why}"), "agent");
-        }
-        tokio::time::sleep(JOIN_INTERVAL).await;
-    }
-}
-
-fn refusals(agent: &Agent) -> String {
-    let complaints = agent.cluster.get().map(Cluster::complaints).unwrap_or_default();
-    match complaints.last() {
-        Some(last) => last.to_string(),
-        None => "See what to open in between: svc-agent ports".to_owned(),
-    }
 }
 
 /// Whether this host does its work, or why not yet.
@@ -422,57 +343,16 @@ pub fn readiness(agent: &Agent) -> Result<(), &'static str> {
     Ok(())
 }
 
-async fn follow_upstreams(agent: Arc<Agent>, forwarder: dns::Forwarder) {
-    let mut ticks = tokio::time::interval(UPSTREAM_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        // Setting the same list again changes nothing.
-        forwarder.set_upstreams(&host::upstreams(&agent));
-    }
-}
-
-/// Saves what the transport learned, publishes this host's head, says what others complain of, forgets what is old.
-async fn housekeep(agent: Arc<Agent>) {
-    let Some(cluster) = agent.cluster.get() else { return };
-    let mut complaints_seen = 0;
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut maxima = cluster.max_incarnations();
-    loop {
-        ticks.tick().await;
-        let complaints = cluster.complaints();
-        if complaints.len() > complaints_seen
-            && let Some(last) = complaints.last()
-        {
-            agent.events.record("host", last.to_string(), "transport");
-        }
-        complaints_seen = complaints.len();
-        if maxima.has_changed().unwrap_or(false) {
-            let seen: Vec<(NodeId, u64)> =
-                maxima.borrow_and_update().iter().map(|(node, incarnation)| (*node, *incarnation)).collect();
-            let mut writes = Writes::default();
-            let saved =
-                writes.put_meta("incarnations", &seen).and_then(|()| agent.store.commit(&writes, true));
-            if let Err(error) = saved {
-                tracing::warn!("{}", chain(&error));
-            }
-        }
-        let mut state = lock(&agent.state);
-        verbs::addressing::forget_freed(&mut state, Instant::now());
-        let age = u64::try_from(agent.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        state.catalog.forget_tombstones(age);
-    }
-}
-
 /// Until SIGTERM, SIGINT, `leave`, or the converge loop's end; says whether that loop still runs. SIGHUP reads the
 /// settings again.
-async fn wait_for_end(agent: &Arc<Agent>, sources: &Sources, converge: &mut tokio::task::JoinHandle<()>) -> bool {
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-    ) else {
+async fn wait_for_end(
+    agent: &Arc<Agent>,
+    sources: &Sources,
+    converge: &mut tokio::task::JoinHandle<()>,
+) -> bool {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
         tracing::error!("signals cannot be received");
         return true;
     };
@@ -481,7 +361,7 @@ async fn wait_for_end(agent: &Arc<Agent>, sources: &Sources, converge: &mut toki
         tokio::select! {
             _ = terminate.recv() => return true,
             _ = interrupt.recv() => return true,
-            _ = hangup.recv() => reload(agent, sources),
+            _ = hangup.recv() => upkeep::reload(agent, sources),
             _ = stop.wait_for(|stop| *stop) => return true,
             ended = &mut *converge => {
                 if let Err(error) = ended {
@@ -494,22 +374,5 @@ async fn wait_for_end(agent: &Arc<Agent>, sources: &Sources, converge: &mut toki
                 return false;
             }
         }
-    }
-}
-
-fn reload(agent: &Agent, sources: &Sources) {
-    match sources.load() {
-        Ok(loaded) => {
-            let now = agent.settings.load_full();
-            let changes = config::changes(&now, &loaded.settings);
-            if !changes.needs_restart.is_empty() {
-                tracing::warn!("these settings change with the next start only: {}", list(&changes.needs_restart));
-            }
-            let line = format!("settings read again; changed: {}", list(&changes.reloadable));
-            agent.events.record("host", line, "SIGHUP");
-            agent.settings.store(Arc::new(now.reloaded(&loaded.settings)));
-            agent.changed.notify_one();
-        }
-        Err(errors) => tracing::error!("the settings stay as they are: {errors}"),
     }
 }

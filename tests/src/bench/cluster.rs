@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use agent::api::client::BlockingClient;
+use agent::api::client::{BlockingClient, Client};
 use agent::api::routes;
 use agent::api::types::{
     Attach, AttachmentInfo, Deregister, Done, NetworkCreate, NodeInfo, Place, Register, ServiceInfo, Settings, Wait,
@@ -73,7 +73,7 @@ impl Cluster {
         command.arg("--state-dir").arg(self.bed.state_directory(host));
         let process = self.bed.spawn(host, command, "agent")?;
         let socket: PathBuf = self.bed.run_directory(host).join("agent.sock");
-        self.agents.insert(host, (process, BlockingClient::new(socket, ASK_LIMIT)?));
+        self.agents.insert(host, (process, BlockingClient::new(Client::new(socket, ASK_LIMIT))?));
         Ok(())
     }
 

@@ -61,9 +61,7 @@ fn adopt_withdrawing(agent: &Agent, running: &mut BTreeMap<ClaimKey, Claimant>) 
     });
     for record in records {
         let me = agent.identity.node;
-        running
-            .entry(record.key.clone())
-            .or_insert_with(|| Claimant::resume(me, record, Resume::Withdraw).0);
+        running.entry(record.key.clone()).or_insert_with(|| Claimant::resume(me, record, Resume::Withdraw).0);
     }
 }
 

@@ -202,7 +202,10 @@ async fn allocate(
             Allocation::Exhausted(reason) => {
                 let why = if why_not.is_empty() { String::new() } else { format!(" ({why_not})") };
                 let hint = "see what is used: svc-agent network inspect NAME";
-                return Err(refused(format!("network {network} has no address left: {}{why}", chain(&reason)), &[hint]));
+                return Err(refused(
+                    format!("network {network} has no address left: {}{why}", chain(&reason)),
+                    &[hint],
+                ));
             }
         }
     }
@@ -210,11 +213,7 @@ async fn allocate(
 }
 
 /// Claims the first of some keys that can be had; false when no majority is there.
-async fn claim_one(
-    agent: &Arc<Agent>,
-    keys: Vec<ClaimKey>,
-    why_not: &mut String,
-) -> Result<bool, Failure> {
+async fn claim_one(agent: &Arc<Agent>, keys: Vec<ClaimKey>, why_not: &mut String) -> Result<bool, Failure> {
     for key in keys.into_iter().take(CLAIMS_MAX) {
         match claiming::claim(agent, key.clone()).await {
             Ok(()) => {
@@ -251,7 +250,9 @@ fn claim_ahead(agent: &Arc<Agent>, network: &Name, allocator: &Allocator<'_>, re
         match claim_one(&agent, keys.collect(), &mut why_not).await {
             Ok(true) => {}
             Ok(false) => tracing::debug!("no block of network {network} claimed ahead: {why_not}"),
-            Err(failure) => tracing::warn!("no block of network {network} claimed ahead: {}", failure.message),
+            Err(failure) => {
+                tracing::warn!("no block of network {network} claimed ahead: {}", failure.message)
+            }
         }
     });
 }
@@ -272,7 +273,10 @@ async fn request(
         Some((node, state.catalog.host(node)?.clone(), state.suspended.contains(&node)))
     });
     let Some((node, host, suspended)) = holder else {
-        return Err(refused(format!("{address} lies in a block whose holder is not known"), &["choose another --ip"]));
+        return Err(refused(
+            format!("{address} lies in a block whose holder is not known"),
+            &["choose another --ip"],
+        ));
     };
     let unreachable = |why: String| {
         let gone = format!("or, if {} will not return: svc-agent node rm {}", host.name, host.name);
@@ -303,7 +307,8 @@ pub fn grant(agent: &Agent, network: &Name, address: IpAddr, to: NodeId) -> Resu
     if let Some(holder) = known.in_use.get(&address) {
         return Err(format!("{address} of network {network} is in use by {holder}"));
     }
-    let record = state.catalog.network(network).ok_or_else(|| format!("network {network} is not known here"))?;
+    let record =
+        state.catalog.network(network).ok_or_else(|| format!("network {network} is not known here"))?;
     let layout = record.definition.subnets.iter().filter_map(|subnet| Layout::new(*subnet).ok());
     let holds = layout.into_iter().any(|layout| known.allocator(layout, false).holds(address));
     if !holds {

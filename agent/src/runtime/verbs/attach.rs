@@ -45,7 +45,12 @@ pub async fn attach(agent: &Arc<Agent>, request: Attach, caller: &Caller) -> Res
     let info = verbs::queries::attachments(agent)
         .into_iter()
         .find(|info| info.local && info.name == record.name && info.network == record.network);
-    Ok(Done { changed, laggards, object: info.and_then(|info| serde_json::to_value(info).ok()), ..Done::default() })
+    Ok(Done {
+        changed,
+        laggards,
+        object: info.and_then(|info| serde_json::to_value(info).ok()),
+        ..Done::default()
+    })
 }
 
 /// The attachment of a place, made if need be; for `register --netns` and the like. The caller holds the verbs' lock.
@@ -72,7 +77,10 @@ pub async fn ensure(
         several => {
             let networks: Vec<&Name> = several.iter().map(|it| &it.network).collect();
             let hint = format!("name one of them: --network {}", several[0].network);
-            return Err(usage(format!("that namespace is on several networks: {}", list(&networks)), &[&hint]));
+            return Err(usage(
+                format!("that namespace is on several networks: {}", list(&networks)),
+                &[&hint],
+            ));
         }
     }
     let request = Attach {
@@ -105,7 +113,10 @@ fn derived_name(agent: &Agent, place: &Place) -> String {
 
 fn resolve(place: &Place, caller: &Caller) -> Result<Resolved, Failure> {
     let refuse = |error: netns::Error| {
-        refused(chain(&error), &["namespaces that ip(8) knows: ip netns list", "or give --pid of a process inside it"])
+        refused(
+            chain(&error),
+            &["namespaces that ip(8) knows: ip netns list", "or give --pid of a process inside it"],
+        )
     };
     let target = match place {
         Place::Netns(text) => Target::from_argument(text).map_err(refuse)?,
@@ -115,7 +126,8 @@ fn resolve(place: &Place, caller: &Caller) -> Result<Resolved, Failure> {
             return netns::of_peer(pid).map_err(refuse);
         }
         Place::Container(container) => {
-            let hint = format!("give its process: --pid \"$(docker inspect -f '{{{{.State.Pid}}}}' {container})\"");
+            let hint =
+                format!("give its process: --pid \"$(docker inspect -f '{{{{.State.Pid}}}}' {container})\"");
             return Err(refused("this version does not ask container engines by name yet", &[&hint]));
         }
     };
@@ -141,7 +153,8 @@ pub async fn make(
     changed: &mut Vec<String>,
 ) -> Result<(LocalAttachment, Head), Failure> {
     let name = verbs::name("attachment", &request.name)?;
-    let aliases = request.aliases.iter().map(|alias| verbs::name("alias", alias)).collect::<Result<Vec<_>, _>>()?;
+    let aliases =
+        request.aliases.iter().map(|alias| verbs::name("alias", alias)).collect::<Result<Vec<_>, _>>()?;
     let mac = request.mac.as_deref().map(crate::addresses::parse_mac).transpose();
     let mac = mac.map_err(|error| refused(chain(&error), &[]))?.map(crate::addresses::format_mac);
     let resolved = resolve(&request.place, caller)?;
@@ -198,7 +211,8 @@ fn refuse_taken(agent: &Agent, network: &Name, name: &Name, cookie: u64) -> Resu
     agent.read(|state| {
         let mut inside = state.local.values().filter(|it| it.cookie == cookie && it.network == *network);
         if let Some(other) = inside.next() {
-            let hint = format!("use that one, or detach it: svc-agent detach {} --network {network}", other.name);
+            let hint =
+                format!("use that one, or detach it: svc-agent detach {} --network {network}", other.name);
             let what = format!("that namespace is on network {network} already, as {}", other.name);
             return Err(refused(what, &[&hint, "another name for it: detach, then attach with --alias"]));
         }
@@ -224,7 +238,9 @@ async fn refuse_overlap(agent: &Agent, network: &Name, namespace: &Namespace) ->
     for subnet in &subnets {
         if let Some(route) = routes.iter().find(|route| crate::addresses::overlaps(route, subnet)) {
             let hint = "create a network with another --subnet, or remove the route";
-            let what = format!("{subnet} of network {network} overlaps {route}, which that namespace has a route to");
+            let what = format!(
+                "{subnet} of network {network} overlaps {route}, which that namespace has a route to"
+            );
             return Err(refused(what, &[hint]));
         }
     }
@@ -310,18 +326,27 @@ fn forget(agent: &Agent, record: &LocalAttachment) -> Result<(), Failure> {
 pub async fn detach(agent: &Arc<Agent>, request: Detach, origin: &str) -> Result<Done, Failure> {
     let turn = agent.verbs.lock().await;
     let name = verbs::name("attachment", &request.name)?;
-    let named = request.network.as_deref().map(|text| verbs::choose_network(agent, Some(text))).transpose()?;
+    let named =
+        request.network.as_deref().map(|text| verbs::choose_network(agent, Some(text))).transpose()?;
     let found: Vec<LocalAttachment> = agent.read(|state| {
         let named_so = state.local.values().filter(|it| it.name == name);
         named_so.filter(|it| named.as_ref().is_none_or(|network| it.network == *network)).cloned().collect()
     });
     let record = match found.as_slice() {
         [one] => one.clone(),
-        [] => return Err(refused(format!("{name} is not attached on this host"), &["see what is: svc-agent attachments"])),
+        [] => {
+            return Err(refused(
+                format!("{name} is not attached on this host"),
+                &["see what is: svc-agent attachments"],
+            ));
+        }
         several => {
             let networks: Vec<&Name> = several.iter().map(|it| &it.network).collect();
             let hint = format!("name one of them: --network {}", several[0].network);
-            return Err(usage(format!("{name} is attached to several networks: {}", list(&networks)), &[&hint]));
+            return Err(usage(
+                format!("{name} is attached to several networks: {}", list(&networks)),
+                &[&hint],
+            ));
         }
     };
     let head = withdraw(agent, std::slice::from_ref(&record))?;
@@ -350,16 +375,21 @@ pub fn withdraw(agent: &Agent, records: &[LocalAttachment]) -> Result<Head, Fail
                 batch.push((Key::Replica { network, service: service.clone(), attachment }, None));
             }
         });
-        extra.put_local::<LocalAttachment>(&record.key(), None).map_err(|error| refused(chain(&error), &[]))?;
+        extra
+            .put_local::<LocalAttachment>(&record.key(), None)
+            .map_err(|error| refused(chain(&error), &[]))?;
     }
     let head = agent.write(batch, extra)?;
     {
         let mut state = crate::runtime::events::lock(&agent.state);
         for record in records {
             state.local.remove(&(record.network.clone(), record.name.clone()));
-            state.freed.extend(record.addresses.iter().map(|address| {
-                ((record.network.clone(), *address), std::time::Instant::now())
-            }));
+            state.freed.extend(
+                record
+                    .addresses
+                    .iter()
+                    .map(|address| ((record.network.clone(), *address), std::time::Instant::now())),
+            );
         }
         state.local_revision += 1;
     }

@@ -64,7 +64,9 @@ fn facts(agent: &Agent) -> Batch {
 
 async fn remove_from_kernel(agent: &Agent) -> Result<Vec<String>, Failure> {
     let (answer, removed) = oneshot::channel();
-    let stuck = || refused("this host's kernel state could not be removed", &["see the agent's log, then leave again"]);
+    let stuck = || {
+        refused("this host's kernel state could not be removed", &["see the agent's log, then leave again"])
+    };
     agent.leaving.send(answer).await.map_err(|_| stuck())?;
     let removed = tokio::time::timeout(REMOVAL_LIMIT, removed).await;
     removed.map_err(|_| stuck())?.map_err(|_| stuck())

@@ -17,6 +17,7 @@ pub mod network;
 pub mod node;
 pub mod queries;
 pub mod register;
+pub mod services;
 
 /// The network that is made when none is named and none exists.
 const DEFAULT_NETWORK: &str = "default";
@@ -74,8 +75,7 @@ pub async fn choose_or_make_network(
     if !none_exists || named.is_some_and(|named| !named.eq_ignore_ascii_case(DEFAULT_NETWORK)) {
         return choose_network(agent, named);
     }
-    let request =
-        crate::api::types::NetworkCreate { name: DEFAULT_NETWORK.to_owned(), ..Default::default() };
+    let request = crate::api::types::NetworkCreate { name: DEFAULT_NETWORK.to_owned(), ..Default::default() };
     let (network, made) = network::make(agent, &request, origin).await?;
     changed.extend(made);
     Ok(network)

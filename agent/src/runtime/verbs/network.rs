@@ -5,8 +5,8 @@ use ipnetwork::IpNetwork;
 
 use crate::addresses::{self, Layout};
 use crate::api::types::{Done, Failure, NetworkCreate, Wait};
-use crate::catalog::facts::{ClaimKey, Key, NetworkDefinition, Value};
 use crate::catalog::NetworkRecord;
+use crate::catalog::facts::{ClaimKey, Key, NetworkDefinition, Value};
 use crate::model::Name;
 use crate::runtime::agent::{Agent, Batch, chain, refused};
 use crate::runtime::claiming::{self, ClaimError};
@@ -82,7 +82,10 @@ pub async fn make(
 fn check(request: &NetworkCreate) -> Result<(), Failure> {
     if request.encrypted {
         let hint = "create it without --encrypted only where the underlay is trusted";
-        return Err(refused("this version cannot encrypt a network yet, and will not carry it in clear", &[hint]));
+        return Err(refused(
+            "this version cannot encrypt a network yet, and will not carry it in clear",
+            &[hint],
+        ));
     }
     if let Some(mtu) = request.mtu.filter(|mtu| !MTU_RANGE.contains(mtu)) {
         let range = format!("use {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end());
@@ -101,7 +104,8 @@ fn check(request: &NetworkCreate) -> Result<(), Failure> {
             return Err(refused(format!("{subnet} has bits set beyond its prefix length"), &[&right]));
         }
         Layout::new(*subnet).map_err(|error| refused(chain(&error), &[]))?;
-        if let Some(other) = request.subnets[..index].iter().find(|other| addresses::overlaps(other, subnet)) {
+        if let Some(other) = request.subnets[..index].iter().find(|other| addresses::overlaps(other, subnet))
+        {
             return Err(refused(format!("subnets {other} and {subnet} overlap"), &["give one of them"]));
         }
         if index > 0 {
@@ -137,7 +141,9 @@ async fn default_subnet(agent: &Arc<Agent>, name: &Name) -> Result<IpNetwork, Fa
     let mut taken: Vec<IpNetwork> = routes;
     agent.read(|state| {
         for network in state.catalog.networks() {
-            taken.extend(state.catalog.network(network).into_iter().flat_map(|it| it.definition.subnets.clone()));
+            taken.extend(
+                state.catalog.network(network).into_iter().flat_map(|it| it.definition.subnets.clone()),
+            );
         }
     });
     addresses::default_subnet(name.as_str(), &taken).ok_or_else(|| {
@@ -151,11 +157,15 @@ async fn claim_vni(agent: &Arc<Agent>, name: &Name, asked: Option<u32>) -> Resul
     let used_by = |vni: u32| {
         agent.read(|state| {
             let mut networks = state.catalog.networks();
-            networks.find(|other| state.catalog.network(other).is_some_and(|it| it.definition.vni == vni)).cloned()
+            networks
+                .find(|other| state.catalog.network(other).is_some_and(|it| it.definition.vni == vni))
+                .cloned()
         })
     };
     let mine = |vni: u32| {
-        agent.read(|state| state.catalog.claimants(&ClaimKey::Vni { vni }).any(|node| node == agent.identity.node))
+        agent.read(|state| {
+            state.catalog.claimants(&ClaimKey::Vni { vni }).any(|node| node == agent.identity.node)
+        })
     };
     if let Some(vni) = asked {
         if let Some(other) = used_by(vni) {
@@ -164,7 +174,10 @@ async fn claim_vni(agent: &Arc<Agent>, name: &Name, asked: Option<u32>) -> Resul
         }
         if !mine(vni) {
             claiming::claim(agent, ClaimKey::Vni { vni }).await.map_err(|error| {
-                refused(format!("VNI {vni} cannot be had: {}", chain(&error)), &["choose another, or leave --vni out"])
+                refused(
+                    format!("VNI {vni} cannot be had: {}", chain(&error)),
+                    &["choose another, or leave --vni out"],
+                )
             })?;
         }
         return Ok(vni);
@@ -206,7 +219,7 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
             batch.push((Key::Network { name: name.clone(), born }, Some(Value::Network(removed))));
         }
         for service in state.catalog.services(&name) {
-            batch.extend(verbs::register::removal(state, &name, service, stamp));
+            batch.extend(verbs::services::removal(state, &name, service, stamp));
         }
         let own_claims = state.catalog.claims().filter(|(_, holder)| *holder == agent.identity.node);
         for (key, _) in own_claims {

@@ -37,9 +37,11 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
     claiming::apply_removal(agent, member, &table).map_err(|error| refused(error, &[]))?;
     let batch: Batch = agent.read(|state| {
         // What only the removed host asserts must not die with it.
-        let kept = state.catalog.sole_assertions(node).into_iter().filter(|(key, _)| {
-            matches!(key, Key::Network { .. } | Key::Service { .. })
-        });
+        let kept = state
+            .catalog
+            .sole_assertions(node)
+            .into_iter()
+            .filter(|(key, _)| matches!(key, Key::Network { .. } | Key::Service { .. }));
         kept.map(|(key, value)| (key, Some(value)))
             .chain(std::iter::once((Key::Removed { node }, Some(Value::Removed))))
             .collect()
@@ -52,7 +54,8 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
     let line = format!("host {name} ({node}) removed");
     agent.events.record("host", &line, origin);
     let laggards = verbs::everywhere(agent, None, head, wait).await;
-    let notes = vec!["if it does return it must join as a new host: move its state directory away first".to_owned()];
+    let notes =
+        vec!["if it does return it must join as a new host: move its state directory away first".to_owned()];
     Ok(Done { changed: vec![line], notes, laggards, object: None })
 }
 
@@ -67,7 +70,9 @@ fn find(agent: &Agent, text: &str) -> Result<(NodeId, String, u32), Failure> {
             .collect();
         let found = match hosts.as_slice() {
             [one] => one.clone(),
-            [] => return Err(refused(format!("host {text} is not known"), &["see who is: svc-agent node ls"])),
+            [] => {
+                return Err(refused(format!("host {text} is not known"), &["see who is: svc-agent node ls"]));
+            }
             several => {
                 let ids: Vec<String> = several.iter().map(|(node, ..)| node.to_string()).collect();
                 let hint = format!("give the id of the one you mean: svc-agent node rm {}", ids[0]);

@@ -59,7 +59,9 @@ pub fn network(agent: &Agent, name: &Name) -> Option<NetworkInfo> {
             services: view.services.len(),
             capacity,
             namespace: present.then(|| {
-                format!("svc-agent hold (pid {holder}) keeps it: lsns -t net; nsenter --net=/proc/{holder}/fd/N")
+                format!(
+                    "svc-agent hold (pid {holder}) keeps it: lsns -t net; nsenter --net=/proc/{holder}/fd/N"
+                )
             }),
             problems: view.conflicts().map(|conflict| describe(state, conflict)).collect(),
         })
@@ -297,7 +299,8 @@ pub fn resolve(agent: &Arc<Agent>, name: &str, on: &str, kind: Option<&str>) -> 
         refused(format!("{on} is not attached on this host"), &["ask on its own host: svc-agent attachments"])
     })?;
     let zone = lock(&agent.zones).get(&cookie).map(dns::ZoneHandle::load);
-    let zone = zone.ok_or_else(|| refused(format!("{on} has no resolver: it is the host's own namespace"), &[]))?;
+    let zone =
+        zone.ok_or_else(|| refused(format!("{on} has no resolver: it is the host's own namespace"), &[]))?;
     let kind = match kind.unwrap_or("A").to_ascii_uppercase().as_str() {
         "A" => dns::Kind::A,
         "AAAA" => dns::Kind::AAAA,
@@ -305,14 +308,20 @@ pub fn resolve(agent: &Arc<Agent>, name: &str, on: &str, kind: Option<&str>) -> 
         "SRV" => dns::Kind::SRV,
         "SOA" => dns::Kind::SOA,
         "ANY" => dns::Kind::ANY,
-        other => return Err(refused(format!("{other} is no record type that is served"), &["use A, AAAA, PTR, SRV, SOA or ANY"])),
+        other => {
+            return Err(refused(
+                format!("{other} is no record type that is served"),
+                &["use A, AAAA, PTR, SRV, SOA or ANY"],
+            ));
+        }
     };
     let question = dns::Question::from_text(name, kind).map_err(|error| refused(chain(&error), &[]))?;
     let ttls = crate::runtime::converge::ttls(agent);
     let answer = dns::answer(&zone, &question, &ttls, &mut rand::rng());
     let (code, source, records) = match answer {
         dns::Answer::Records { ttl, data } => {
-            let lines = data.iter().map(|data| format!("{} {ttl} IN {}", question.name(), presentation(data)));
+            let lines =
+                data.iter().map(|data| format!("{} {ttl} IN {}", question.name(), presentation(data)));
             ("NOERROR", "svc-agent", lines.collect())
         }
         dns::Answer::NoData(_) => ("NOERROR", "svc-agent", Vec::new()),
@@ -320,5 +329,10 @@ pub fn resolve(agent: &Arc<Agent>, name: &str, on: &str, kind: Option<&str>) -> 
         dns::Answer::NotYet => ("SERVFAIL", "svc-agent (not synced yet)", Vec::new()),
         dns::Answer::Forward => ("", "forwarded to the host's upstreams", Vec::new()),
     };
-    Ok(Resolved { name: question.name().to_owned(), code: code.to_owned(), source: source.to_owned(), records })
+    Ok(Resolved {
+        name: question.name().to_owned(),
+        code: code.to_owned(),
+        source: source.to_owned(),
+        records,
+    })
 }

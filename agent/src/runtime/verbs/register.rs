@@ -1,20 +1,15 @@
 //! `register`, `deregister`, `service set` and `drain`.
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::types::{Deregister, Done, Drain, Failure, Register, ServiceSet, Settings, Wait};
+use crate::api::types::{Done, Failure, Register, Settings, Wait};
 use crate::catalog::facts::{Health, Key, ReplicaFact, ServiceDefinition, ServiceSettings, Value};
-use crate::model::{Head, Name, NodeId, Stamp};
-use crate::runtime::agent::{Agent, Batch, State, host_name, refused, usage};
+use crate::model::{Head, Name};
+use crate::runtime::agent::{Agent, Batch, host_name, refused, usage};
 use crate::runtime::local::{LocalAttachment, list};
-use crate::runtime::messages::{Answer, Request};
+use crate::runtime::verbs;
 use crate::runtime::verbs::attach::Caller;
-use crate::runtime::{peers, verbs};
 use crate::store::Writes;
-
-/// A request that is passed on to the host that owns the replica may take this much longer than its own wait.
-const FORWARD_MARGIN: Duration = Duration::from_secs(1);
 
 /// Registers a replica of a service.
 ///
@@ -31,7 +26,11 @@ pub async fn register(agent: &Arc<Agent>, request: Register, caller: &Caller) ->
     let attachment = target(agent, &request, caller, &mut changed).await?;
     let network = attachment.network.clone();
     let (definition, mut batch) = define(agent, &request, &service, &attachment, &mut changed).await?;
-    let key = Key::Replica { network: network.clone(), service: service.clone(), attachment: attachment.name.clone() };
+    let key = Key::Replica {
+        network: network.clone(),
+        service: service.clone(),
+        attachment: attachment.name.clone(),
+    };
     let fact = replica(agent, &key, &request, &attachment, &definition);
     changed.extend(replica_changes(agent, &key, &fact, &service, &attachment));
     let waits_for_check = fact.health == Health::Starting;
@@ -55,7 +54,7 @@ pub async fn register(agent: &Arc<Agent>, request: Register, caller: &Caller) ->
     Ok(Done { changed, notes, laggards, object })
 }
 
-fn inspect(agent: &Agent, network: &Name, service: &Name) -> Option<serde_json::Value> {
+pub(super) fn inspect(agent: &Agent, network: &Name, service: &Name) -> Option<serde_json::Value> {
     verbs::queries::service(agent, network, service).and_then(|info| serde_json::to_value(info).ok())
 }
 
@@ -69,7 +68,8 @@ async fn target(
     if let Some(place) = &request.place {
         return verbs::attach::ensure(agent, request.network.as_deref(), place, caller, changed).await;
     }
-    let named = request.network.as_deref().map(|text| verbs::choose_network(agent, Some(text))).transpose()?;
+    let named =
+        request.network.as_deref().map(|text| verbs::choose_network(agent, Some(text))).transpose()?;
     let local: Vec<LocalAttachment> = agent.read(|state| {
         let all = state.local.values().filter(|it| it.announced);
         all.filter(|it| named.as_ref().is_none_or(|network| it.network == *network)).cloned().collect()
@@ -91,7 +91,10 @@ async fn target(
         ([], []) => Err(usage(
             "nothing on this host is attached yet, so there is nothing to register",
             &[
-                &format!("attach and register in one step: svc-agent register {} --netns NAME", request.service),
+                &format!(
+                    "attach and register in one step: svc-agent register {} --netns NAME",
+                    request.service
+                ),
                 "or attach first: svc-agent attach NAME --netns NAME",
             ],
         )),
@@ -116,18 +119,27 @@ fn unknown_attachment(agent: &Agent, on: &Name) -> Failure {
         }
         None => {
             let attach = format!("attach it: svc-agent attach {on} --netns {on}");
-            refused(format!("attachment {on} does not exist"), &["see what there is: svc-agent attachments", &attach])
+            refused(
+                format!("attachment {on} does not exist"),
+                &["see what there is: svc-agent attachments", &attach],
+            )
         }
     }
 }
 
-fn ambiguous<'a>(request: &Register, all: impl Iterator<Item = &'a LocalAttachment>, networks: bool) -> Failure {
+fn ambiguous<'a>(
+    request: &Register,
+    all: impl Iterator<Item = &'a LocalAttachment>,
+    networks: bool,
+) -> Failure {
     let all: Vec<&LocalAttachment> = all.take(8).collect();
     let names: Vec<String> = all.iter().map(|it| it.key()).collect();
     let hints: Vec<String> = all
         .iter()
         .map(|it| match networks {
-            true => format!("svc-agent register {} --on {} --network {}", request.service, it.name, it.network),
+            true => {
+                format!("svc-agent register {} --on {} --network {}", request.service, it.name, it.network)
+            }
             false => format!("svc-agent register {} --on {}", request.service, it.name),
         })
         .collect();
@@ -150,7 +162,8 @@ async fn define(
         let vips = verbs::addressing::vips(agent, network).await?;
         let stamp = agent.stamp();
         changed.push(format!("service {service} created on network {network}: VIP {}", list(&vips)));
-        let definition = ServiceDefinition { revision: stamp, removed: false, vips, settings: settings.clone() };
+        let definition =
+            ServiceDefinition { revision: stamp, removed: false, vips, settings: settings.clone() };
         let key = Key::Service { network: network.clone(), name: service.clone(), born: stamp };
         return Ok((settings, vec![(key, Some(Value::Service(definition)))]));
     };
@@ -178,7 +191,7 @@ async fn define(
 }
 
 /// What was typed laid over what stands.
-fn merged(is: &ServiceSettings, typed: &Settings) -> ServiceSettings {
+pub(super) fn merged(is: &ServiceSettings, typed: &Settings) -> ServiceSettings {
     let mut ports = typed.ports.clone().unwrap_or_else(|| is.ports.clone());
     ports.sort_unstable();
     ports.dedup();
@@ -194,7 +207,7 @@ fn merged(is: &ServiceSettings, typed: &Settings) -> ServiceSettings {
     }
 }
 
-fn check(settings: &ServiceSettings) -> Result<(), Failure> {
+pub(super) fn check(settings: &ServiceSettings) -> Result<(), Failure> {
     use crate::catalog::facts::Balance;
     if settings.balance != Balance::Random {
         return Err(refused("this version balances at random only", &["leave --lb out, or use --lb random"]));
@@ -208,7 +221,7 @@ fn check(settings: &ServiceSettings) -> Result<(), Failure> {
 }
 
 /// What differs between settings, each in words: what it is, and what was asked.
-fn differences(is: &ServiceSettings, asked: &ServiceSettings) -> Vec<String> {
+pub(super) fn differences(is: &ServiceSettings, asked: &ServiceSettings) -> Vec<String> {
     let mut differs = Vec::new();
     let mut compare = |what: &str, is: serde_json::Result<String>, asked: serde_json::Result<String>| {
         if let (Ok(is), Ok(asked)) = (is, asked)
@@ -297,222 +310,4 @@ async fn wait_serving(agent: &Agent, key: &Key, wait: Wait) -> Option<Head> {
     });
     let limit = Duration::from_millis(wait.milliseconds.min(600_000));
     tokio::time::timeout(limit, serving).await.ok()?.ok().map(|head| *head)
-}
-
-/// Changes a service's settings for all replicas.
-///
-/// # Errors
-/// When there is no such service.
-pub async fn set(agent: &Arc<Agent>, request: ServiceSet, origin: &str) -> Result<Done, Failure> {
-    let turn = agent.verbs.lock().await;
-    let (network, service) = choose_service(agent, request.network.as_deref(), &request.service)?;
-    let Some(record) = agent.read(|state| state.catalog.service(&network, &service)) else {
-        return Err(unknown_service(agent, &network, &service));
-    };
-    let settings = merged(&record.definition.settings, &request.settings);
-    check(&settings)?;
-    let lines = differences(&record.definition.settings, &settings);
-    let changed: Vec<String> = lines.into_iter().map(|line| format!("service {service}: {line}")).collect();
-    let definition =
-        ServiceDefinition { revision: agent.stamp(), settings: settings.clone(), ..(*record.definition).clone() };
-    let key = Key::Service { network: network.clone(), name: service.clone(), born: record.born };
-    let batch = if changed.is_empty() { Vec::new() } else { vec![(key, Some(Value::Service(definition)))] };
-    let head = agent.write(batch, Writes::default())?;
-    drop(turn);
-    for line in &changed {
-        agent.events.record("service", line, origin);
-    }
-    let laggards = verbs::everywhere(agent, Some(&network), head, request.wait).await;
-    let object = inspect(agent, &network, &service);
-    Ok(Done { changed, laggards, object, ..Done::default() })
-}
-
-/// Takes a replica out, or the whole service. From any host.
-///
-/// # Errors
-/// When there is no such replica or service, or its host cannot be asked.
-pub async fn deregister(agent: &Arc<Agent>, request: Deregister, origin: &str) -> Result<Done, Failure> {
-    let (network, service) = choose_service(agent, request.network.as_deref(), &request.service)?;
-    let request = Deregister { network: Some(network.to_string()), ..request };
-    let Some(on) = &request.on else { return deregister_all(agent, &network, &service, &request, origin).await };
-    let on = verbs::name("attachment", on)?;
-    match owner(agent, &network, &service, &on)? {
-        owner if owner == agent.identity.node => deregister_here(agent, &request, origin).await,
-        owner => forward(agent, owner, Request::Deregister(request.clone()), request.wait).await,
-    }
-}
-
-async fn deregister_all(
-    agent: &Arc<Agent>,
-    network: &Name,
-    service: &Name,
-    request: &Deregister,
-    origin: &str,
-) -> Result<Done, Failure> {
-    let turn = agent.verbs.lock().await;
-    let stamp = agent.stamp();
-    let batch = agent.read(|state| removal(state, network, service, stamp));
-    let head = agent.write(batch, Writes::default())?;
-    drop(turn);
-    let line = format!("service {service} of network {network} removed, with all its replicas");
-    agent.events.record("service", &line, origin);
-    let laggards = verbs::everywhere(agent, Some(network), head, request.wait).await;
-    Ok(Done { changed: vec![line], laggards, ..Done::default() })
-}
-
-/// What removes a service: all its births, and this host's replicas. Other hosts withdraw theirs when they see it.
-pub fn removal(state: &State, network: &Name, service: &Name, stamp: Stamp) -> Batch {
-    let Some(record) = state.catalog.service(network, service) else { return Vec::new() };
-    let births = record.births().map(|(born, definition)| {
-        let removed = ServiceDefinition { revision: stamp, removed: true, ..(**definition).clone() };
-        let key = Key::Service { network: network.clone(), name: service.clone(), born };
-        (key, Some(Value::Service(removed)))
-    });
-    let mine = state.catalog.replicas(network, service).filter(|(_, owner, _)| *owner == stamp.node);
-    let mine = mine.map(|(attachment, _, _)| {
-        let (network, service, attachment) = (network.clone(), service.clone(), attachment.clone());
-        (Key::Replica { network, service, attachment }, None)
-    });
-    births.chain(mine).collect()
-}
-
-/// Takes out a replica that lives on this host.
-///
-/// # Errors
-/// When it does not.
-pub async fn deregister_here(agent: &Arc<Agent>, request: &Deregister, origin: &str) -> Result<Done, Failure> {
-    let turn = agent.verbs.lock().await;
-    let (network, service) = choose_service(agent, request.network.as_deref(), &request.service)?;
-    let on = verbs::name("attachment", request.on.as_deref().unwrap_or_default())?;
-    let key = Key::Replica { network: network.clone(), service: service.clone(), attachment: on.clone() };
-    let head = agent.write(vec![(key, None)], Writes::default())?;
-    drop(turn);
-    let line = format!("replica of {service} on {on} deregistered");
-    agent.events.record("replica", &line, origin);
-    let laggards = verbs::everywhere(agent, Some(&network), head, request.wait).await;
-    let left = agent.read(|state| state.catalog.replicas(&network, &service).count());
-    let notes = match left {
-        0 => vec![format!(
-            "{service} has no replica left; its name and VIP stay and refuse: svc-agent deregister {service} removes them"
-        )],
-        _ => Vec::new(),
-    };
-    Ok(Done { changed: vec![line], notes, laggards, object: None })
-}
-
-/// Stops new flows to a replica, everywhere; established ones go on. From any host.
-///
-/// # Errors
-/// When there is no such replica, or its host cannot be asked.
-pub async fn drain(agent: &Arc<Agent>, request: Drain, origin: &str) -> Result<Done, Failure> {
-    let (network, service) = choose_service(agent, request.network.as_deref(), &request.service)?;
-    let on = verbs::name("attachment", &request.on)?;
-    let request = Drain { network: Some(network.to_string()), ..request };
-    match owner(agent, &network, &service, &on)? {
-        owner if owner == agent.identity.node => drain_here(agent, &request, origin).await,
-        owner => forward(agent, owner, Request::Drain(request.clone()), request.wait).await,
-    }
-}
-
-/// Drains a replica that lives on this host.
-///
-/// # Errors
-/// When it does not.
-pub async fn drain_here(agent: &Arc<Agent>, request: &Drain, origin: &str) -> Result<Done, Failure> {
-    let turn = agent.verbs.lock().await;
-    let (network, service) = choose_service(agent, request.network.as_deref(), &request.service)?;
-    let on = verbs::name("attachment", &request.on)?;
-    let key = Key::Replica { network: network.clone(), service: service.clone(), attachment: on.clone() };
-    let Some(Value::Replica(before)) = agent.read(|state| state.catalog.value(agent.identity.node, &key)) else {
-        return Err(refused(format!("{service} has no replica on {on} on this host"), &[]));
-    };
-    let mut changed = Vec::new();
-    if before.health != Health::Draining {
-        changed.push(format!("replica of {service} on {on} drains: no new flows, established ones go on"));
-    }
-    let fact = ReplicaFact { health: Health::Draining, ..before };
-    let head = agent.write(vec![(key, Some(Value::Replica(fact)))], Writes::default())?;
-    drop(turn);
-    for line in &changed {
-        agent.events.record("replica", line, origin);
-    }
-    let laggards = verbs::everywhere(agent, Some(&network), head, request.wait).await;
-    Ok(Done { changed, laggards, ..Done::default() })
-}
-
-/// The service that is meant: on the named network, else on the only one that has it.
-///
-/// # Errors
-/// When there is none, or several.
-pub fn choose_service(agent: &Agent, network: Option<&str>, service: &str) -> Result<(Name, Name), Failure> {
-    let service = verbs::name("service", service)?;
-    if let Some(text) = network {
-        let network = verbs::choose_network(agent, Some(text))?;
-        return match agent.read(|state| state.catalog.service(&network, &service)) {
-            Some(_) => Ok((network, service)),
-            None => Err(unknown_service(agent, &network, &service)),
-        };
-    }
-    let on: Vec<Name> = agent.read(|state| {
-        let networks = state.catalog.networks();
-        networks.filter(|network| state.catalog.service(network, &service).is_some()).cloned().collect()
-    });
-    match on.as_slice() {
-        [only] => Ok((only.clone(), service)),
-        [] => Err(refused(format!("service {service} does not exist"), &["see what there is: svc-agent service ls"])),
-        several => {
-            let hint = format!("name one of them: --network {}", several[0]);
-            Err(usage(format!("{service} is a service of several networks: {}", list(several)), &[&hint]))
-        }
-    }
-}
-
-fn unknown_service(agent: &Agent, network: &Name, service: &Name) -> Failure {
-    let known: Vec<Name> = agent.read(|state| state.catalog.services(network).take(8).cloned().collect());
-    let hint = match known.as_slice() {
-        [] => format!("network {network} has no services yet"),
-        names => format!("services of {network}: {}", list(names)),
-    };
-    refused(format!("service {service} does not exist on network {network}"), &[&hint])
-}
-
-/// Whose replica it is.
-fn owner(agent: &Agent, network: &Name, service: &Name, on: &Name) -> Result<NodeId, Failure> {
-    let (owners, all) = agent.read(|state| {
-        let replicas: Vec<(Name, NodeId)> =
-            state.catalog.replicas(network, service).map(|(name, owner, _)| (name.clone(), owner)).collect();
-        let mut owners: Vec<NodeId> = replicas.iter().filter(|(name, _)| name == on).map(|(_, it)| *it).collect();
-        // Of two hosts that have the attachment the live one is meant.
-        owners.sort_by_key(|owner| state.suspended.contains(owner));
-        let all: Vec<Name> = replicas.into_iter().map(|(name, _)| name).collect();
-        (owners, all)
-    });
-    owners.first().copied().ok_or_else(|| {
-        let hint = match all.as_slice() {
-            [] => format!("{service} has no replicas"),
-            names => format!("its replicas are on: {}", list(names)),
-        };
-        refused(format!("{service} has no replica on {on}"), &[&hint])
-    })
-}
-
-/// Asks the host that owns a replica; only it writes facts about it.
-async fn forward(agent: &Arc<Agent>, owner: NodeId, request: Request, wait: Wait) -> Result<Done, Failure> {
-    let (host, suspended) =
-        agent.read(|state| (state.catalog.host(owner).cloned(), state.suspended.contains(&owner)));
-    let name = agent.host_name(owner);
-    let gone = format!("or, if {name} will not return: svc-agent node rm {name}");
-    let Some(host) = host.filter(|_| !suspended) else {
-        let what = format!("host {name}, where the replica lives, is suspended: it gets no flows already");
-        return Err(refused(what, &["try again when it is back", &gone]));
-    };
-    let limit = Duration::from_millis(wait.milliseconds.min(600_000)) + FORWARD_MARGIN;
-    match peers::ask(agent, SocketAddr::new(host.address, host.gossip_port), &request, limit).await {
-        Ok(Answer::Done(done)) => done,
-        Ok(other) => Err(refused(format!("host {name} answered in words that this version does not know: {other:?}"), &[])),
-        Err(error) => {
-            let why = crate::runtime::agent::chain(&error);
-            Err(refused(format!("host {name}, where the replica lives, does not answer: {why}"), &[&gone]))
-        }
-    }
 }

@@ -1,0 +1,105 @@
+//! The balancing part of a round: each namespace's table, on a blocking thread.
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{BALANCER_CHECK, Converger};
+use crate::model::Name;
+use crate::runtime::agent::chain;
+use crate::runtime::derived;
+use crate::runtime::events::lock;
+use crate::runtime::spaces::resolver_address;
+
+impl Converger {
+    /// Balancing in every namespace that a change concerns.
+    pub(super) async fn balance(&mut self, changed: &BTreeSet<Name>, problems: &mut Vec<(String, String)>) {
+        let check = self.balancer_checked.elapsed() >= BALANCER_CHECK;
+        if check {
+            self.balancer_checked = Instant::now();
+        }
+        let mut due = std::mem::take(&mut self.due);
+        due.extend(self.local.iter().filter(|it| changed.contains(&it.network)).map(|it| it.cookie));
+        let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
+        for cookie in cookies {
+            let desired = due.contains(&cookie).then(|| self.balanced(cookie));
+            if desired.is_none() && !check {
+                continue;
+            }
+            let Some(container) = self.spaces.containers.get(&cookie) else { continue };
+            let balancer = Arc::clone(&container.balancer);
+            let done = tokio::task::spawn_blocking(move || {
+                let mut balancer = lock(&balancer);
+                match desired {
+                    Some(desired) => balancer.reconcile(&desired).map(|report| (report, false)),
+                    None => balancer.check().map(|repaired| (lb::Report::default(), repaired)),
+                }
+            })
+            .await;
+            let object = self.balancer_object(cookie);
+            match done {
+                Ok(Ok((report, repaired))) => {
+                    if repaired {
+                        self.agent.metrics.drift_repaired.with_label_values(&["balancer"]).inc();
+                    }
+                    self.balanced_so(cookie, &object, report, problems);
+                }
+                Ok(Err(error)) => {
+                    self.due.insert(cookie);
+                    problems.push((object, chain(&error)));
+                }
+                Err(error) => problems.push((object, error.to_string())),
+            }
+        }
+    }
+
+    fn balanced_so(
+        &mut self,
+        cookie: u64,
+        object: &str,
+        report: lb::Report,
+        problems: &mut Vec<(String, String)>,
+    ) {
+        let metrics = &self.agent.metrics;
+        let operations = u64::try_from(report.changes).unwrap_or(0);
+        metrics.kernel_operations.with_label_values(&["balancer"]).inc_by(operations);
+        metrics.flows_deleted.inc_by(u64::try_from(report.flows_deleted).unwrap_or(0));
+        if report.pending {
+            self.due.insert(cookie);
+        }
+        problems.extend(
+            report
+                .problems
+                .iter()
+                .map(|problem| (object.to_owned(), format!("{}: {}", problem.object, problem.reason))),
+        );
+    }
+
+    fn balancer_object(&self, cookie: u64) -> String {
+        let record = self.local.iter().find(|record| record.cookie == cookie);
+        record.map_or_else(
+            || format!("namespace/{cookie}/balancer"),
+            |record| format!("network/{}/attachment/{}/balancer", record.network, record.name),
+        )
+    }
+
+    /// All that one namespace's balancing shall hold.
+    fn balanced(&mut self, cookie: u64) -> lb::Desired {
+        let mut desired = lb::Desired::default();
+        for record in self.local.iter().filter(|record| record.cookie == cookie) {
+            let (Some(view), Some(derived)) =
+                (self.views.get(&record.network), self.derived.get_mut(&record.network))
+            else {
+                continue;
+            };
+            desired.ranges.extend(derived::vip_ranges(view, &record.addresses));
+            desired.services.extend(derived.services().iter().cloned());
+        }
+        let resolver = self.spaces.containers.get(&cookie).and_then(|it| it.resolver.as_ref());
+        if let Some(resolver) = resolver {
+            let from = resolver_address();
+            desired.redirects.push(lb::Redirect { from, to: SocketAddr::new(from.ip(), resolver.port) });
+        }
+        desired
+    }
+}

@@ -1,0 +1,105 @@
+//! How a round came out: problems, events, metrics, and what others wait for.
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Converger, Snapshot};
+use crate::api::types::Problem;
+use crate::model::Name;
+use crate::runtime::agent::{Agent, chain};
+use crate::runtime::events::lock;
+use crate::runtime::host;
+use crate::store::Writes;
+
+/// How long an attach waits for this host's own kernel.
+const CONVERGE_LIMIT: Duration = Duration::from_secs(10);
+
+impl Agent {
+    /// Replaces what is known to fail below `scope`, and says what changed.
+    pub fn report(&self, scope: &str, found: Vec<(String, String)>) {
+        let difference = lock(&self.problems).replace(scope, found, Instant::now());
+        for (object, error) in difference.began {
+            tracing::warn!(object, "{error}");
+            self.events.record("problem", format!("{object} fails: {error}"), "agent");
+        }
+        for object in difference.ended {
+            self.events.record("problem", format!("{object} works again"), "agent");
+        }
+    }
+
+    /// Waits until this host's kernel has been brought to the local records as they stand now; the problems of one
+    /// attachment, and of its network as a whole.
+    pub async fn converged(&self, network: &Name, name: &Name) -> Vec<Problem> {
+        let wanted = {
+            let mut state = lock(&self.state);
+            state.local_revision += 1;
+            state.local_revision
+        };
+        self.changed.notify_one();
+        let mut applied = self.applied_local.subscribe();
+        let waited = applied.wait_for(|revision| *revision >= wanted);
+        if tokio::time::timeout(CONVERGE_LIMIT, waited).await.is_err() {
+            let error = format!("this host has not converged after {} s", CONVERGE_LIMIT.as_secs());
+            return vec![Problem { object: "agent".to_owned(), error, seconds: 0, attempts: 1 }];
+        }
+        let problems = lock(&self.problems);
+        let mut found = problems.list(&format!("network/{network}/attachment/{name}"), Instant::now());
+        found.extend(
+            problems
+                .list(&format!("network/{network}"), Instant::now())
+                .into_iter()
+                .filter(|problem| problem.object == format!("network/{network}")),
+        );
+        found
+    }
+}
+
+impl Converger {
+    pub(super) fn finish(&mut self, snapshot: Snapshot, mut problems: Vec<(String, String)>, began: Instant) {
+        problems.sort();
+        problems.dedup();
+        let result = if problems.is_empty() { "ok" } else { "problems" };
+        let agent = &self.agent;
+        agent.metrics.converges.with_label_values(&[result]).inc();
+        agent.metrics.converge_seconds.observe(began.elapsed().as_secs_f64());
+        for scope in ["network/", "namespace/", "host", "leftover/"] {
+            let of_scope = problems.iter().filter(|(object, _)| object.starts_with(scope)).cloned().collect();
+            agent.report(scope, of_scope);
+        }
+        agent.applied.send_replace(Arc::new(snapshot.heads));
+        agent.applied_local.send_replace(snapshot.revision);
+    }
+
+    /// A link's name is settled when it is made; it is looked up once.
+    pub(super) async fn remember_interfaces(&self) {
+        let known = |key: &(Name, Name)| lock(&self.agent.interfaces).contains_key(key);
+        lock(&self.agent.interfaces)
+            .retain(|key, _| self.local.iter().any(|it| it.network == key.0 && it.name == key.1));
+        for record in &self.local {
+            let key = (record.network.clone(), record.name.clone());
+            if known(&key) {
+                continue;
+            }
+            let Some(container) = self.spaces.containers.get(&record.cookie) else { continue };
+            let (network, name) = (record.network.as_str(), record.name.as_str());
+            if let Some(interface) = host::interface(&container.namespace, network, name).await {
+                lock(&self.agent.interfaces).insert(key, interface);
+            }
+        }
+    }
+
+    /// What a sysctl was before is kept as soon as it is known: a later process sees our own value.
+    pub(super) fn remember_sysctls(&mut self) {
+        let before = self.overlay.sysctls_before();
+        let new: Vec<_> = before.iter().filter(|(name, _)| !self.sysctls.contains_key(*name)).collect();
+        if new.is_empty() {
+            return;
+        }
+        self.sysctls.extend(new.into_iter().map(|(name, value)| (name.clone(), value.clone())));
+        let mut writes = Writes::default();
+        let saved =
+            writes.put_meta("sysctls", &self.sysctls).and_then(|()| self.agent.store.commit(&writes, true));
+        if let Err(error) = saved {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How this host becomes a member: it founds a cluster, joins one, or says again who it is.
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::catalog::facts::{HostFact, Key, Value};
+use crate::cluster::Cluster;
+use crate::config::Start;
+use crate::runtime::agent::{Agent, chain};
+use crate::runtime::claiming::{self, ClaimError};
+use crate::runtime::{host, peers};
+use crate::store::Writes;
+
+/// How long a joining host looks for the cluster before it says that it does not find it; it goes on looking.
+const JOIN_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks for the cluster, and between two claims of a node number.
+const JOIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Founds the cluster, joins it, or says again who this host is.
+pub(super) async fn join(agent: Arc<Agent>, start: Start) {
+    let number = match agent.read(|state| state.books.promises.number()) {
+        Some(number) => number,
+        None if start == Start::Init => {
+            if let Err(error) = claiming::found(&agent) {
+                tracing::error!("{}", chain(&error));
+                agent.stop.send_replace(true);
+                return;
+            }
+            agent.events.record("host", "founded a new cluster", "agent");
+            peers::set_synced(&agent);
+            1
+        }
+        None => join_cluster(&agent).await,
+    };
+    let settings = agent.settings.load_full();
+    let mtu =
+        host::underlay_mtu(&agent.host_namespace, agent.identity.address).await.unwrap_or_else(|error| {
+            tracing::warn!("the underlay's MTU is taken to be 1500: {}", chain(&error));
+            1500
+        });
+    let fact = HostFact {
+        name: agent.identity.name.clone(),
+        number,
+        address: agent.identity.address,
+        gossip_port: settings.gossip_port,
+        vxlan_port: settings.vxlan_port,
+        underlay_mtu: mtu,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    if let Err(failure) = agent.write(vec![(Key::Host, Some(Value::Host(fact)))], Writes::default()) {
+        tracing::error!("this host cannot say who it is: {}", failure.message);
+    }
+}
+
+/// Finds the cluster, learns all of it, and claims a node number.
+async fn join_cluster(agent: &Arc<Agent>) -> u32 {
+    let began = Instant::now();
+    let mut said = false;
+    loop {
+        let live = agent.cluster.get().and_then(|cluster| {
+            let members = cluster.members();
+            let members = members.borrow();
+            members.values().find(|it| it.live && it.node != agent.identity.node).map(|it| it.address)
+        });
+        let pulled = match live {
+            Some(address) => peers::pull(agent, address).await.unwrap_or_else(|error| {
+                tracing::debug!("the catalog could not be had: {}", chain(&error));
+                false
+            }),
+            None => false,
+        };
+        if pulled && agent.read(|state| state.catalog.hosts().next().is_some()) {
+            match claiming::claim_number(agent).await {
+                Ok(number) => {
+                    agent.events.record(
+                        "host",
+                        format!("joined the cluster as node number {number}"),
+                        "agent",
+                    );
+                    return number;
+                }
+                Err(error @ (ClaimError::Lost { .. } | ClaimError::Unsettled)) => {
+                    tracing::debug!("claiming a node number again: {}", chain(&error));
+                }
+                Err(error) => tracing::warn!("this host is not a member yet: {}", chain(&error)),
+            }
+        }
+        if !said && began.elapsed() > JOIN_PATIENCE {
+            said = true;
+            let why = refusals(agent);
+            tracing::warn!("no host of the cluster answers yet; looking on. {why}");
+            agent.events.record("host", format!("no host of the cluster answers yet. {why}"), "agent");
+        }
+        tokio::time::sleep(JOIN_INTERVAL).await;
+    }
+}
+
+fn refusals(agent: &Agent) -> String {
+    let complaints = agent.cluster.get().map(Cluster::complaints).unwrap_or_default();
+    match complaints.last() {
+        Some(last) => last.to_string(),
+        None => "See what to open in between: svc-agent ports".to_owned(),
+    }
+}

@@ -1,0 +1,79 @@
+//! What goes on beside the verbs: settings read again, upstreams followed, old things forgotten.
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{self, Sources};
+use crate::model::NodeId;
+use crate::runtime::agent::{Agent, chain};
+use crate::runtime::events::lock;
+use crate::runtime::local::list;
+use crate::runtime::{host, verbs};
+use crate::store::Writes;
+
+/// The host's resolv.conf is looked at this often.
+const UPSTREAM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Asks the upstreams that the host's resolv.conf, or the settings, name now.
+pub(super) async fn follow_upstreams(agent: Arc<Agent>, forwarder: dns::Forwarder) {
+    let mut ticks = tokio::time::interval(UPSTREAM_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // Setting the same list again changes nothing.
+        forwarder.set_upstreams(&host::upstreams(&agent));
+    }
+}
+
+/// Saves what the transport learned, publishes this host's head, says what others complain of, forgets what is old.
+pub(super) async fn housekeep(agent: Arc<Agent>) {
+    let Some(cluster) = agent.cluster.get() else { return };
+    let mut complaints_seen = 0;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut maxima = cluster.max_incarnations();
+    loop {
+        ticks.tick().await;
+        let complaints = cluster.complaints();
+        if complaints.len() > complaints_seen
+            && let Some(last) = complaints.last()
+        {
+            agent.events.record("host", last.to_string(), "transport");
+        }
+        complaints_seen = complaints.len();
+        if maxima.has_changed().unwrap_or(false) {
+            let seen: Vec<(NodeId, u64)> =
+                maxima.borrow_and_update().iter().map(|(node, incarnation)| (*node, *incarnation)).collect();
+            let mut writes = Writes::default();
+            let saved =
+                writes.put_meta("incarnations", &seen).and_then(|()| agent.store.commit(&writes, true));
+            if let Err(error) = saved {
+                tracing::warn!("{}", chain(&error));
+            }
+        }
+        let mut state = lock(&agent.state);
+        verbs::addressing::forget_freed(&mut state, Instant::now());
+        let age = u64::try_from(agent.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        state.catalog.forget_tombstones(age);
+    }
+}
+
+/// Reads the settings again; what needs a restart is named.
+pub(super) fn reload(agent: &Agent, sources: &Sources) {
+    match sources.load() {
+        Ok(loaded) => {
+            let now = agent.settings.load_full();
+            let changes = config::changes(&now, &loaded.settings);
+            if !changes.needs_restart.is_empty() {
+                tracing::warn!(
+                    "these settings change with the next start only: {}",
+                    list(&changes.needs_restart)
+                );
+            }
+            let line = format!("settings read again; changed: {}", list(&changes.reloadable));
+            agent.events.record("host", line, "SIGHUP");
+            agent.settings.store(Arc::new(now.reloaded(&loaded.settings)));
+            agent.changed.notify_one();
+        }
+        Err(errors) => tracing::error!("the settings stay as they are: {errors}"),
+    }
+}
