@@ -237,6 +237,38 @@ proptest! {
     }
 
     #[test]
+    fn what_is_left_out_of_a_plan_was_right(
+        history in prop::collection::vec(desired().prop_filter("sane", sane), 1..3),
+        changes in prop::collection::vec((0..3_usize, network(0), 0..4_u8, any::<bool>()), 1..6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let kernel = Arc::new(fake());
+            let mut reconciler = Reconciler::new(Arc::clone(&kernel));
+            let mut wanted = history[0].clone();
+            for (place, donor, what, interrupted) in changes {
+                both_phases(&mut reconciler, &wanted).await;
+                let Some(network) = wanted.networks.get_mut(NETWORKS[place]) else { continue };
+                match what {
+                    0 => network.remotes = donor.remotes,
+                    1 => network.remotes.extend(donor.remotes),
+                    2 => network.flood = donor.flood,
+                    _ => {
+                        network.attachments.pop_first();
+                    }
+                }
+                if interrupted {
+                    reconciler.reconcile(&wanted, Phase::Additions).await;
+                    wanted = history.last().unwrap().clone();
+                }
+                assert_eq!(both_phases(&mut reconciler, &wanted).await.1, 0);
+                let after = plan(&wanted, &kernel.world().spaces);
+                assert_eq!((after.additions, after.removals), (vec![], vec![]));
+            }
+        });
+    }
+
+    #[test]
     fn what_is_not_ours_is_never_touched(
         history in prop::collection::vec(desired().prop_filter("sane", sane), 1..4),
         seed in any::<u64>(),

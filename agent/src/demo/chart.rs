@@ -4,13 +4,19 @@ use std::time::Duration;
 
 /// One line per entry: name, bar, count and share. The longest bar has `width` characters.
 pub(super) fn bars(counts: &BTreeMap<String, u64>, width: u64) -> String {
-    let (total, most) = (counts.values().sum::<u64>().max(1), counts.values().copied().max().unwrap_or(0).max(1));
+    let (total, most) =
+        (counts.values().sum::<u64>().max(1), counts.values().copied().max().unwrap_or(0).max(1));
     let names = counts.keys().map(|name| name.chars().count()).max().unwrap_or(0);
     let bar = usize::try_from(width).unwrap_or(usize::MAX);
     let line = |(name, count): (&String, &u64)| {
         let length = usize::try_from(scaled(*count, most, width)).unwrap_or(0);
         let share = permille(*count, total);
-        format!("{name:<names$}  {:<bar$}  {count:>5}  {:>2}.{} %\n", "#".repeat(length), share / 10, share % 10)
+        format!(
+            "{name:<names$}  {:<bar$}  {count:>5}  {:>2}.{} %\n",
+            "#".repeat(length),
+            share / 10,
+            share % 10
+        )
     };
     counts.iter().map(line).collect()
 }
@@ -52,7 +58,7 @@ fn decimal(micros: u128, unit: u128, name: &str) -> String {
 /// Rows as aligned columns.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column| rows.iter().filter_map(|row: &Vec<String>| Some(row.get(column)?.chars().count())).max();
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
     let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or(0)).collect();
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));

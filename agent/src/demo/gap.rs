@@ -54,7 +54,8 @@ pub(super) fn gap(attempts: &[Attempt], killed: Duration) -> Gap {
 
 /// Whether no connection begun in the last `quiet` before `now` has failed, and `killed` is as long ago.
 pub(super) fn is_over(attempts: &[Attempt], killed: Duration, now: Duration, quiet: Duration) -> bool {
-    let last_failure = attempts.iter().filter(|attempt| attempt.answer.is_none()).map(|attempt| attempt.at).max();
+    let last_failure =
+        attempts.iter().filter(|attempt| attempt.answer.is_none()).map(|attempt| attempt.at).max();
     let since = last_failure.map_or(killed, |failure| failure.max(killed));
     now.saturating_sub(since) >= quiet
 }

@@ -120,6 +120,7 @@ fn checksum(bytes: &[u8]) -> u16 {
 pub(super) fn is_reply(packet: &[u8], from: Ipv4Addr, id: u16) -> bool {
     let header = packet.first().map_or(0, |first| usize::from(first & 0xf) * 4);
     let (source, icmp) = (packet.get(12..16), packet.get(header..));
-    let ours = |icmp: &[u8]| icmp.first() == Some(&ECHO_REPLY) && icmp.get(4..6) == Some(&id.to_be_bytes()[..]);
+    let ours =
+        |icmp: &[u8]| icmp.first() == Some(&ECHO_REPLY) && icmp.get(4..6) == Some(&id.to_be_bytes()[..]);
     header >= 20 && source == Some(&from.octets()[..]) && icmp.is_some_and(ours)
 }

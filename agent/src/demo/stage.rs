@@ -198,9 +198,15 @@ impl Stage {
     pub(super) fn last_complaints(&self) -> Vec<String> {
         let of = |(host, agent): (&&str, &Process)| {
             let log = agent.log();
-            let serious = |line: &&str| ["WARN", "ERROR", "error:", "panicked"].iter().any(|word| line.contains(word));
-            let mut lines: Vec<String> =
-                log.lines().rev().filter(serious).take(COMPLAINTS_MAX).map(|line| format!("{host} said: {line}")).collect();
+            let serious =
+                |line: &&str| ["WARN", "ERROR", "error:", "panicked"].iter().any(|word| line.contains(word));
+            let mut lines: Vec<String> = log
+                .lines()
+                .rev()
+                .filter(serious)
+                .take(COMPLAINTS_MAX)
+                .map(|line| format!("{host} said: {line}"))
+                .collect();
             lines.reverse();
             lines
         };
@@ -248,7 +254,8 @@ fn svc_agent(arguments: &str) -> Command {
 }
 
 fn command_failed(place: &str, arguments: &str, code: Option<i32>, output: &std::process::Output) -> Error {
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
     let (place, command) = (place.to_owned(), format!("svc-agent {arguments}"));
     // A signal's death has no code; a shell's count begins at 128.
     Error::Command { place, command, code: code.unwrap_or(128), said: said.trim_end().to_owned() }

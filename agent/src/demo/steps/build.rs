@@ -15,7 +15,8 @@ pub(super) fn hosts(stage: &mut Stage, printer: &mut Printer, figures: &mut Figu
     for (host, ..) in HOSTS {
         stage.add_host(host)?;
     }
-    (figures.hosts, figures.containers) = (HOSTS.len(), HOSTS.iter().map(|(.., containers)| containers.len()).sum());
+    (figures.hosts, figures.containers) =
+        (HOSTS.len(), HOSTS.iter().map(|(.., containers)| containers.len()).sum());
     let row = |(host, address, containers): &(&str, [u8; 4], &[&str])| {
         vec![(*host).to_owned(), IpAddr::from(*address).to_string(), containers.join("  ")]
     };
@@ -50,7 +51,11 @@ pub(super) fn all_live(stage: &Stage, host: &str) -> Result<(), Error> {
         let nodes: Result<Vec<NodeInfo>, Error> = stage.ask(host, "node ls");
         Ok(match nodes {
             Ok(nodes) if nodes.len() == 3 && nodes.iter().all(|node| node.state != "suspended") => Ok(()),
-            Ok(nodes) => Err(nodes.iter().map(|node| format!("{} {}", node.name, node.state)).collect::<Vec<_>>().join(", ")),
+            Ok(nodes) => Err(nodes
+                .iter()
+                .map(|node| format!("{} {}", node.name, node.state))
+                .collect::<Vec<_>>()
+                .join(", ")),
             Err(error) => Err(error.to_string()),
         })
     })

@@ -42,18 +42,24 @@ pub(in crate::demo) fn end(stage: Stage, printer: &mut Printer, started: Instant
             }
         }
     }
-    let found = if left.is_empty() { "none, on any host or in any container".to_owned() } else { left.join("; ") };
+    let found =
+        if left.is_empty() { "none, on any host or in any container".to_owned() } else { left.join("; ") };
     printer.figure("links that are left", &found);
     drop(stage);
-    printer.say(&format!("\nDone in {}; namespaces, processes and files are removed.", time(started.elapsed())));
+    printer
+        .say(&format!("\nDone in {}; namespaces, processes and files are removed.", time(started.elapsed())));
     Ok(())
 }
 
 /// Names of the links in a namespace.
 fn links(stage: &Stage, place: &str) -> Result<Vec<String>, Error> {
     let read = || std::fs::read_to_string("/proc/thread-self/net/dev");
-    let text = stage.namespace(place)?.run(read).map_err(|source| Error::Enter { place: place.to_owned(), source })?;
-    let text = text.map_err(|source| Error::Do { what: "list the links", place: place.to_owned(), source })?;
+    let text = stage
+        .namespace(place)?
+        .run(read)
+        .map_err(|source| Error::Enter { place: place.to_owned(), source })?;
+    let text =
+        text.map_err(|source| Error::Do { what: "list the links", place: place.to_owned(), source })?;
     let name = |line: &str| Some(line.split_once(':')?.0.trim().to_owned());
     Ok(text.lines().filter_map(name).collect())
 }

@@ -26,7 +26,8 @@ pub(super) fn replica(
     figures: &mut Figures,
     vip: Ipv4Addr,
 ) -> Result<(), Error> {
-    printer.step("A replica dies: pay2 on h1, its program and its namespace, while shop connects all the time");
+    printer
+        .step("A replica dies: pay2 on h1, its program and its namespace, while shop connects all the time");
     printer.aside("as its process ends and `ip netns delete pay2` follows; no command tells the agents");
     figures.replica_killed = watch(stage, vip, |stage| stage.kill_container("pay2"))?;
     tell(printer, &figures.replica_killed);
@@ -90,7 +91,8 @@ fn watch(
     let before = flows.so_far();
     let answered = before.iter().filter(|attempt| attempt.answer.is_some()).count();
     if answered == 0 || answered < before.len() {
-        let (what, last) = ("connections that all succeed".to_owned(), format!("{answered} of {}", before.len()));
+        let (what, last) =
+            ("connections that all succeed".to_owned(), format!("{answered} of {}", before.len()));
         return Err(Error::Waited { what, limit: LEAD, last });
     }
     let killed = flows.now();
@@ -111,7 +113,12 @@ fn tell(printer: &mut Printer, gap: &Gap) {
     let failed = if gap.failed == 0 {
         format!("none of {}", gap.connections)
     } else {
-        format!("{} of {}, begun in the first {}", gap.failed, gap.connections, time(Duration::from_millis(gap.gap_ms)))
+        format!(
+            "{} of {}, begun in the first {}",
+            gap.failed,
+            gap.connections,
+            time(Duration::from_millis(gap.gap_ms))
+        )
     };
     printer.figure("connections that failed", &failed);
     printer.aside(&format!(

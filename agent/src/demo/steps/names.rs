@@ -31,7 +31,11 @@ pub(super) fn look_up(stage: &Stage, printer: &mut Printer, vip: Ipv4Addr) -> Re
     let mut rows = vec![["CONTAINER", "NAME", "ANSWER"].map(str::to_owned).to_vec()];
     for (container, name) in NAMES {
         let reply = ask(&stage.namespace(container)?, name);
-        let reply = reply.map_err(|source| Error::Do { what: "look up a name", place: container.to_owned(), source })?;
+        let reply = reply.map_err(|source| Error::Do {
+            what: "look up a name",
+            place: container.to_owned(),
+            source,
+        })?;
         if name == "payment-api" && reply.addresses != [vip] {
             let (what, source) = ("resolve payment-api to its VIP", io::Error::other(reply.show()));
             return Err(Error::Do { what, place: container.to_owned(), source });

@@ -19,7 +19,11 @@ const REFUSALS: usize = 100;
 /// How long one try of a connection may take.
 const TRY_LIMIT: Duration = Duration::from_millis(500);
 
-pub(super) fn payment_api(stage: &mut Stage, printer: &mut Printer, figures: &mut Figures) -> Result<(), Error> {
+pub(super) fn payment_api(
+    stage: &mut Stage,
+    printer: &mut Printer,
+    figures: &mut Figures,
+) -> Result<(), Error> {
     printer.step("Four replicas behind one name and one virtual IP");
     printer.say(
         "In pay1 to pay4 runs a program that answers everybody with its container's name. Each container registers\n\
@@ -44,7 +48,8 @@ pub(super) fn database(stage: &mut Stage, printer: &mut Printer, figures: &mut F
     let service: ServiceInfo = stage.ask("h3", "service inspect database")?;
     let vip = at(first_v4(&service.vips, "database")?, DATABASE_PORT);
     let shop = stage.namespace("shop")?;
-    printer.say(&format!("The program in db does not run yet. shop connects to database ({vip}) all the same:"));
+    printer
+        .say(&format!("The program in db does not run yet. shop connects to database ({vip}) all the same:"));
     let refused = measure::refusals(&shop, vip, REFUSALS).map_err(|source| Error::Do {
         what: "be refused by the VIP of database",
         place: "shop".to_owned(),

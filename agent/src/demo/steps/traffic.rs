@@ -17,7 +17,12 @@ const ROUNDS: usize = 1_000;
 /// Characters of the longest bar.
 const BAR: u64 = 48;
 
-pub(super) fn split(stage: &Stage, printer: &mut Printer, figures: &mut Figures, vip: Ipv4Addr) -> Result<(), Error> {
+pub(super) fn split(
+    stage: &Stage,
+    printer: &mut Printer,
+    figures: &mut Figures,
+    vip: Ipv4Addr,
+) -> Result<(), Error> {
     let shop = stage.namespace("shop")?;
     printer.step(&format!("{CONNECTIONS} connections from shop to payment-api, by who answered"));
     let connections = measure::connections(&shop, at(vip, PORT), CONNECTIONS);
@@ -43,8 +48,10 @@ pub(super) fn latency(
     service: &ServiceInfo,
 ) -> Result<(), Error> {
     printer.step("What the virtual IP costs");
-    let addresses = service.replicas.iter().map(|replica| first_v4(&replica.addresses, replica.attachment.as_str()));
-    let direct: Vec<SocketAddr> = addresses.map(|address| Ok(at(address?, PORT))).collect::<Result<_, Error>>()?;
+    let addresses =
+        service.replicas.iter().map(|replica| first_v4(&replica.addresses, replica.attachment.as_str()));
+    let direct: Vec<SocketAddr> =
+        addresses.map(|address| Ok(at(address?, PORT))).collect::<Result<_, Error>>()?;
     let measured = measure::latency(&stage.namespace("shop")?, at(vip, PORT), &direct, ROUNDS);
     let (vip, direct) =
         measured.map_err(|source| Error::Do { what: "connect", place: "shop".to_owned(), source })?;
