@@ -1,5 +1,6 @@
 //! Real packets through the generated rules. Every address of 10.128.0.0/9 is local in the test's namespace, so one
 //! listener is all replicas: whom it was reached as tells where the rules sent the flow.
+#![allow(clippy::unwrap_used)] // Helpers of tests are not recognised as tests.
 mod common;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ impl Drop for Server {
 fn whom(vip: &str, port: u16) -> std::io::Result<IpAddr> {
     let mut stream =
         TcpStream::connect_timeout(&SocketAddr::new(address(vip), port), Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(address(&text))
@@ -327,18 +329,27 @@ fn no_new_flow_fails_while_replicas_come_and_go() {
             }
             (flows, longest)
         });
+        // A replica out of the set drains: were it gone, its flows would be cut, which is right but not seen here.
+        let state = |set: &[u8]| {
+            let mut shop = service("shop", "10.96.0.1", &[1, 2, 3, 4, 5, 6]);
+            for (last, replica) in (1..).zip(&mut shop.replicas) {
+                replica.state =
+                    if set.contains(&last) { ReplicaState::Serving } else { ReplicaState::Quiescing };
+            }
+            desired([shop])
+        };
         let sets: [&[u8]; 6] = [&[1, 2, 3, 4], &[1, 2], &[2, 3, 5], &[6], &[1, 2, 3, 4, 5, 6], &[5, 6]];
         let begin = Instant::now();
-        for round in 0..400 {
-            balancer.reconcile(&desired([service("shop", "10.96.0.1", sets[round % sets.len()])])).unwrap();
+        for round in 0..24 {
+            balancer.reconcile(&state(sets[round % sets.len()])).unwrap();
         }
         let end = Instant::now() + Duration::from_millis(200);
         while Instant::now() < end {
-            balancer.reconcile(&desired([service("shop", "10.96.0.1", sets[0])])).unwrap();
+            balancer.reconcile(&state(sets[0])).unwrap();
         }
         done.store(true, Ordering::Relaxed);
         let (flows, longest) = client.join().unwrap();
-        println!("{flows} flows during 400 changes in {:?}, slowest {longest:?}", begin.elapsed());
+        println!("{flows} flows during 24 changes in {:?}, slowest {longest:?}", begin.elapsed());
         assert!(flows > 20);
     });
 }

@@ -1,4 +1,5 @@
 //! Random sequences of desired states, faults and foreign changes, on the kernel in memory.
+#![allow(clippy::unwrap_used)] // Helpers of tests are not recognised as tests.
 mod common;
 
 use std::collections::BTreeMap;
@@ -50,10 +51,11 @@ fn a_state() -> impl Strategy<Value = Desired> {
     services.prop_map(|services| desired(services.into_iter().flatten()))
 }
 
+/// All elements but slots, and the numbers and replicas of each VIP's slots.
+type Canonical = (Vec<Element<Ipv4Addr>>, BTreeMap<Ipv4Addr, (Vec<u16>, Vec<Ipv4Addr>)>);
+
 /// The elements, with slots in an order of their own: which replica is in which slot does not matter.
-fn canonical(
-    elements: Vec<Element<Ipv4Addr>>,
-) -> (Vec<Element<Ipv4Addr>>, BTreeMap<Ipv4Addr, (Vec<u16>, Vec<Ipv4Addr>)>) {
+fn canonical(elements: Vec<Element<Ipv4Addr>>) -> Canonical {
     let mut slots: BTreeMap<Ipv4Addr, (Vec<u16>, Vec<Ipv4Addr>)> = BTreeMap::new();
     let mut others = Vec::new();
     for element in elements {

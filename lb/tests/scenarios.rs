@@ -3,6 +3,7 @@
 //! `== name` begins a step; it is followed by the whole desired state. `-- turn` is one reconcile, `-- settle` calls
 //! until nothing is pending; then `table` (all elements, in any order) and `lands` (where new flows go, a place once
 //! for each of its slots) may follow.
+#![allow(clippy::unwrap_used)] // Helpers of tests are not recognised as tests.
 mod common;
 
 use std::collections::BTreeSet;

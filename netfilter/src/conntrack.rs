@@ -126,6 +126,11 @@ fn other(kind: u16, value: Vec<u8>) -> ConntrackAttribute {
 }
 
 impl Flow {
+    /// A flow that was not listed by a kernel; deleting it deletes whichever flow has the tuple.
+    pub fn new(original: Tuple, reply: Tuple, status: u32) -> Self {
+        Self { original, reply, status, id: None, zone: None }
+    }
+
     fn read(message: &Received<'_>) -> Option<Self> {
         let kind = u8::from(ConntrackMessageType::New);
         let ConntrackMessage::New(attributes) =

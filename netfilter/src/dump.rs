@@ -1,6 +1,7 @@
 //! What the kernel holds, as read from dumps.
-use crate::batch::{Family, TableFlags, read_comment};
+use crate::batch::read_comment;
 use crate::expression::Verdict;
+use crate::objects::{Family, TableFlags};
 use crate::uapi;
 use crate::wire::{self, Received};
 

@@ -29,22 +29,22 @@
 //! 0.4 types six and leaves nat, numgen, ct, counter, masq, reject and objref as lists of untyped attributes; it
 //! builds each element of a set as a tree of vectors, which at 100,000 elements costs more than the kernel takes
 //! to load them; and a reader would need both vocabularies. Its conntrack messages are typed, and used.
+mod answer;
 mod batch;
 pub mod conntrack;
 mod dump;
 mod error;
 mod expression;
+mod objects;
 mod socket;
 mod uapi;
 mod wire;
 
-pub use batch::{
-    Batch, ChainKind, ElementData, ElementList, Family, FieldType, Hook, HookPoint, Set, SetData, Table,
-    TableFlags,
-};
+pub use batch::{Batch, ElementData, ElementList};
 pub use dump::{Chain, ChainHook, Count, Element, RawExpression, Rule, SetState, TableState};
 pub use error::{Error, Refusal};
 pub use expression::{
     Answer, Base, Comparison, Conntrack, Expression, Meta, Nat, Register, Target, Verdict, fingerprint,
 };
+pub use objects::{ChainKind, Family, FieldType, Hook, HookPoint, Set, SetData, Table, TableFlags};
 pub use socket::Socket;

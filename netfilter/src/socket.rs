@@ -6,9 +6,11 @@ use std::time::Duration;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
-use crate::batch::{Batch, Table};
+use crate::answer::{Answer, Refusals};
+use crate::batch::Batch;
 use crate::dump::{Chain, Element, Rule, TableState};
 use crate::error::{Error, Refusal};
+use crate::objects::Table;
 use crate::uapi;
 use crate::wire::{self, Head, Received, Writer};
 
@@ -22,10 +24,6 @@ const DATAGRAM_BYTES: usize = 64 << 10;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a dump is begun again that changes interrupted.
 const DUMP_TRIES: u32 = 16;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-/// NLM_F_ACK_TLVS: attributes follow the error.
-const EXTENDED_ANSWER: u16 = 0x200;
 
 /// A netfilter socket of one network namespace.
 ///
@@ -347,55 +345,6 @@ pub(crate) enum Event<'a> {
     Restart,
     /// One message.
     Message(Received<'a>),
-}
-
-/// An acknowledgement, a refusal or the end of a dump.
-struct Answer {
-    sequence: u32,
-    errno: i32,
-    detail: String,
-}
-
-impl Answer {
-    fn read(message: &Received<'_>) -> Option<Self> {
-        if message.kind != NLMSG_ERROR && message.kind != NLMSG_DONE {
-            return None;
-        }
-        let code =
-            message.payload.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
-        // With NETLINK_CAP_ACK the header of the request follows, then the attributes.
-        let extended = message.kind == NLMSG_ERROR && message.flags & EXTENDED_ANSWER != 0;
-        let tail = message.payload.get(4 + wire::HEADER_BYTES..).filter(|_| extended).unwrap_or_default();
-        let detail = wire::find(tail, 1).map(wire::text).unwrap_or_default();
-        Some(Self { sequence: message.sequence, errno: code.saturating_neg(), detail })
-    }
-}
-
-#[derive(Default)]
-struct Refusals {
-    first: Option<Answer>,
-    count: usize,
-    whole_batch: bool,
-}
-
-impl Refusals {
-    fn note(&mut self, answer: Answer, last: u32, acknowledged: &mut bool) {
-        // Sequence 0 is the begin message: the whole batch was refused, and nothing else follows.
-        self.whole_batch |= answer.sequence == 0;
-        *acknowledged |= answer.sequence == last;
-        self.count += 1;
-        self.first.get_or_insert(answer);
-    }
-
-    fn into_result(self, batch: &Batch) -> Result<(), Error> {
-        let Some(first) = self.first else { return Ok(()) };
-        if let (libc::ERESTART, Some(expected)) = (first.errno, batch.generation) {
-            return Err(Error::Changed { expected });
-        }
-        let (message, object) = batch.describe(first.sequence);
-        let refusal = Refusal { message, object, detail: first.detail, count: self.count };
-        Err(Error::Refused { refusal, source: io::Error::from_raw_os_error(first.errno) })
-    }
 }
 
 fn control(kind: u16, generation: Option<u32>) -> Vec<u8> {

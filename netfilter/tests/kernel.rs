@@ -1,4 +1,5 @@
 //! Against the real kernel, each test in a network namespace of its own that ends with its thread.
+#![allow(clippy::unwrap_used)] // Helpers of tests are not recognised as tests.
 use netfilter::{
     Answer, Base, Batch, ChainKind, Comparison, Conntrack, ElementData, Error, Expression, Family, FieldType,
     Hook, HookPoint, Meta, Nat, Register, Set, SetData, Socket, Table, TableFlags, Target, Verdict,

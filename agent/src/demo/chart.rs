@@ -37,7 +37,7 @@ pub(super) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
-/// A time to about three digits: `87 us`, `1.62 ms`, `3.84 s`.
+/// A time to about three digits: `87 us`, `1.62 ms`, `5 s`.
 pub(super) fn time(time: Duration) -> String {
     let micros = time.as_micros();
     match micros {
@@ -49,6 +49,9 @@ pub(super) fn time(time: Duration) -> String {
 
 fn decimal(micros: u128, unit: u128, name: &str) -> String {
     let hundredths = (micros * 100 + unit / 2) / unit;
+    if hundredths % 100 == 0 {
+        return format!("{} {name}", hundredths / 100);
+    }
     if hundredths < 10_000 {
         return format!("{}.{:02} {name}", hundredths / 100, hundredths % 100);
     }

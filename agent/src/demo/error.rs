@@ -23,6 +23,8 @@ pub(super) enum Error {
     Command { place: String, command: String, code: i32, said: String },
     #[error("`{place}$ {command}` printed what is not understood here: {said}")]
     Answer { place: String, command: String, said: String },
+    #[error("leave left links behind: {links}")]
+    Left { links: String },
     #[error("waited {} s for {what}; last seen: {last}", limit.as_secs())]
     Waited { what: String, limit: Duration, last: String },
 }
@@ -34,7 +36,7 @@ impl Error {
             Self::Build { .. } | Self::Signals { .. } | Self::Enter { .. } | Self::Do { .. } => {
                 "svc-agent doctor names what this machine's kernel lacks"
             }
-            Self::Command { .. } | Self::Answer { .. } | Self::Waited { .. } => {
+            Self::Command { .. } | Self::Answer { .. } | Self::Waited { .. } | Self::Left { .. } => {
                 "a busy machine can be too slow: try again; then see svc-agent doctor"
             }
         }

@@ -52,23 +52,18 @@ pub fn run(keep: bool, output: Output) -> Result<Exit, Failure> {
     let signals = signals::end_on_signal().map_err(|error| failed(&Error::Signals { source: error }))?;
     let mut printer = Printer::standard(output);
     let mut stage = Stage::new(&sandbox).map_err(|error| failed(&error))?;
-    match steps::play(&mut stage, &mut printer, started) {
-        Ok(figures) => {
-            if output == Output::Json {
-                printer.json(&figures);
-            }
-        }
-        Err(error) => {
-            let mut failure = failed(&error);
-            failure.hints.extend(stage.last_complaints());
-            return Err(failure);
-        }
-    }
+    let figures = steps::play(&mut stage, &mut printer, started).map_err(|error| {
+        let mut failure = failed(&error);
+        failure.hints.extend(stage.last_complaints());
+        failure
+    })?;
     if keep {
         steps::keep(&stage, &mut printer, pid_outside);
+        printer.finish(&figures);
         signals.wait();
     }
-    steps::end(stage, &mut printer, started).map_err(|error| failed(&error))?;
+    steps::end(stage, &mut printer, &figures, started).map_err(|error| failed(&error))?;
+    printer.finish(&figures);
     Ok(Exit::Done)
 }
 

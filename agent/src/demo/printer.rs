@@ -14,6 +14,8 @@ const PLAIN: &str = "\x1b[0m";
 pub(super) struct Printer {
     story: Box<dyn Write>,
     colour: bool,
+    /// The figures are asked for.
+    figures: bool,
     steps: usize,
 }
 
@@ -26,11 +28,11 @@ impl Printer {
         };
         // https://no-color.org
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self::new(story, colour)
+        Self { figures: output == Output::Json, ..Self::new(story, colour) }
     }
 
     pub(super) fn new(story: Box<dyn Write>, colour: bool) -> Self {
-        Self { story, colour, steps: 0 }
+        Self { story, colour, figures: false, steps: 0 }
     }
 
     /// Begins a step.
@@ -49,9 +51,13 @@ impl Printer {
         }
     }
 
-    /// A command as its operator types it.
+    /// A command as its operator types it, perhaps over several lines.
     pub(super) fn command(&mut self, place: &str, command: &str) {
-        self.styled(BOLD, &format!("  {place}$ {command}"));
+        for (index, line) in command.lines().enumerate() {
+            let before =
+                if index == 0 { format!("{place}$ ") } else { " ".repeat(place.chars().count() + 4) };
+            self.styled(BOLD, &format!("  {before}{line}"));
+        }
     }
 
     /// What came back.
@@ -70,12 +76,15 @@ impl Printer {
 
     /// Something that was measured, a label before it.
     pub(super) fn figure(&mut self, label: &str, value: &str) {
-        self.line(&format!("  {label:<34} {value}"));
+        self.line(&format!("  {label:<36} {value}"));
     }
 
-    /// One object on standard output.
-    pub(super) fn json<T: Serialize>(&mut self, value: &T) {
-        if let Ok(text) = serde_json::to_string(value) {
+    /// Prints the figures as one object on standard output, if that was asked for.
+    pub(super) fn finish<T: Serialize>(&mut self, figures: &T) {
+        if !self.figures {
+            return;
+        }
+        if let Ok(text) = serde_json::to_string(figures) {
             // A reader that has gone wants no figures.
             let _gone = writeln!(std::io::stdout(), "{text}");
         }

@@ -1,5 +1,5 @@
 //! The end by Ctrl-C.
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -41,7 +41,6 @@ pub(super) fn end_on_signal() -> io::Result<Signals> {
         }
         let usual = usual.load(Ordering::Relaxed);
         // The terminal may be what has gone.
-        use std::io::Write;
         let _gone = writeln!(io::stderr(), "\nending: everything of the demo is being removed");
         std::process::exit(if usual { 0 } else { INTERRUPTED });
     };

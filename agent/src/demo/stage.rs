@@ -95,9 +95,10 @@ impl Stage {
         let (name, address, _) = HOSTS[number(host)];
         let address = IpAddr::from(address);
         let how = if how.is_empty() { String::new() } else { format!(" {how}") };
-        let settings = format!("--node {host} --advertise {address} --key-file {KEY} --state-dir {STATE}");
-        let arguments = format!("run{how} {settings}");
-        printer.command(host, &format!("svc-agent {arguments} &"));
+        let what = format!("run{how} --node {host} --advertise {address}");
+        let files = format!("--key-file {KEY} --state-dir {STATE}");
+        printer.command(host, &format!("svc-agent {what} \\\n{files} &"));
+        let arguments = format!("{what} {files}");
         let agent = self.bed.spawn(host, svc_agent(&arguments), "agent")?;
         self.agents.insert(name, agent);
         Ok(())
@@ -118,7 +119,7 @@ impl Stage {
         let text = String::from_utf8_lossy(&output.stdout);
         match show {
             Show::All => printer.output(&text),
-            Show::First => printer.output(text.lines().next().unwrap_or_default()),
+            Show::First => printer.output(&shortened(&text)),
         }
         printer.output(&String::from_utf8_lossy(&output.stderr));
         match output.status.code() {
@@ -259,6 +260,15 @@ fn command_failed(place: &str, arguments: &str, code: Option<i32>, output: &std:
     let (place, command) = (place.to_owned(), format!("svc-agent {arguments}"));
     // A signal's death has no code; a shell's count begins at 128.
     Error::Command { place, command, code: code.unwrap_or(128), said: said.trim_end().to_owned() }
+}
+
+/// The first line, and how many more there are.
+fn shortened(text: &str) -> String {
+    let first = text.lines().next().unwrap_or_default();
+    match text.lines().count().saturating_sub(1) {
+        0 => first.to_owned(),
+        more => format!("{first}   ... {more} more lines"),
+    }
 }
 
 /// Index of a host in [`HOSTS`]; the steps name no other.

@@ -15,6 +15,7 @@ use crate::runtime::agent::{Agent, chain};
 use crate::runtime::derived::{self, Derived};
 use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, list};
+use crate::runtime::metrics::raise;
 use crate::runtime::spaces::{SharedKernel, Spaces};
 use crate::runtime::verbs;
 use crate::store::Writes;
@@ -26,7 +27,7 @@ mod outcome;
 /// A namespace's ruleset is looked at this often; it costs a round trip where nobody touched it.
 const BALANCER_CHECK: Duration = Duration::from_millis(500);
 /// The overlay is read as a whole and compared this often, for what no event tells.
-const OVERLAY_CHECK: Duration = Duration::from_secs(30);
+const OVERLAY_CHECK: Duration = Duration::from_secs(10);
 /// What was put off (slots to be deleted after a shrink) is done this long after.
 const DEFERRED: Duration = Duration::from_millis(50);
 
@@ -39,7 +40,6 @@ pub struct Converger {
     derived: BTreeMap<Name, Derived>,
     local: Vec<LocalAttachment>,
     links: BTreeMap<Name, u16>,
-    last: Option<overlay::Desired>,
     balancer_checked: Instant,
     overlay_checked: Instant,
     /// Namespaces whose balancing must be looked at in any case: new ones, and those with work put off or failed.
@@ -83,7 +83,6 @@ impl Converger {
             derived: BTreeMap::new(),
             local: Vec::new(),
             links,
-            last: None,
             balancer_checked: now,
             overlay_checked: now,
             due: BTreeSet::new(),
@@ -172,7 +171,6 @@ impl Converger {
         self.slow_check(&desired, &mut problems).await;
         self.remember_interfaces().await;
         self.remember_sysctls();
-        self.last = Some(desired);
         // Held no longer than needed: the view's next update changes in place and copies nothing then.
         self.views.clear();
         self.finish(snapshot, problems, began);
@@ -382,6 +380,20 @@ impl Converger {
         self.drift_seen = drift;
         self.agent.metrics.drift_repaired.with_label_values(&["overlay"]).inc_by(repaired);
         problems.extend(report.problems.iter().map(overlay_problem));
+        self.count_drops();
+    }
+
+    /// What the fences have dropped, as last read. A table that was made anew counts from 0 again; the metric waits
+    /// for it to catch up rather than fall.
+    fn count_drops(&self) {
+        let (mut tunnel, mut source) = (0_u64, 0_u64);
+        for (space, _, packets) in self.overlay.drops() {
+            let sum = if *space == overlay::Space::Host { &mut tunnel } else { &mut source };
+            *sum = sum.saturating_add(packets);
+        }
+        let drops = &self.agent.metrics.fence_drops;
+        raise(&drops.with_label_values(&["tunnel"]), tunnel);
+        raise(&drops.with_label_values(&["source"]), source);
     }
 
     /// Removes everything that this host's kernel holds of ours, for `leave`. A line for each thing removed.

@@ -1,6 +1,7 @@
 //! Keeps one check running per local replica that has one, and writes what they find.
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -15,6 +16,9 @@ use crate::store::Writes;
 
 /// Verdicts that may wait to be written; a check waits beyond that.
 const VERDICTS_MAX: usize = 1_024;
+
+/// Changes within this time are followed together.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// A replica of this host: network, service, attachment.
 type Replica = (Name, Name, Name);
@@ -33,6 +37,7 @@ pub async fn run(agent: Arc<Agent>) {
     let mut running = BTreeMap::<Replica, (Started, JoinHandle<()>)>::new();
     let mut revision = agent.revision.subscribe();
     let mut opened = agent.opened_revision.subscribe();
+    let mut last = Instant::now();
     loop {
         withdraw_orphans(&agent);
         follow(&agent, &mut running, &sender);
@@ -47,6 +52,11 @@ pub async fn run(agent: Arc<Agent>) {
             changed = revision.changed() => if changed.is_err() { return },
             changed = opened.changed() => if changed.is_err() { return },
         }
+        // Many registrations at once are followed together: each look costs in proportion to this host's replicas.
+        if last.elapsed() < GATHER {
+            tokio::time::sleep(GATHER - last.elapsed()).await;
+        }
+        last = Instant::now();
     }
 }
 

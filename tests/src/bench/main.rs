@@ -15,6 +15,7 @@ mod resolver;
 mod statistics;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -84,21 +85,17 @@ fn run(arguments: &Arguments, sandbox: &Sandbox) -> Result<bool> {
     }
     let wanted = |figure: Figure| arguments.only.is_empty() || arguments.only.contains(&figure);
     let figures: Vec<Figure> = Figure::value_variants().iter().copied().filter(|it| wanted(*it)).collect();
-    let mut all: Vec<(Figure, Vec<Row>)> = Vec::new();
+    let mut all = BTreeMap::<&'static str, Vec<Row>>::new();
     figures::measure(sandbox, &options, &figures, &mut |figure, rows| {
         if !arguments.json {
             print!("{}", report::lines(&rows));
         }
-        all.push((figure, rows));
+        all.entry(figure.key()).or_default().extend(rows);
     })?;
     if arguments.json {
-        let figures: serde_json::Map<String, serde_json::Value> = all
-            .iter()
-            .map(|(figure, rows)| Ok((figure.name(), serde_json::to_value(rows)?)))
-            .collect::<Result<_>>()?;
-        let text = serde_json::to_string_pretty(&serde_json::json!({ "machine": machine, "figures": figures }));
+        let text = serde_json::to_string_pretty(&serde_json::json!({ "machine": machine, "figures": all }));
         println!("{}", text.context("the figures are no JSON")?);
     }
     let ended_well = |row: &Row| matches!(row.verdict, Verdict::Met | Verdict::Information);
-    Ok(all.iter().flat_map(|(_, rows)| rows).all(ended_well))
+    Ok(all.values().flatten().all(ended_well))
 }

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::LIMIT;
-use crate::api::types::NodeInfo;
+use crate::api::types::{NetworkInfo, NodeInfo};
 use crate::demo::chart::{columns, time};
 use crate::demo::error::Error;
 use crate::demo::figures::{Figures, millis};
@@ -65,8 +65,10 @@ pub(super) fn networks(stage: &Stage, printer: &mut Printer, figures: &mut Figur
     printer.step("Two networks that know nothing of each other, and the containers on them");
     let took = stage.type_in(printer, "h1", "network create payment", Show::All)?;
     figures.network_create_ms = millis(took);
-    stage.type_in(printer, "h3", "network create lab --internal", Show::All)?;
-    stage.type_in(printer, "h2", "network ls", Show::All)?;
+    let payment: NetworkInfo = stage.ask("h1", "network inspect payment")?;
+    let same = payment.subnets.iter().map(|subnet| format!(" --subnet {subnet}")).collect::<String>();
+    stage.type_in(printer, "h3", &format!("network create lab --internal{same}"), Show::All)?;
+    printer.aside("the same addresses on purpose: networks are apart, whatever their ranges");
     let mut slowest = Duration::ZERO;
     for (host, _, containers) in HOSTS {
         for container in containers {
@@ -75,6 +77,7 @@ pub(super) fn networks(stage: &Stage, printer: &mut Printer, figures: &mut Figur
         }
     }
     figures.attach_slowest_ms = millis(slowest);
+    stage.type_in(printer, "h2", "network ls", Show::All)?;
     stage.type_in(printer, "h3", "attachments", Show::All)?;
     printer.figure("network create, on all hosts", &time(took));
     printer.figure("slowest attach, known to all hosts", &time(slowest));

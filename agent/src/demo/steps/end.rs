@@ -1,8 +1,10 @@
 //! Looking around, and the end.
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::demo::chart::time;
 use crate::demo::error::Error;
+use crate::demo::figures::Figures;
+use crate::demo::gap::Gap;
 use crate::demo::printer::Printer;
 use crate::demo::stage::{HOSTS, Show, Stage};
 
@@ -27,10 +29,16 @@ pub(in crate::demo) fn keep(stage: &Stage, printer: &mut Printer, pid_outside: O
 }
 
 /// The hosts leave, then the rest is removed.
-pub(in crate::demo) fn end(stage: Stage, printer: &mut Printer, started: Instant) -> Result<(), Error> {
+pub(in crate::demo) fn end(
+    stage: Stage,
+    printer: &mut Printer,
+    figures: &Figures,
+    started: Instant,
+) -> Result<(), Error> {
     printer.step("Every host leaves, and removes what it made");
     for (host, ..) in HOSTS {
-        stage.type_in(printer, host, "leave", Show::All)?;
+        let show = if host == "h1" { Show::All } else { Show::First };
+        stage.type_in(printer, host, "leave", show)?;
     }
     let mut left = Vec::new();
     for (host, _, containers) in HOSTS {
@@ -42,13 +50,41 @@ pub(in crate::demo) fn end(stage: Stage, printer: &mut Printer, started: Instant
             }
         }
     }
-    let found =
-        if left.is_empty() { "none, on any host or in any container".to_owned() } else { left.join("; ") };
-    printer.figure("links that are left", &found);
+    if !left.is_empty() {
+        return Err(Error::Left { links: left.join("; ") });
+    }
+    printer.figure("links that are left", "none, on any host or in any container");
     drop(stage);
+    summarise(printer, figures);
     printer
         .say(&format!("\nDone in {}; namespaces, processes and files are removed.", time(started.elapsed())));
     Ok(())
+}
+
+fn summarise(printer: &mut Printer, figures: &Figures) {
+    printer.step("In short");
+    let (millis, micros) = (Duration::from_millis, Duration::from_micros);
+    let (vip, direct) = (figures.latency.vip.median_us, figures.latency.direct.median_us);
+    let gap = |gap: &Gap| match gap.failed {
+        0 => format!("no connection failed, of {}", gap.connections),
+        _ => format!("connections failed for {}", time(millis(gap.gap_ms))),
+    };
+    for (label, value) in [
+        (
+            "a new replica is used everywhere",
+            format!("after {} at most", time(millis(figures.register_slowest_ms))),
+        ),
+        ("a connect, median", format!("{} by VIP, {} directly", time(micros(vip)), time(micros(direct)))),
+        ("nobody serves", format!("refused in {}, median", time(micros(figures.refusal.median_us)))),
+        ("a replica died", gap(&figures.replica_killed)),
+        ("a host died", gap(&figures.host_killed)),
+        (
+            "a host returned",
+            format!("its replicas answered after {}", time(millis(figures.host_returned_ms))),
+        ),
+    ] {
+        printer.figure(label, &value);
+    }
 }
 
 /// Names of the links in a namespace.

@@ -79,7 +79,7 @@ struct Known {
     now_ms: u64,
 }
 
-fn known(agent: &Agent, state: &State, network: &Name) -> Known {
+fn known(agent: &Agent, state: &State, network: &Name, region: Region) -> Known {
     let me = agent.identity.node;
     let mut known = Known {
         number: state.books.promises.number().unwrap_or_default(),
@@ -117,16 +117,19 @@ fn known(agent: &Agent, state: &State, network: &Name) -> Known {
             _ => {}
         }
     }
-    for (name, _, fact) in state.catalog.attachments(network) {
-        known.in_use.extend(fact.addresses.iter().map(|address| (*address, name.clone())));
-    }
-    for record in state.local.values().filter(|record| record.network == *network) {
-        known.in_use.extend(record.addresses.iter().map(|address| (*address, record.name.clone())));
-    }
-    for service in state.catalog.services(network) {
-        let record = state.catalog.service(network, service);
-        let vips = record.map(|record| record.vips()).unwrap_or_default();
-        known.in_use.extend(vips.into_iter().map(|vip| (vip, service.clone())));
+    if region == Region::Endpoint {
+        for (name, _, fact) in state.catalog.attachments(network) {
+            known.in_use.extend(fact.addresses.iter().map(|address| (*address, name.clone())));
+        }
+        for record in state.local.values().filter(|record| record.network == *network) {
+            known.in_use.extend(record.addresses.iter().map(|address| (*address, record.name.clone())));
+        }
+    } else {
+        for service in state.catalog.services(network) {
+            let record = state.catalog.service(network, service);
+            let vips = record.map(|record| record.vips()).unwrap_or_default();
+            known.in_use.extend(vips.into_iter().map(|vip| (vip, service.clone())));
+        }
     }
     for ((of, address), taker) in &state.granted {
         if of == network && *taker != me {
@@ -170,7 +173,7 @@ async fn allocate(
     let mut may_claim = true;
     let mut why_not = String::new();
     for _ in 0..ROUNDS_MAX {
-        let known = agent.read(|state| known(agent, state, network));
+        let known = agent.read(|state| known(agent, state, network, region));
         let decision = known.allocator(layout, may_claim).allocate(region, wanted);
         match decision.map_err(|error| refused(chain(&error), &["leave --ip out, or choose another"]))? {
             Allocation::Address { address, rested_short } => {
@@ -303,7 +306,7 @@ async fn request(
 /// Why not.
 pub fn grant(agent: &Agent, network: &Name, address: IpAddr, to: NodeId) -> Result<(), String> {
     let mut state = crate::runtime::events::lock(&agent.state);
-    let known = known(agent, &state, network);
+    let known = known(agent, &state, network, Region::Endpoint);
     if let Some(holder) = known.in_use.get(&address) {
         return Err(format!("{address} of network {network} is in use by {holder}"));
     }

@@ -1,0 +1,133 @@
+//! The figures, and in which order they are taken.
+mod balancer;
+mod connects;
+mod derive;
+mod memory;
+mod names;
+mod registration;
+mod scene;
+mod throughput;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agent::bed::Sandbox;
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::crowd::Crowd;
+use crate::report::Row;
+use scene::Scene;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Figure {
+    /// One namespace's table at 10,000 services of 10 replicas: load and changes.
+    Balancer,
+    /// A change taken up and derived at 10,000 services of 10 replicas.
+    Derive,
+    /// Resident memory of agents.
+    Memory,
+    /// From a registration's request to its use on all hosts.
+    Registration,
+    /// Questions answered by the resolver.
+    Names,
+    /// A stream over the overlay and over one made by hand.
+    Overlay,
+    /// A stream through a VIP and past it.
+    Vip,
+    /// Connects through a VIP and past it.
+    Connect,
+}
+
+impl Figure {
+    /// Its name in the JSON.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Balancer => "balancer",
+            Self::Derive => "derive",
+            Self::Memory => "memory",
+            Self::Registration => "registration",
+            Self::Names => "names",
+            Self::Overlay => "overlay",
+            Self::Vip => "vip",
+            Self::Connect => "connect",
+        }
+    }
+}
+
+/// How to measure.
+pub(crate) struct Options {
+    /// Few rounds.
+    pub(crate) quick: bool,
+    /// Of each pair.
+    pub(crate) rounds: u32,
+    /// The agent.
+    pub(crate) program: PathBuf,
+}
+
+impl Options {
+    /// How long a stream is measured each time.
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_millis(if self.quick { 50 } else { 250 })
+    }
+
+    /// Services of the large cluster.
+    pub(crate) fn services_max(&self) -> u32 {
+        if self.quick { 1_000 } else { 10_000 }
+    }
+}
+
+/// Takes the figures, each line as it is ready.
+pub(crate) fn measure(
+    sandbox: &Sandbox,
+    options: &Options,
+    figures: &[Figure],
+    emit: &mut dyn FnMut(Figure, Vec<Row>),
+) -> Result<()> {
+    let wanted = |figure| figures.contains(&figure);
+    if wanted(Figure::Balancer) {
+        emit(Figure::Balancer, balancer::measure(options)?);
+    }
+    if wanted(Figure::Derive) {
+        emit(Figure::Derive, derive::measure(options)?);
+    }
+    if figures.iter().all(|figure| matches!(figure, Figure::Balancer | Figure::Derive)) {
+        return Ok(());
+    }
+    let mut scene = Scene::build(sandbox, &options.program)?;
+    if wanted(Figure::Memory) {
+        emit(Figure::Memory, memory::small(&scene, options)?);
+    }
+    if wanted(Figure::Registration) {
+        emit(Figure::Registration, registration::measure(&scene, options)?);
+    }
+    if wanted(Figure::Names) {
+        emit(Figure::Names, names::measure(&scene, options)?);
+    }
+    if wanted(Figure::Overlay) {
+        emit(Figure::Overlay, throughput::overlay(&scene, options)?);
+    }
+    if wanted(Figure::Vip) {
+        emit(Figure::Vip, throughput::vip(&scene, options)?);
+    }
+    if wanted(Figure::Connect) {
+        emit(Figure::Connect, connects::measure(&scene, options, 1)?);
+    }
+    if !wanted(Figure::Connect) && !wanted(Figure::Memory) {
+        return Ok(());
+    }
+    let mut crowd = Crowd::start(&mut scene.cluster.bed, &scene.cluster.key)?;
+    if wanted(Figure::Connect) && !options.quick {
+        crowd.tell(999)?;
+        emit(Figure::Connect, connects::measure(&scene, options, 1_000)?);
+    }
+    crowd.tell(options.services_max() - 1)?;
+    if wanted(Figure::Connect) {
+        emit(Figure::Connect, connects::measure(&scene, options, options.services_max())?);
+    }
+    if wanted(Figure::Memory) {
+        emit(Figure::Memory, memory::large(&scene, options)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! The bed that the figures of a cluster share.
+//!
+//! ```text
+//!   h1: client          h2: replica-0 .. replica-9        h3: third      our agents, network default
+//!   m1: mc              m2: ms                                           the overlay made by hand
+//! ```
+//! `service` has the ten replicas on h2; `single` has replica-0 alone.
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use agent::api::types::Wait;
+use agent::bed::Sandbox;
+use anyhow::Result;
+
+use crate::cluster::{Attached, Cluster};
+use crate::handmade::Handmade;
+
+/// Replicas of the service that connects go to.
+const REPLICAS: usize = 10;
+
+pub(crate) struct Scene {
+    pub(crate) client: Attached,
+    pub(crate) replicas: Vec<Attached>,
+    pub(crate) third: Attached,
+    pub(crate) handmade: Handmade,
+    /// VIP of `service`.
+    pub(crate) vip: Ipv4Addr,
+    pub(crate) cluster: Cluster,
+}
+
+impl Scene {
+    pub(crate) fn build(sandbox: &Sandbox, program: &Path) -> Result<Self> {
+        let mut cluster = Cluster::start(sandbox, program)?;
+        let client = cluster.attach("h1", "client")?;
+        let third = cluster.attach("h3", "third")?;
+        let replicas = (0..REPLICAS).map(|index| cluster.attach("h2", &format!("replica-{index}")));
+        let replicas: Vec<Attached> = replicas.collect::<Result<_>>()?;
+        for index in 0..REPLICAS {
+            cluster.register("h2", "service", &format!("replica-{index}"), Wait::default())?;
+        }
+        let handmade = Handmade::build(&mut cluster.bed)?;
+        let vip = cluster.vip("h2", "service")?;
+        Ok(Self { client, replicas, third, handmade, vip, cluster })
+    }
+}

@@ -1,0 +1,68 @@
+//! Streams: ours beside one made by hand, through a VIP beside direct, and the underlay as the physical limit.
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use agent::api::types::Wait;
+use anyhow::{Context, Result};
+
+use super::Options;
+use super::scene::Scene;
+use crate::report::{Goal, Row};
+use crate::stream::Stream;
+
+/// One port per stream.
+const PORT: u16 = 5_001;
+
+pub(crate) fn overlay(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
+    let bed = &scene.cluster.bed;
+    let (first, second) = (bed.namespace("h1")?, bed.namespace("h2")?);
+    let server = scene.replicas.first().context("no replica")?;
+    let ours = Stream::open(&scene.client.namespace, &server.namespace, server.address, PORT)?;
+    let made = &scene.handmade;
+    let by_hand = Stream::open(&made.client, &made.server, made.server_address, PORT)?;
+    let bare = Stream::open(&first, &second, Ipv4Addr::new(192, 168, 77, 2), PORT)?;
+    let [ours, by_hand, bare] = rounds(options, [&ours, &by_hand, &bare])?;
+    let rows = [
+        Row::new("stream: our overlay / the same made with ip(8)", "x", Goal::AtLeast(0.95), ratios(&ours, &by_hand)),
+        Row::new("  our overlay", "Gbit/s", Goal::None, ours.clone()),
+        Row::new("  made with ip(8)", "Gbit/s", Goal::None, by_hand.clone()),
+        Row::new("  bare underlay (physical limit)", "Gbit/s", Goal::None, bare.clone()),
+        Row::new("  our overlay / bare underlay", "x", Goal::None, ratios(&ours, &bare)),
+    ];
+    Ok(rows.into_iter().flatten().collect())
+}
+
+pub(crate) fn vip(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
+    let server = scene.replicas.first().context("no replica")?;
+    scene.cluster.register("h2", "single", "replica-0", Wait::default())?;
+    let vip = scene.cluster.vip("h2", "single")?;
+    let through = Stream::open(&scene.client.namespace, &server.namespace, vip, PORT + 1)?;
+    let direct = Stream::open(&scene.client.namespace, &server.namespace, server.address, PORT + 2)?;
+    let [through, direct] = rounds(options, [&through, &direct])?;
+    scene.cluster.deregister("h2", "single")?;
+    let rows = [
+        Row::new("stream: through a VIP / direct", "x", Goal::AtLeast(0.9), ratios(&through, &direct)),
+        Row::new("  through a VIP", "Gbit/s", Goal::None, through.clone()),
+        Row::new("  direct, over our overlay (physical limit)", "Gbit/s", Goal::None, direct.clone()),
+    ];
+    Ok(rows.into_iter().flatten().collect())
+}
+
+/// Each in turn, again and again.
+fn rounds<const N: usize>(options: &Options, streams: [&Stream; N]) -> Result<[Vec<f64>; N]> {
+    let mut speeds = [const { Vec::new() }; N];
+    for stream in streams {
+        let _warm = stream.measure(Duration::from_millis(50))?;
+    }
+    for _ in 0..options.rounds {
+        for (stream, speeds) in streams.iter().zip(&mut speeds) {
+            speeds.push(stream.measure(options.window())?);
+        }
+    }
+    Ok(speeds)
+}
+
+/// Of the two of each round.
+pub(super) fn ratios(of: &[f64], by: &[f64]) -> Vec<f64> {
+    of.iter().zip(by).map(|(of, by)| of / by).collect()
+}

@@ -1,0 +1,83 @@
+//! The real command line, and other programs, in hosts and containers.
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::Cluster;
+
+/// Longest run of a command.
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// What a command came to.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// 0 done, 1 refused, 2 usage, 3 no agent, 4 timed out or not yet everywhere; -1 killed by a signal.
+    pub exit: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// From start to end.
+    pub took: Duration,
+}
+
+impl Cluster {
+    /// Runs `svc-agent` with these words in a host or container, and waits for its end.
+    pub fn cli(&self, place: &str, words: &str) -> Output {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        self.cli_words(place, &words)
+    }
+
+    /// As [`Self::cli`], for words that contain spaces or are empty.
+    pub fn cli_words(&self, place: &str, words: &[&str]) -> Output {
+        let mut command = Command::new(&self.program);
+        command.args(words);
+        self.run(place, command)
+    }
+
+    /// Runs `svc-agent`, which must succeed; returns its standard output.
+    pub fn ok(&self, place: &str, words: &str) -> String {
+        let output = self.cli(place, words);
+        assert_eq!(
+            output.exit, 0,
+            "{place}$ svc-agent {words}\n{}{}",
+            output.stdout, output.stderr
+        );
+        output.stdout
+    }
+
+    /// Runs `svc-agent`, which must refuse with this exit code and say all of these things, within a second.
+    pub fn refused(&self, place: &str, words: &str, exit: i32, said: &[&str]) {
+        let output = self.cli(place, words);
+        let context = format!("{place}$ svc-agent {words}\n{}{}", output.stdout, output.stderr);
+        assert_eq!(output.exit, exit, "{context}");
+        for part in said {
+            assert!(output.stderr.contains(part), "{part:?} is not said: {context}");
+        }
+        assert!(output.took < Duration::from_secs(1), "refused only after {:?}: {context}", output.took);
+    }
+
+    /// A shell script in a host or container; it must succeed. Returns its standard output.
+    pub fn shell(&self, place: &str, script: &str) -> String {
+        let output = self.try_shell(place, script);
+        assert_eq!(output.exit, 0, "{place}: {script}\n{}{}", output.stdout, output.stderr);
+        output.stdout
+    }
+
+    /// A shell script in a host or container.
+    pub fn try_shell(&self, place: &str, script: &str) -> Output {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        self.run(place, command)
+    }
+
+    fn run(&self, place: &str, command: Command) -> Output {
+        let started = Instant::now();
+        let output = self.bed.output(place, command, LIMIT).unwrap_or_else(|error| panic!("{place}: {error:?}"));
+        Output {
+            exit: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: started.elapsed(),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The `main` of a test program whose scenarios need the sandbox.
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use agent::bed::{Error, Sandbox};
+
+use crate::leaks::Traces;
+
+/// A scenario: its name, and what it does in the sandbox. It fails by a panic.
+pub struct Scenario {
+    /// Unique in its program; `rows.toml` names it.
+    pub name: String,
+    run: Box<dyn Fn(&Sandbox)>,
+}
+
+impl Scenario {
+    /// A scenario.
+    pub fn new(name: impl Into<String>, run: impl Fn(&Sandbox) + 'static) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+}
+
+/// A list of scenarios named after their functions.
+#[macro_export]
+macro_rules! scenarios {
+    ($($function:ident),+ $(,)?) => {
+        vec![$($crate::runner::Scenario::new(stringify!($function), $function)),+]
+    };
+}
+
+/// What a scenario lacks here.
+struct Skip(String);
+
+/// Ends the scenario as skipped, naming what is missing; a failure where the environment variable CI is `true`.
+pub fn skip(missing: impl Into<String>) -> ! {
+    panic_any(Skip(missing.into()))
+}
+
+/// Whether this is the long run (`make nightly`).
+pub fn is_nightly() -> bool {
+    std::env::var_os("NIGHTLY").is_some_and(|value| value == "1")
+}
+
+fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true")
+}
+
+/// Runs those whose name contains one of the arguments (all without arguments; `--exact` for the whole name;
+/// `--list` prints names), one after the other, and says how it went. Arguments that begin with `--` and are not
+/// known belong to other test harnesses and are passed over.
+pub fn main(scenarios: &[Scenario]) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        scenarios.iter().for_each(|scenario| println!("{}: test", scenario.name));
+        return ExitCode::SUCCESS;
+    }
+    let exact = arguments.iter().any(|argument| argument == "--exact");
+    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |scenario: &&Scenario| {
+        let matches = |filter: &&String| {
+            if exact { scenario.name == **filter } else { scenario.name.contains(filter.as_str()) }
+        };
+        filters.is_empty() || filters.iter().any(matches)
+    };
+    let chosen: Vec<&Scenario> = scenarios.iter().filter(wanted).collect();
+    let sandbox = match Sandbox::enter() {
+        Ok(sandbox) => sandbox,
+        Err(error @ Error::Missing { .. }) if !is_ci() => {
+            chosen.iter().for_each(|scenario| println!("test {} ... skipped: {error}", scenario.name));
+            println!("0 passed, 0 failed");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            println!("no sandbox: {error:?}");
+            println!("0 passed, {} failed", chosen.len());
+            return ExitCode::FAILURE;
+        }
+    };
+    run_all(&sandbox, &chosen)
+}
+
+fn run_all(sandbox: &Sandbox, chosen: &[&Scenario]) -> ExitCode {
+    quiet_skips();
+    let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
+    for scenario in chosen {
+        let (started, before) = (Instant::now(), Traces::now());
+        let run = || {
+            (scenario.run)(sandbox);
+            before.wait_for_return();
+        };
+        let result = catch_unwind(AssertUnwindSafe(run));
+        let seconds = started.elapsed().as_secs_f32();
+        match result {
+            Ok(()) => {
+                passed += 1;
+                println!("test {} ... ok ({seconds:.1} s)", scenario.name);
+            }
+            Err(panic) => match skipped_for(&*panic) {
+                Some(missing) if !is_ci() => {
+                    skipped += 1;
+                    println!("test {} ... skipped: {missing}", scenario.name);
+                }
+                Some(missing) => {
+                    failed.push(&scenario.name);
+                    println!("test {} ... FAILED: in CI it must run, but {missing}", scenario.name);
+                }
+                None => {
+                    failed.push(&scenario.name);
+                    println!("test {} ... FAILED ({seconds:.1} s)", scenario.name);
+                }
+            },
+        }
+    }
+    failed.iter().for_each(|name| println!("failed: {name}"));
+    if skipped > 0 {
+        println!("{skipped} skipped");
+    }
+    println!("{passed} passed, {} failed", failed.len());
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn skipped_for(panic: &(dyn Any + Send)) -> Option<&str> {
+    panic.downcast_ref::<Skip>().map(|skip| skip.0.as_str())
+}
+
+/// A skip is no panic to be printed.
+fn quiet_skips() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if info.payload().downcast_ref::<Skip>().is_none() {
+            usual(info);
+        }
+    }));
+}
