@@ -65,15 +65,25 @@ impl Services {
         self.problems.values().flatten()
     }
 
-    /// Walks both lists side by side; only where the pointers differ are names looked at.
+    /// Sets aside what is the same pointer at both ends, which is nearly everything, and walks the rest of both
+    /// lists side by side by name.
     fn pairs(&mut self, services: &[Arc<Service>]) -> Vec<Pair> {
+        let same = |(old, new): &(&Arc<Service>, &Arc<Service>)| Arc::ptr_eq(old, new);
+        let prefix = self.declared.iter().zip(services).take_while(same).count();
+        let (old, new) = (&self.declared[prefix..], &services[prefix..]);
+        let suffix = old.iter().rev().zip(new.iter().rev()).take_while(same).count();
+        let new = &new[..new.len() - suffix];
+        let range = prefix..self.declared.len() - suffix;
+        let old: Vec<Arc<Service>> = self.declared.splice(range, new.iter().map(Arc::clone)).collect();
+        self.walk(old, new)
+    }
+
+    fn walk(&mut self, old: Vec<Arc<Service>>, new: &[Arc<Service>]) -> Vec<Pair> {
         let mut pairs = Vec::new();
-        let mut kept = Vec::with_capacity(services.len());
-        let mut old = std::mem::take(&mut self.declared).into_iter().peekable();
-        let mut new = services.iter().peekable();
+        let (mut old, mut new) = (old.into_iter().peekable(), new.iter().peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
-                (None, None) => break,
+                (None, None) => return pairs,
                 (Some(_), None) => std::cmp::Ordering::Less,
                 (None, Some(_)) => std::cmp::Ordering::Greater,
                 (Some(old), Some(new)) if Arc::ptr_eq(old, new) => std::cmp::Ordering::Equal,
@@ -81,22 +91,12 @@ impl Services {
             };
             let before = if order.is_le() { old.next() } else { None };
             let after = if order.is_ge() { new.next() } else { None };
-            match (before, after) {
-                // Moved, not cloned: ten thousand counts would be ten thousand cache misses.
-                (Some(before), Some(after)) if Arc::ptr_eq(&before, after) => kept.push(before),
-                (before, after) => {
-                    kept.extend(after.map(Arc::clone));
-                    let same = before.as_deref() == after.map(Arc::as_ref);
-                    if same && let (Some(before), Some(after)) = (&before, after) {
-                        self.adopt_pointer(before, after);
-                    } else {
-                        pairs.push((before, after.map(Arc::clone)));
-                    }
-                }
+            match (&before, after) {
+                (Some(before), Some(after)) if Arc::ptr_eq(before, after) => {}
+                (Some(before), Some(after)) if before == after => self.adopt_pointer(before, after),
+                _ => pairs.push((before, after.map(Arc::clone))),
             }
         }
-        self.declared = kept;
-        pairs
     }
 
     /// Another pointer to an equal service: nothing changes but whom the index points to.

@@ -40,6 +40,8 @@ pub enum Base {
 pub enum Meta {
     /// EtherType, 2 bytes in network order.
     Protocol,
+    /// Queueing priority, 4 bytes in host order.
+    Priority,
     /// Packet mark, 4 bytes in host order.
     Mark,
     /// Index of the incoming interface, 4 bytes in host order.
@@ -152,7 +154,7 @@ pub enum Expression {
         /// First register filled.
         to: Register,
     },
-    /// Writes a property of the packet: the mark.
+    /// Writes a property of the packet: the mark or the priority.
     MetaSet {
         /// Which.
         key: Meta,

@@ -29,6 +29,10 @@ const SOURCE_NAT: i32 = 100;
 /// ct state: established (2) and related (4).
 const ANSWERS: u32 = 6;
 
+/// Priority of what a network sends into its tunnel. A process needs CAP_NET_RAW to choose one above 6
+/// (SO_PRIORITY), and could forge with a packet socket then. It survives encapsulation, which a mark does not; its
+/// lower half is 0, so that queues treat it as best effort.
+const CARRIED: u32 = 0x5ca6_0000;
 /// A VNI as it stands in the VXLAN header; nft's type "integer".
 const VNI: FieldType = FieldType { code: 4, length: 3 };
 const SENDER_FOUR: &[FieldType] =
@@ -110,9 +114,13 @@ fn tunnel_input(host: &Host) -> Vec<Rule> {
     ]
 }
 
-/// A frame that a process sends has a socket with a user; one of the kernel's tunnel has none in this namespace.
+/// A frame that a process sends has a socket with a user. One of the kernel's tunnel has none in this namespace,
+/// or that of the process whose packet it carries (the host's own attachments; kernel 4.20 and later keep it):
+/// then it has the priority that the network's namespace gave it.
 fn tunnel_output(host: &Host) -> Vec<Rule> {
     let user = vec![
+        Expression::meta(Meta::Priority, Register::word(0)),
+        Expression::not_equal(Register::word(0), CARRIED.to_ne_bytes()),
         Expression::meta(Meta::SocketUser, Register::word(0)),
         Expression::Compare {
             register: Register::word(0),
@@ -207,8 +215,21 @@ pub(crate) fn port_fence(network: &Network) -> Table {
         six.extend(more_six);
     }
     let sets = BTreeMap::from([("four", set(SENDER_FOUR, four)), ("six", set(SENDER_SIX, six))]);
-    let chain = chain(ChainKind::Filter, HookPoint::Prerouting, RAW, port_rules());
-    Table { family: Family::Bridge, sets, chains: BTreeMap::from([("ports", chain)]) }
+    let chains = BTreeMap::from([
+        ("ports", chain(ChainKind::Filter, HookPoint::Prerouting, RAW, port_rules())),
+        ("tunnel", chain(ChainKind::Filter, HookPoint::Postrouting, 0, vec![rule("carried", carried())])),
+    ]);
+    Table { family: Family::Bridge, sets, chains }
+}
+
+fn carried() -> Vec<Expression> {
+    let register = Register::word(0);
+    vec![
+        Expression::meta(Meta::OutgoingName, register),
+        Expression::equal(register, interface_key(VXLAN)),
+        Expression::Immediate { to: register, value: CARRIED.to_ne_bytes().to_vec() },
+        Expression::MetaSet { key: Meta::Priority, from: register },
+    ]
 }
 
 /// What one attachment may send as: keys of the sets `four` and `six`.

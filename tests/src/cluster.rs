@@ -1,6 +1,7 @@
 //! Hosts that run real agents.
 mod agents;
 mod commands;
+mod kernel;
 mod report;
 
 use std::collections::BTreeMap;
@@ -58,15 +59,15 @@ impl Cluster {
     /// A switch and a cluster key, but no hosts yet.
     pub fn empty(sandbox: &Sandbox) -> Self {
         let bed = Bed::new(sandbox, "").expect("a bed");
-        let mut cluster = Self {
+        let cluster = Self {
             key_file: bed.log_directory().join("cluster.key"),
             bed,
             program: program(),
             agents: BTreeMap::new(),
             flags: BTreeMap::new(),
         };
-        cluster.write_key(&cluster.key_file.clone());
-        cluster.key_file = cluster.bed.log_directory().join("cluster.key");
+        let key_file = cluster.key_file.clone();
+        cluster.write_key(&key_file);
         cluster
     }
 
@@ -152,8 +153,11 @@ pub fn host_of(container: &str) -> String {
     format!("h{number}")
 }
 
-/// The agent's binary: in the directory above this test program's.
+/// The agent's binary: in the directory above this test program's, or where SVC_AGENT_PROGRAM says.
 fn program() -> PathBuf {
+    if let Some(program) = std::env::var_os("SVC_AGENT_PROGRAM") {
+        return program.into();
+    }
     let own = std::env::current_exe().expect("this program's path");
     let profile = own.parent().and_then(Path::parent).expect("target/<profile>/deps");
     let program = profile.join("svc-agent");

@@ -1,5 +1,6 @@
 //! A resolver's client that looks at every byte.
 mod parse;
+mod upstream;
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -8,6 +9,7 @@ use std::time::Duration;
 use agent::netns::Namespace;
 
 use crate::cluster::Cluster;
+pub use upstream::{Manner, Upstream};
 
 /// Where every container's resolver is.
 pub const RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);

@@ -49,7 +49,7 @@ pub(super) fn time(time: Duration) -> String {
 
 fn decimal(micros: u128, unit: u128, name: &str) -> String {
     let hundredths = (micros * 100 + unit / 2) / unit;
-    if hundredths % 100 == 0 {
+    if hundredths.is_multiple_of(100) {
         return format!("{} {name}", hundredths / 100);
     }
     if hundredths < 10_000 {

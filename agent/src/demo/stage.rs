@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -242,9 +243,11 @@ pub(super) fn pause(time: Duration) {
     }
 }
 
-/// This very program, whatever has become of its file, without settings from the environment.
+/// This very program, without settings from the environment.
 fn svc_agent(arguments: &str) -> Command {
-    let mut command = Command::new("/proc/self/exe");
+    // By its path, which names the process in the kernel's lists; a file replaced or removed meanwhile has none.
+    let path = std::env::current_exe().ok().filter(|path| path.exists());
+    let mut command = Command::new(path.unwrap_or_else(|| PathBuf::from("/proc/self/exe")));
     command.arg0("svc-agent").args(arguments.split_whitespace());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SVC_AGENT_") {
@@ -255,11 +258,13 @@ fn svc_agent(arguments: &str) -> Command {
 }
 
 fn command_failed(place: &str, arguments: &str, code: Option<i32>, output: &std::process::Output) -> Error {
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+    // All of it was shown; its first line says what is wrong.
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let said = errors.lines().next().unwrap_or_default();
+    let said = said.strip_prefix("error: ").unwrap_or(said).to_owned();
     let (place, command) = (place.to_owned(), format!("svc-agent {arguments}"));
     // A signal's death has no code; a shell's count begins at 128.
-    Error::Command { place, command, code: code.unwrap_or(128), said: said.trim_end().to_owned() }
+    Error::Command { place, command, code: code.unwrap_or(128), said }
 }
 
 /// The first line, and how many more there are.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use dns::{Server, ServerSettings, Zone, ZoneHandle};
 use lb::{Balancer, Real};
-use overlay::{Enter, Handles, Kernel, KernelError, LinuxKernel, Observed, Op, Space};
+use overlay::{Enter, Handles, LinuxKernel, Space};
 
 use crate::holder;
 use crate::model::Name;
@@ -61,24 +61,8 @@ pub struct Spaces {
     stats: Arc<dns::Stats>,
 }
 
-/// The kernel, shared between the reconciler that works on it and the registry that opens and closes namespaces.
-#[derive(Clone, Debug, Default)]
-pub struct SharedKernel(Arc<LinuxKernel>);
-
-#[async_trait::async_trait]
-impl Kernel for SharedKernel {
-    fn spaces(&self) -> Vec<Space> {
-        self.0.spaces()
-    }
-
-    async fn observe(&self, space: &Space) -> Result<Observed, KernelError> {
-        self.0.observe(space).await
-    }
-
-    async fn apply(&self, space: &Space, op: &Op) -> Result<(), KernelError> {
-        self.0.apply(space, op).await
-    }
-}
+/// The kernel, shared between the reconciler that works on it and this registry, which opens and closes namespaces.
+pub type SharedKernel = Arc<LinuxKernel>;
 
 /// A namespace could not be opened; what was open stays so.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +125,7 @@ impl Spaces {
 
     /// The kernel as the overlay sees it. Clones share the handles.
     pub fn kernel(&self) -> SharedKernel {
-        self.kernel.clone()
+        Arc::clone(&self.kernel)
     }
 
     fn register(kernel: &SharedKernel, space: Space, namespace: &Namespace) -> Result<Netlink, SpaceError> {
@@ -156,7 +140,7 @@ impl Spaces {
             namespace: Arc::new(file),
             enter: Arc::new(Inside(namespace.clone())),
         };
-        kernel.0.insert(space, handles);
+        kernel.insert(space, handles);
         Ok(netlink)
     }
 
@@ -192,7 +176,7 @@ impl Spaces {
 
     /// Lets go of a network's namespace, which ends it with all that is in it.
     pub fn drop_network(&mut self, network: &Name) {
-        self.kernel.0.remove(&Space::Network(network.to_string()));
+        self.kernel.remove(&Space::Network(network.to_string()));
         self.networks.remove(network);
         if let Err(error) = self.holder.drop_name(&holder::network_name(network)) {
             tracing::warn!("the holder keeps the namespace of network {network}: {}", chain(&error));
@@ -283,7 +267,7 @@ impl Spaces {
             }
         }
         if !container.host {
-            self.kernel.0.remove(&Space::Container(cookie));
+            self.kernel.remove(&Space::Container(cookie));
             if let Err(error) = self.holder.drop_name(&holder::resolver_name(cookie)) {
                 tracing::warn!("the holder keeps a resolver's sockets: {}", chain(&error));
             }

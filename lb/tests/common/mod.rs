@@ -48,10 +48,17 @@ pub(crate) fn plumb() {
     }
 }
 
-/// Runs a command in the namespace of the calling thread.
+/// Runs a command in the namespace of the calling thread. It is tried again for a while: a child that another test
+/// is just starting holds a copy of our netfilter socket until its exec, and so the ownership of the table.
 pub(crate) fn run(program: &str, line: &str) {
-    let status = Command::new(program).args(line.split_whitespace()).status().unwrap();
-    assert!(status.success(), "{program} {line}: {status}");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    loop {
+        let status = Command::new(program).args(line.split_whitespace()).status().unwrap();
+        if status.success() {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{program} {line}: {status}");
+    }
 }
 
 /// Sends one echo request, without waiting for the answer.

@@ -168,6 +168,7 @@ impl Meta {
     fn number(self) -> u32 {
         match self {
             Self::Protocol => 1,
+            Self::Priority => 2,
             Self::Mark => 3,
             Self::IncomingIndex => 4,
             Self::OutgoingIndex => 5,

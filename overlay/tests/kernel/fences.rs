@@ -81,6 +81,7 @@ async fn the_tunnel_takes_frames_of_peers_only() {
     let host = bed.nodes[1].address;
     let stranger = Namespace::new();
     bed.plug(&stranger, 66, Ipv4Addr::new(192, 168, 77, 66)).await;
+    assert!(reaches(&stranger, &bed.nodes[1].namespace, &host.to_string()));
     send(&stranger, host, &forged(4097)).unwrap();
     assert_eq!(victim.wait(SILENCE, is_forged), None, "a stranger's frame");
     assert_eq!(bed.nodes[1].drops("tunnel-stranger").await, 1);
@@ -127,6 +128,8 @@ async fn foreign_container(host: &Namespace) -> Namespace {
     for (space, op) in steps {
         overlay::Kernel::apply(&kernel, space, &op).await.unwrap();
     }
+    // A link that is up sends nothing before the kernel has noticed its carrier, which takes up to a second.
+    assert!(reaches(&engine, host, "172.17.0.1"));
     engine
 }
 

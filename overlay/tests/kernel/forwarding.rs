@@ -145,6 +145,9 @@ async fn broadcast_and_multicast_reach_everybody() {
         .map(|(host, ip)| bed.member(*host, "blue", &format!("web-{ip}").replace('.', "-"), ip))
         .collect();
     bed.settle().await;
+    for (there, address) in others.iter().zip(addresses) {
+        assert!(reaches(&sender, there, address));
+    }
     let group = Ipv4Addr::new(239, 1, 2, 3);
     for to in [Ipv4Addr::new(10, 20, 255, 255), group] {
         let join = to.is_multicast().then_some(to);
@@ -171,6 +174,7 @@ async fn the_gateway_answers_on_its_own_host_only() {
     let here = bed.member(0, "blue", "web1", "10.20.0.10");
     let there = bed.member(1, "blue", "web2", "10.20.1.10");
     bed.settle().await;
+    assert!(reaches(&here, &there, "10.20.1.10"));
     let gateway: Ipv4Addr = "10.20.0.1".parse().unwrap();
     let own: Ipv4Addr = "10.20.0.10".parse().unwrap();
     let wire = Tap::open(&bed.switch, "h1");

@@ -1,10 +1,35 @@
 //! Scenarios on the real kernel with real agents: `cargo test -p tests --test scenarios -- [NAME...]`.
+mod addresses;
+mod churn;
+mod conflicts;
+mod deaths;
+mod docker;
+mod health;
+mod idle;
+mod input;
+mod names;
+mod partition;
+mod restart;
+mod texts;
 mod vips;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut all = Vec::new();
-    all.extend(vips::all());
-    tests::runner::main(&all)
+    let all = [
+        texts::all(),
+        vips::all(),
+        health::all(),
+        idle::all(),
+        names::all(),
+        input::all(),
+        addresses::all(),
+        conflicts::all(),
+        deaths::all(),
+        partition::all(),
+        restart::all(),
+        churn::all(),
+        docker::all(),
+    ];
+    tests::runner::main(&all.into_iter().flatten().collect::<Vec<_>>())
 }

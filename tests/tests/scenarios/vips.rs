@@ -1,21 +1,159 @@
-//! Virtual addresses: who is reached, what he sees, and what is refused.
-use agent::bed::Sandbox;
+//! Virtual addresses: who is reached, whom he sees, and what is refused.
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use agent::bed::{Sandbox, spread};
 use tests::cluster::Cluster;
 use tests::runner::Scenario;
+use tests::statistics::assert_split;
+use tests::wait::wait_until;
 
-pub fn all() -> Vec<Scenario> {
-    tests::scenarios![first_connection]
+const REFUSAL_LIMIT: Duration = Duration::from_millis(50);
+
+pub(crate) fn all() -> Vec<Scenario> {
+    tests::scenarios![
+        a_replica_sees_the_clients_own_address,
+        a_replica_calls_its_own_vip,
+        client_and_replica_on_one_host_without_bridge_netfilter,
+        flows_are_split_evenly_and_by_weight,
+        nothing_serves_and_nothing_hangs,
+        flushed_rules_of_a_container_come_back,
+    ]
 }
 
-fn first_connection(sandbox: &Sandbox) {
+fn a_replica_sees_the_clients_own_address(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c1x c2x");
+    let _server = cluster.server("c1a", 80);
+    cluster.ok("h1", "register payment-api --on c1a");
+    let vip = cluster.vip("h1", "payment-api");
+    for client in ["c1x", "c2x", "c1a"] {
+        let own = cluster.address_of(client);
+        let (tcp, udp) = (cluster.tcp(client, vip, 80), cluster.udp(client, vip, 80));
+        for answer in [tcp.expect("an answer"), udp.expect("an answer")] {
+            assert_eq!(answer.seen_as.ip(), own, "the client is {client}");
+        }
+    }
+}
+
+fn a_replica_calls_its_own_vip(sandbox: &Sandbox) {
     let mut cluster = Cluster::start(sandbox, 3);
     cluster.ok("h1", "network create payment");
-    cluster.attach("payment", "c1a c2a c3c");
-    let _servers = ["c1a", "c2a"].map(|name| cluster.server(name, 80));
+    cluster.attach("payment", "c1a c2a c3a");
+    let replicas = ["c1a", "c2a", "c3a"];
+    let _servers = replicas.map(|name| cluster.server(name, 80));
     cluster.ok("h1", "register payment-api --on c1a");
+    let vip = cluster.vip("h1", "payment-api");
+    let ask = |from: &str, times: usize| {
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for _ in 0..times {
+            let (tcp, udp) = (cluster.tcp(from, vip, 80), cluster.udp(from, vip, 80));
+            for answer in [tcp, udp] {
+                *counts.entry(answer.expect("an answer").name).or_default() += 1;
+            }
+        }
+        counts
+    };
+    assert_eq!(ask("c1a", 20), BTreeMap::from([("c1a".to_owned(), 40)]), "itself, its only replica");
     cluster.ok("h2", "register payment-api --on c2a");
-    let vip = cluster.vip("h3", "payment-api");
-    assert_eq!(cluster.resolve("c3c", "payment-api"), vip.to_string());
-    let spread = cluster.spread("c3c", vip, 80, 40);
-    assert_eq!(spread.answers.len(), 2, "{spread:?}");
+    cluster.ok("h3", "register payment-api --on c3a");
+    for replica in replicas {
+        assert_split(&ask(replica, 90), &[("c1a", 1), ("c2a", 1), ("c3a", 1)]);
+    }
+}
+
+fn client_and_replica_on_one_host_without_bridge_netfilter(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 1);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c1x");
+    let _server = cluster.server("c1a", 80);
+    cluster.ok("h1", "register payment-api --on c1a");
+    let vip = cluster.vip("h1", "payment-api");
+    // The network's own namespace is the holder's, which runs beside the agent; the host's is set as well.
+    for place in ["h1", "c1a", "c1x"] {
+        cluster.shell(place, "for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f ] || echo 0 >$f; done");
+    }
+    let spread = cluster.spread("c1x", vip, 80, 50);
+    assert_eq!(spread.answers, BTreeMap::from([("c1a".to_owned(), 50)]));
+    assert_eq!(cluster.udp("c1x", vip, 80).expect("an answer").name, "c1a");
+}
+
+fn flows_are_split_evenly_and_by_weight(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c1b c2a c2x");
+    let _servers = ["c1a", "c1b", "c2a"].map(|name| cluster.server(name, 80));
+    for (host, name) in [("h1", "c1a"), ("h1", "c1b"), ("h2", "c2a")] {
+        cluster.ok(host, &format!("register payment-api --on {name}"));
+    }
+    let vip = cluster.vip("h1", "payment-api");
+    let even = cluster.spread("c2x", vip, 80, 900).answers;
+    assert_split(&even, &[("c1a", 1), ("c1b", 1), ("c2a", 1)]);
+    cluster.ok("h1", "register payment-api --on c1b --weight 6");
+    cluster.ok("h2", "register payment-api --on c2a --weight 3");
+    let weighted = cluster.spread("c2x", vip, 80, 1_000).answers;
+    assert_split(&weighted, &[("c1a", 1), ("c1b", 6), ("c2a", 3)]);
+    cluster.ok("h1", "register payment-api --on c1b --weight 0");
+    let without = cluster.spread("c2x", vip, 80, 400).answers;
+    assert_split(&without, &[("c1a", 1), ("c2a", 3)]);
+}
+
+fn nothing_serves_and_nothing_hangs(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c2x");
+    let _server = cluster.server("c1a", 80);
+    cluster.ok("h1", "register payment-api --on c1a --port 80/tcp");
+    let vip = cluster.vip("h1", "payment-api");
+    assert_eq!(cluster.tcp("c2x", vip, 80).expect("an answer").name, "c1a");
+    let ping = cluster.try_shell("c2x", &format!("busybox ping -c1 -W1 {vip}"));
+    assert_eq!(ping.exit, 0, "the first echo of a VIP is answered: {}{}", ping.stdout, ping.stderr);
+    assert_refused(&cluster, vip, 81, "a port that is not declared");
+    cluster.ok("h1", "drain payment-api --on c1a");
+    assert_refused(&cluster, vip, 80, "no replica left");
+    cluster.ok("h1", "register payment-api --on c1a");
+    assert_eq!(cluster.tcp("c2x", vip, 80).expect("an answer").name, "c1a", "the next connection works");
+    cluster.ok("h2", "deregister payment-api");
+    assert_refused(&cluster, vip, 80, "a service that is gone");
+    assert_refused(&cluster, another(vip), 80, "an address of the VIP range that never was one");
+}
+
+fn another(vip: IpAddr) -> IpAddr {
+    let IpAddr::V4(vip) = vip else { panic!("{vip} is no IPv4 address") };
+    (u32::from(vip) + 3).to_be_bytes().into()
+}
+
+fn assert_refused(cluster: &Cluster, to: IpAddr, port: u16, why: &str) {
+    for udp in [false, true] {
+        let (kind, took) = cluster.refusal("c2x", to, port, udp);
+        assert_eq!(kind, ErrorKind::ConnectionRefused, "{why}: {to}:{port}, udp: {udp}");
+        assert!(took < REFUSAL_LIMIT, "{why}: {to}:{port}, udp: {udp}: refused only after {took:?}");
+    }
+}
+
+/// Row P41: what a firewall tool inside a container takes away is there again within a second.
+fn flushed_rules_of_a_container_come_back(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c2x");
+    let _server = cluster.server("c1a", 80);
+    cluster.ok("h1", "register payment-api --on c1a");
+    let vip = cluster.vip("h1", "payment-api");
+    for flush in ["nft flush ruleset", "iptables -t nat -F", "nft delete table ip svc-agent"] {
+        // The kernel may refuse: an owned table is its owner's alone.
+        cluster.try_shell("c2x", flush);
+        wait_until(&format!("back after {flush}"), Duration::from_secs(1), || {
+            let resolved = cluster.resolve("c2x", "payment-api");
+            if resolved != vip.to_string() {
+                return Err(format!("the name is {resolved}"));
+            }
+            let limit = Duration::from_millis(200);
+            let spread = spread(&cluster.namespace("c2x"), SocketAddr::new(vip, 80), 1, limit);
+            let spread = spread.map_err(|error| error.to_string())?;
+            if spread.failures.is_empty() { Ok(()) } else { Err(format!("{:?}", spread.failures)) }
+        });
+    }
 }

@@ -1,4 +1,5 @@
 //! Looking around, and the end.
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::demo::chart::time;
@@ -11,21 +12,31 @@ use crate::demo::stage::{HOSTS, Show, Stage};
 /// Prints how to look around while it stands.
 pub(in crate::demo) fn keep(stage: &Stage, printer: &mut Printer, pid_outside: Option<u32>) {
     let pid = pid_outside.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
-    let enter = format!("nsenter -t {pid} -m -p -n");
+    let (user, who) =
+        if is_own_user_namespace() { (" -U --preserve-credentials", "you") } else { ("", "root") };
+    let enter = format!("nsenter -t {pid}{user} -m -p -n");
     printer.step("It stands: look around");
-    printer.say("In another terminal, as root:");
+    printer.say(&format!("In another terminal, as {who}:"));
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("svc-agent"));
     printer.output(&format!(
-        "{enter} svc-agent status --socket {socket}\n\
+        "{enter} {program} status --socket {socket}\n\
          {enter} ip netns\n\
          {enter} ip netns exec h1 ip -br address                 # a host\n\
-         {enter} ip netns exec shop ping payment-api             # a container\n\
+         {enter} ip netns exec shop getent hosts payment-api     # a container\n\
          {enter} ip netns exec shop nft list table ip svc-agent  # its balancing\n\
          {enter} ls {logs}\n\
-         svc-agent status --socket /proc/{pid}/root{socket}",
+         {program} status --socket /proc/{pid}/root{socket}",
         socket = stage.socket("h3"),
+        program = program.display(),
         logs = stage.log_directory(),
     ));
     printer.say("Ctrl-C here ends it and removes everything.");
+}
+
+/// Whether the sandbox, for want of root, has a user namespace: it maps one user then, root all.
+fn is_own_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().nth(2) == Some("1")
 }
 
 /// The hosts leave, then the rest is removed.

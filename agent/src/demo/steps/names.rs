@@ -86,6 +86,6 @@ pub(super) fn greet(
 fn reach(client: &crate::netns::Namespace, to: SocketAddr) -> String {
     match bed::ask_tcp(client, to, SPY_LIMIT) {
         Ok(answer) => format!("answered by {}", answer.name),
-        Err(error) => format!("no way there ({error})"),
+        Err(error) => format!("no way there ({})", error.kind()),
     }
 }

@@ -86,7 +86,10 @@ impl Converger {
     /// All that one namespace's balancing shall hold.
     fn balanced(&mut self, cookie: u64) -> lb::Desired {
         let mut desired = lb::Desired::default();
-        for record in self.local.iter().filter(|record| record.cookie == cookie) {
+        let mut on: Vec<_> = self.local.iter().filter(|record| record.cookie == cookie).collect();
+        // By network, so that the services are in the order of their names: the balancer compares them in one pass.
+        on.sort_by(|a, b| a.network.cmp(&b.network));
+        for record in on {
             let (Some(view), Some(derived)) =
                 (self.views.get(&record.network), self.derived.get_mut(&record.network))
             else {

@@ -1,0 +1,94 @@
+//! Checks, and draining.
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use agent::bed::{Sandbox, connect};
+use tests::cluster::Cluster;
+use tests::runner::Scenario;
+use tests::wait::wait_until;
+
+const LIMIT: Duration = Duration::from_secs(3);
+
+pub(crate) fn all() -> Vec<Scenario> {
+    tests::scenarios![checks_decide_who_serves, a_drained_replica_keeps_its_connections]
+}
+
+fn checks_decide_who_serves(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c1b c2x");
+    let register = "--check http://:8080/healthz --check-interval 200ms --check-timeout 200ms";
+    // Nothing listens yet: registered, but not serving.
+    let output = cluster.cli("h1", &format!("register web --on c1a {register} --timeout 600ms"));
+    assert!(output.stderr.contains("first check"), "{output:?}");
+    assert!(cluster.serving("h2", "web").is_empty());
+    let web = cluster.bed().http_server("c1a", 8080).expect("a server");
+    wait_serving(&cluster, "web", &["c1a"], Duration::from_secs(1), "its check passes");
+    web.set_status(503);
+    wait_serving(&cluster, "web", &[], Duration::from_secs(1), "it answers 503");
+    web.set_status(204);
+    wait_serving(&cluster, "web", &["c1a"], Duration::from_secs(1), "it answers 204");
+    // No answer at all: two time-outs, so not at once.
+    let started = Instant::now();
+    web.set_status(0);
+    wait_serving(&cluster, "web", &[], Duration::from_secs(2), "it answers no more");
+    assert!(started.elapsed() > Duration::from_millis(350), "after {:?}: one time-out is none", started.elapsed());
+    drop(web);
+
+    let tcp = cluster.server("c1b", 9090);
+    cluster.ok("h1", "register db --on c1b --check tcp:9090");
+    assert_eq!(cluster.serving("h2", "db").len(), 1, "the verb returns after the first check has passed");
+    let stopped = Instant::now();
+    drop(tcp);
+    // A refused connect fails at once, so one interval (1 s) is enough.
+    wait_serving(&cluster, "db", &[], Duration::from_millis(1_600), "its port is closed");
+    assert!(stopped.elapsed() < Duration::from_millis(1_600));
+    let _tcp = cluster.server("c1b", 9090);
+    wait_serving(&cluster, "db", &["c1b"], Duration::from_millis(1_600), "its port is open again");
+}
+
+fn wait_serving(cluster: &Cluster, service: &str, wanted: &[&str], limit: Duration, why: &str) {
+    wait_until(&format!("{service} is served by {wanted:?}, since {why}"), limit, || {
+        let seen = cluster.serving("h2", service);
+        if seen.iter().eq(wanted) { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+}
+
+fn a_drained_replica_keeps_its_connections(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c2a c2x");
+    let _servers = ["c1a", "c2a"].map(|name| cluster.server(name, 80));
+    cluster.ok("h1", "register payment-api --on c1a");
+    let vip = cluster.vip("h1", "payment-api");
+    let mut stream = connect(&cluster.namespace("c2x"), SocketAddr::new(vip, 80), LIMIT).expect("a connection");
+    assert!(greeting(&mut stream).starts_with("c1a "));
+    cluster.ok("h2", "register payment-api --on c2a");
+    cluster.ok("h1", "drain payment-api --on c1a");
+    let spread = cluster.spread("c2x", vip, 80, 60);
+    assert_eq!(spread.answers.keys().collect::<Vec<_>>(), ["c2a"], "no new flow to the drained one");
+    for text in ["still", "here"] {
+        assert_eq!(echo(&mut stream, text), text, "an established connection goes on");
+    }
+    cluster.ok("h1", "register payment-api --on c1a");
+    assert_eq!(cluster.spread("c2x", vip, 80, 60).answers.len(), 2, "registering again ends the drain");
+    assert_eq!(echo(&mut stream, "and on"), "and on");
+}
+
+fn greeting(stream: &mut TcpStream) -> String {
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("the greeting");
+        line.extend(byte);
+    }
+    String::from_utf8(line).expect("text")
+}
+
+fn echo(stream: &mut TcpStream, text: &str) -> String {
+    stream.write_all(text.as_bytes()).expect("a write");
+    let mut bytes = vec![0; text.len()];
+    stream.read_exact(&mut bytes).expect("an echo");
+    String::from_utf8(bytes).expect("text")
+}

@@ -1,0 +1,156 @@
+//! Agents that are killed and started again.
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use agent::bed::{Sandbox, connect};
+use tests::cluster::Cluster;
+use tests::load::Load;
+use tests::names::{RESOLVER, Way, ask};
+use tests::runner::{Scenario, is_nightly};
+use tests::wait::{pause, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+pub(crate) fn all() -> Vec<Scenario> {
+    tests::scenarios![
+        a_restart_fails_no_flow_and_no_lookup,
+        killed_at_any_point_it_leaves_nothing_behind,
+        leave_removes_everything,
+    ]
+}
+
+fn a_restart_fails_no_flow_and_no_lookup(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c2a c2x");
+    let _servers = ["c1a", "c2a"].map(|name| cluster.server(name, 80));
+    cluster.ok("h1", "register payment-api --on c1a");
+    cluster.ok("h2", "register payment-api --on c2a");
+    let vip = SocketAddr::new(cluster.vip("h1", "payment-api"), 80);
+    let client = cluster.namespace("c2x");
+    let mut stream = connect(&client, vip, LIMIT).expect("a connection");
+    let mut bytes = [0; 64];
+    let _greeting = stream.read(&mut bytes).expect("the greeting");
+    let one_stream = Load::start(Duration::from_millis(5), move || {
+        stream.write_all(b"x")?;
+        stream.read_exact(&mut [0])
+    });
+    let connections = Load::connections(client.clone(), vip, Duration::from_millis(5));
+    let expected = vip.ip().to_string();
+    let lookups = Load::start(Duration::from_millis(10), move || {
+        let answer = ask(&client, RESOLVER, "payment-api", 1, Way::Udp, LIMIT)?;
+        if answer.summary() == expected { Ok(()) } else { Err(io::Error::other(answer.summary())) }
+    });
+    for round in 0..if is_nightly() { 20 } else { 2 } {
+        // The host of the client, then that of a replica; killed, then stopped.
+        for host in ["h2", "h1"] {
+            if round % 2 == 0 { cluster.kill_agent(host) } else { cluster.stop_agent(host) }
+            cluster.restart_agent(host);
+            cluster.wait_members(2);
+        }
+    }
+    for (what, load) in [("the stream", one_stream), ("new connections", connections), ("look-ups", lookups)] {
+        let tally = load.stop();
+        assert!(tally.failures.is_empty() && tally.good > 50, "{what}: {tally:?}");
+        println!("  {what}: {} worked, longest gap {:?}", tally.good, tally.longest_gap);
+    }
+}
+
+/// Row P17: `kill -9` in the middle of creating a network, attaching and registering; what is asked for again works,
+/// and nothing is left once all is taken back.
+fn killed_at_any_point_it_leaves_nothing_behind(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create first");
+    cluster.attach("first", "c1z c2z");
+    cluster.containers("c1a c2a");
+    let _server = cluster.server("c1a", 80);
+    let before = ["h1", "c1a", "c2a"].map(|place| cluster.kernel_state(place));
+    let verbs = [
+        "network create payment --subnet 10.50.0.0/16",
+        "attach c1a --network payment --netns c1a",
+        "register payment-api --on c1a",
+    ];
+    let rounds = if is_nightly() { 60 } else { 9 };
+    for round in 0..rounds {
+        let delay = Duration::from_millis(3 + (round * 17) % 120);
+        let killed_in = usize::try_from(round).expect("a small number") % verbs.len();
+        for verb in &verbs[..killed_in] {
+            cluster.ok("h1", verb);
+        }
+        std::thread::scope(|scope| {
+            let command = scope.spawn(|| cluster.cli("h1", verbs[killed_in]));
+            pause(delay);
+            cluster.signal_agent("h1", rustix::process::Signal::KILL);
+            // Lost or done: both are right.
+            let _either = command.join().expect("the command");
+        });
+        cluster.kill_agent("h1");
+        cluster.restart_agent("h1");
+        cluster.wait_members(2);
+        for verb in verbs {
+            cluster.ok("h1", verb);
+        }
+        cluster.ok("h2", "attach c2a --network payment --netns c2a");
+        let vip = cluster.vip("h2", "payment-api");
+        let answer = cluster.tcp("c2a", vip, 80);
+        assert_eq!(answer.expect("an answer").name, "c1a", "killed after {delay:?} of {:?}", verbs[killed_in]);
+        for (host, verb) in
+            [("h1", "deregister payment-api"), ("h1", "detach c1a"), ("h2", "detach c2a"), ("h1", "network rm payment")]
+        {
+            cluster.ok(host, verb);
+        }
+        wait_until(&format!("nothing is left of round {round}"), LIMIT, || {
+            let now = ["h1", "c1a", "c2a"].map(|place| cluster.kernel_state(place));
+            if now == before { Ok(()) } else { Err(format!("{before:#?}\nis now\n{now:#?}")) }
+        });
+    }
+    cluster.wait_well(LIMIT);
+}
+
+fn leave_removes_everything(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a");
+    let namespace = cluster.add_host(3);
+    cluster.containers("c3a c3b");
+    // conntrack's and the bridge's settings appear with their first use, whoever uses them.
+    namespace.run(|| ()).expect("a namespace");
+    let places = ["h3", "c3a", "c3b"];
+    let before = places.map(|place| cluster.kernel_state(place));
+    cluster.start_agent("h3", "--join 192.168.77.1");
+    cluster.wait_ready("h3");
+    cluster.ok("h3", "network create second --internal");
+    cluster.attach_again("payment", "c3a");
+    cluster.attach_again("payment", "c3b");
+    cluster.ok("h3", "attach c3b --network second --netns c3b");
+    cluster.ok("h3", "attach the-host --network payment --netns host");
+    cluster.ok("h3", "register payment-api --on c3a");
+    let during = places.map(|place| cluster.kernel_state(place));
+    for (during, before) in during.iter().zip(&before) {
+        assert_ne!(during, before);
+    }
+    let left = cluster.ok("h3", "leave");
+    for removed in ["payment", "c3a", "c3b"] {
+        assert!(left.contains(removed), "leave does not name {removed}:\n{left}");
+    }
+    cluster.wait_agent_end("h3");
+    wait_until("everything is gone", LIMIT, || {
+        let now = places.map(|place| cluster.kernel_state(place));
+        if now == before { Ok(()) } else { Err(format!("{before:#?}\nis now\n{now:#?}")) }
+    });
+    assert!(!std::path::Path::new("/etc/netns/c3a/resolv.conf").exists());
+    let processes = cluster.shell("h3", "ps -eo args | grep -c '[s]vc-agent hold' || true");
+    assert_eq!(processes.trim(), "2", "the holders of the other two");
+    wait_until("the others have forgotten it", LIMIT, || {
+        let said = cluster.ok("h1", "node ls");
+        if said.contains("h3") || cluster.service("h1", "payment-api").is_some_and(|it| !it.replicas.is_empty()) {
+            Err(said)
+        } else {
+            Ok(())
+        }
+    });
+    cluster.start_agent("h3", "--join 192.168.77.1");
+    cluster.wait_ready("h3");
+    cluster.attach_again("payment", "c3a");
+}
