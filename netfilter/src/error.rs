@@ -69,7 +69,10 @@ pub struct Refusal {
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot {} in \"{}\"", self.message, self.object)?;
+        write!(f, "cannot {}", self.message)?;
+        if !self.object.is_empty() {
+            write!(f, " in \"{}\"", self.object)?;
+        }
         if !self.detail.is_empty() {
             write!(f, " ({})", self.detail)?;
         }

@@ -176,6 +176,21 @@ impl Agent {
         tokio::task::block_in_place(|| self.write_blocking(batch, extra))
     }
 
+    /// Decides and writes under one lock, so that nothing comes between what was seen and what is written.
+    ///
+    /// # Errors
+    /// Those of `decide`, and those of [`Agent::write`]; nothing has changed then.
+    pub fn update(
+        &self,
+        decide: impl FnOnce(&mut State) -> Result<(Batch, Writes), Failure>,
+    ) -> Result<Head, Failure> {
+        tokio::task::block_in_place(|| {
+            let mut state = lock(&self.state);
+            let (batch, extra) = decide(&mut state)?;
+            self.write_locked(&mut state, batch, extra)
+        })
+    }
+
     fn write_blocking(&self, batch: Batch, extra: Writes) -> Result<Head, Failure> {
         let mut state = lock(&self.state);
         self.write_locked(&mut state, batch, extra)
