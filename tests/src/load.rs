@@ -31,6 +31,8 @@ pub struct Tally {
     pub failures: BTreeMap<String, u64>,
     /// The slowest.
     pub slowest: Duration,
+    /// When the slowest began, from the start of it all.
+    pub slowest_at: Duration,
     /// The longest time between two that worked.
     pub longest_gap: Duration,
 }
@@ -41,7 +43,8 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let (mut tally, mut last_good) = (Tally::default(), Instant::now());
+            let began = Instant::now();
+            let (mut tally, mut last_good) = (Tally::default(), began);
             while !stopped.load(Ordering::Relaxed) {
                 let started = Instant::now();
                 match work() {
@@ -52,7 +55,10 @@ impl Load {
                     }
                     Err(error) => *tally.failures.entry(error.to_string()).or_default() += 1,
                 }
-                tally.slowest = tally.slowest.max(started.elapsed());
+                if started.elapsed() > tally.slowest {
+                    tally.slowest = started.elapsed();
+                    tally.slowest_at = started - began;
+                }
                 pause(interval.saturating_sub(started.elapsed()));
             }
             tally

@@ -1,5 +1,6 @@
 //! Which address is given out next.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use super::layout::{AddressRange, Layout, Reserved};
@@ -11,9 +12,20 @@ pub const REST_MS: u64 = 60_000;
 /// How many single addresses are proposed for a claim.
 const SINGLE_CANDIDATES_MAX: usize = 64;
 
-/// What an allocation is decided from: one network and family, seen from one host. All maps may hold more than is
+/// What is known of single addresses. It is asked of those that are looked at, so that nothing has to be copied for
+/// one decision.
+pub trait Uses {
+    /// By which attachment or service an address is in use: this host's, and others' as far as is known.
+    fn in_use(&self, address: IpAddr) -> Option<&Name>;
+
+    /// When this host freed an address last, in milliseconds of the clock of [`Allocator::now_ms`]. Answer beyond the
+    /// rest: the address that was freed longest ago is given out first.
+    fn freed_ms(&self, address: IpAddr) -> Option<u64>;
+}
+
+/// What an allocation is decided from: one network and family, seen from one host. All sets may hold more than is
 /// needed (other regions, other families).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Allocator<'a> {
     /// The network's subnet, divided.
     pub layout: Layout,
@@ -30,15 +42,18 @@ pub struct Allocator<'a> {
     pub foreign_blocks: &'a BTreeSet<(Region, u32)>,
     /// Single addresses that others hold by claim or were promised, likewise.
     pub foreign_addresses: &'a BTreeSet<IpAddr>,
-    /// Addresses in use, and by which attachment or service: this host's, and others' as far as is known.
-    pub in_use: &'a BTreeMap<IpAddr, Name>,
-    /// When this host freed an address last, in milliseconds of the clock of `now_ms`. Keep entries beyond the rest: the
-    /// address that was freed longest ago is given out first. Bounded by the blocks held.
-    pub freed_ms: &'a BTreeMap<IpAddr, u64>,
+    /// What is known of single addresses.
+    pub uses: &'a dyn Uses,
     /// Now.
     pub now_ms: u64,
     /// Whether more may be claimed. Ask again with `false` when a claim found no majority.
     pub may_claim: bool,
+}
+
+impl fmt::Debug for Allocator<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocator").field("layout", &self.layout).finish_non_exhaustive()
+    }
 }
 
 /// What is wanted.
@@ -172,8 +187,17 @@ impl Allocator<'_> {
         let low = self.layout.block_size(region).map(|size| size.div_ceil(4).max(1));
         low.is_some_and(|low| {
             let low = usize::try_from(low).unwrap_or(usize::MAX);
-            self.held(region).filter(|address| !self.in_use.contains_key(address)).take(low).count() < low
+            self.held(region).filter(|address| self.free(*address)).take(low).count() < low
         })
+    }
+
+    /// Blocks to claim ahead of need, in this order; nothing where there is enough, or no more can be claimed.
+    pub fn block_ahead(&self, region: Region) -> Option<Vec<u32>> {
+        let claim = self.wants_block_ahead(region).then(|| self.claimable(region)).flatten();
+        match claim {
+            Some(Allocation::NeedBlock { candidates }) => Some(candidates),
+            _ => None,
+        }
     }
 
     /// Whether this host may give out an address without asking anybody: it lies in a block of its own or is claimed.
@@ -184,9 +208,14 @@ impl Allocator<'_> {
     }
 
     fn any(&self, region: Region) -> Allocation {
-        let free = self.held(region).filter(|address| !self.in_use.contains_key(address));
-        // Never used before comes first (None < Some), then what was freed longest ago.
-        let longest_free = free.min_by_key(|address| (self.freed_ms.get(address).copied(), *address));
+        // Never used before comes first, from the block that was claimed last, where most are free; so no more is
+        // looked at than has to be. Then what was freed longest ago.
+        let fresh = |address: &IpAddr| self.free(*address) && self.uses.freed_ms(*address).is_none();
+        if let Some(address) = self.held(region).find(fresh) {
+            return Allocation::Address { address, rested_short: false };
+        }
+        let free = self.held(region).filter(|address| self.free(*address));
+        let longest_free = free.min_by_key(|address| (self.uses.freed_ms(*address), *address));
         if let Some(address) = longest_free.filter(|address| self.rested(*address)) {
             return Allocation::Address { address, rested_short: false };
         }
@@ -217,7 +246,7 @@ impl Allocator<'_> {
             let theirs = self.layout.region_range(lies_in);
             return Err(IpRefusal::Region { address, region: lies_in, theirs, ours: range });
         }
-        if let Some(by) = self.in_use.get(&address) {
+        if let Some(by) = self.uses.in_use(address) {
             return Err(IpRefusal::Taken { address, by: by.clone() });
         }
         if self.holds(address) {
@@ -250,6 +279,10 @@ impl Allocator<'_> {
         in_blocks.chain(single)
     }
 
+    fn free(&self, address: IpAddr) -> bool {
+        self.uses.in_use(address).is_none()
+    }
+
     fn own_block(&self, region: Region) -> bool {
         let has_one = (1..=self.layout.nodes_max()).contains(&self.number);
         has_one && !self.foreign_blocks.contains(&(region, self.number))
@@ -265,8 +298,8 @@ impl Allocator<'_> {
     }
 
     fn rested(&self, address: IpAddr) -> bool {
-        let rests = |freed: &u64| self.now_ms.saturating_sub(*freed) < REST_MS;
-        !self.freed_ms.get(&address).is_some_and(rests)
+        let rests = |freed: u64| self.now_ms.saturating_sub(freed) < REST_MS;
+        !self.uses.freed_ms(address).is_some_and(rests)
     }
 
     fn claimable(&self, region: Region) -> Option<Allocation> {
@@ -283,7 +316,7 @@ impl Allocator<'_> {
             return (!candidates.is_empty()).then_some(Allocation::NeedBlock { candidates });
         }
         let taken = |address: &IpAddr| {
-            self.in_use.contains_key(address)
+            !self.free(*address)
                 || self.foreign_addresses.contains(address)
                 || self.addresses.contains(address)
         };

@@ -50,8 +50,7 @@ impl Host {
             addresses: &self.addresses,
             foreign_blocks: &self.foreign_blocks,
             foreign_addresses: &self.foreign_addresses,
-            in_use: &self.in_use,
-            freed_ms: &self.freed_ms,
+            uses: self,
             now_ms: self.now_ms,
             may_claim: self.may_claim,
         }
@@ -69,6 +68,16 @@ impl Host {
         for address in self.layout.block_addresses(Region::Endpoint, self.number) {
             self.in_use.insert(address, name("web"));
         }
+    }
+}
+
+impl Uses for Host {
+    fn in_use(&self, address: IpAddr) -> Option<&Name> {
+        self.in_use.get(&address)
+    }
+
+    fn freed_ms(&self, address: IpAddr) -> Option<u64> {
+        self.freed_ms.get(&address).copied()
     }
 }
 
@@ -200,8 +209,11 @@ fn a_block_is_claimed_before_the_last_quarter_is_used_up() {
     let addresses: Vec<IpAddr> = host.layout.block_addresses(Region::Endpoint, 1).collect();
     host.in_use = addresses[..48].iter().map(|&address| (address, name("web"))).collect();
     assert!(!host.allocator().wants_block_ahead(Region::Endpoint));
+    assert_eq!(host.allocator().block_ahead(Region::Endpoint), None);
     host.in_use.insert(addresses[48], name("web"));
     assert!(host.allocator().wants_block_ahead(Region::Endpoint));
+    let ahead = host.allocator().block_ahead(Region::Endpoint).unwrap();
+    assert_eq!(ahead[..2], [895, 894], "{ahead:?}");
 }
 
 proptest! {

@@ -8,7 +8,7 @@ mod mac;
 mod subnets;
 mod vnis;
 
-pub use allocator::{Allocation, Allocator, Exhausted, IpRefusal, REST_MS, Wanted};
+pub use allocator::{Allocation, Allocator, Exhausted, IpRefusal, REST_MS, Uses, Wanted};
 pub use layout::{
     AddressRange, ENDPOINT_BLOCKS, LAYOUT_NODES_MAX, Layout, LayoutError, Reserved, VIP_BLOCKS,
 };

@@ -1,7 +1,8 @@
 //! What the cluster knows, as plain values: facts, definitions and claims.
 //!
 //! Values travel and rest as JSON, so that a field added later does not stop an older host.
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -288,6 +289,24 @@ pub enum ClaimKey {
         /// The address.
         address: IpAddr,
     },
+}
+
+impl ClaimKey {
+    /// Where the claims of one network lie in the order of keys: its blocks, then its single addresses.
+    pub fn of_network(network: &Name) -> [RangeInclusive<Self>; 2] {
+        let block = |region, index| Self::Block { network: network.clone(), region, index };
+        let address = |address| Self::Address { network: network.clone(), address };
+        let (first, last) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::from_bits(u128::MAX).into());
+        [block(Region::Endpoint, 0)..=block(Region::Vip, u32::MAX), address(first)..=address(last)]
+    }
+
+    /// The network whose block or address is claimed.
+    pub fn network(&self) -> Option<&Name> {
+        match self {
+            Self::Block { network, .. } | Self::Address { network, .. } => Some(network),
+            Self::Vni { .. } | Self::Node { .. } => None,
+        }
+    }
 }
 
 /// The two parts of a subnet.

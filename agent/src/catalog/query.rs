@@ -122,6 +122,12 @@ impl Catalog {
         self.index.claims.iter().flat_map(|(key, owners)| owners.iter().map(move |owner| (key, *owner)))
     }
 
+    /// Claims of a network's blocks and single addresses, by key and holder.
+    pub fn claims_of(&self, network: &Name) -> impl Iterator<Item = (&ClaimKey, NodeId)> {
+        let claims = ClaimKey::of_network(network).map(|range| self.index.claims.range(range));
+        claims.into_iter().flatten().flat_map(|(key, owners)| owners.iter().map(move |owner| (key, *owner)))
+    }
+
     pub(super) fn network_index(&self, name: &Name) -> Option<&NetworkIndex> {
         self.index.networks.get(name)
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::conflict::{Place, Places, conflicts};
 use super::message::{Entry, Leaving, Member, Persist, Reply, Request};
 use crate::catalog::facts::ClaimKey;
-use crate::model::NodeId;
+use crate::model::{Name, NodeId};
 
 /// The most promises a member keeps, about 40 MB of them; beyond it every claim is refused with [`Reply::Full`].
 pub const PROMISES_MAX: usize = 262_144;
@@ -152,6 +152,12 @@ impl Promises {
         self.held.iter().flat_map(|(key, holders)| {
             holders.iter().map(|(&claimant, &attempt)| Entry { key: key.clone(), claimant, attempt })
         })
+    }
+
+    /// What is promised of one network's blocks and single addresses.
+    pub fn entries_of(&self, network: &Name) -> impl Iterator<Item = (&ClaimKey, NodeId)> + '_ {
+        let held = ClaimKey::of_network(network).map(|range| self.held.range(range));
+        held.into_iter().flatten().flat_map(|(key, holders)| holders.keys().map(move |node| (key, *node)))
     }
 
     /// To whom this key, or one that stands in its way, is promised; what a claimant looks at before it picks a key.

@@ -19,6 +19,7 @@ use crate::model::{Head, Name, NodeId, Stamp};
 use crate::netns::{Namespace, Resolved};
 use crate::runtime::claiming::Books;
 use crate::runtime::events::{Events, lock};
+use crate::runtime::health::Unfollowed;
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::problems::Problems;
@@ -62,14 +63,18 @@ pub struct State {
     pub books: Books,
     /// Attachments of this host by (network, name).
     pub local: BTreeMap<(Name, Name), LocalAttachment>,
+    /// Withdrawn attachments whose rows are to be forgotten once the kernel holds nothing of them.
+    pub detaching: Vec<LocalAttachment>,
     /// Counts changes of `local`.
     pub local_revision: u64,
     /// When this host freed an address of a network.
     pub freed: BTreeMap<(Name, IpAddr), Instant>,
-    /// Addresses of this host's blocks that it granted to others.
-    pub granted: BTreeMap<(Name, IpAddr), NodeId>,
+    /// Addresses of this host's blocks that it granted to others, with the taker's head as it was known then.
+    pub granted: BTreeMap<(Name, IpAddr), (NodeId, Head)>,
     /// Whether the catalog has been complete since the start.
     pub synced: bool,
+    /// Services whose replicas' checks are to be looked at again.
+    pub unfollowed: Unfollowed,
 }
 
 /// The agent.
@@ -268,6 +273,13 @@ impl Agent {
             self.events.record("host", format!("{name} {word}"), "liveness");
         }
         state.suspended = suspended;
+        let mut writes = Writes::default();
+        let saved = writes
+            .put_meta("suspended", &state.suspended)
+            .and_then(|()| tokio::task::block_in_place(|| self.store.commit(&writes, true)));
+        if let Err(error) = saved {
+            tracing::warn!("{}", chain(&error));
+        }
         let mut changes = Changes::default();
         changes.hosts.extend(moved);
         self.derive(&mut state, &changes);
@@ -278,7 +290,8 @@ impl Agent {
         if changes.is_empty() {
             return;
         }
-        let State { catalog, view, suspended, pending, pending_since, .. } = state;
+        let State { catalog, view, suspended, pending, pending_since, unfollowed, .. } = state;
+        unfollowed.note(catalog, self.identity.node, changes);
         let derived = view.update(catalog, suspended, self.identity.node, changes);
         pending.merge(derived);
         pending_since.get_or_insert_with(Instant::now);

@@ -37,9 +37,16 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// A replica that has not been checked yet.
-    pub fn new(failures: u32) -> Self {
-        Self { health: Health::Starting, timeouts: 0, failures: failures.max(1) }
+    /// Goes on from what the replica's fact says, so that one which died while nobody looked is found out. A drained
+    /// one may have established flows, and whether it serves is not known: as one that fails.
+    pub fn new(stands: Health, failures: u32) -> Self {
+        let health = if stands == Health::Draining { Health::Failing } else { stands };
+        Self { health, timeouts: 0, failures: failures.max(1) }
+    }
+
+    /// The health after what was judged so far.
+    pub fn health(&self) -> Health {
+        self.health
     }
 
     /// Takes an outcome in; returns the health after it.
@@ -71,7 +78,7 @@ impl Judge {
     }
 }
 
-/// A change of health, or the first verdict.
+/// A change of health; or that the first check of a replica that has not served yet did not pass.
 #[derive(Clone, Debug)]
 pub struct Verdict<K> {
     /// Which replica.
@@ -85,20 +92,22 @@ pub struct Verdict<K> {
 /// Runs `check` against `address` inside `namespace` until the receiver is gone or the task is aborted.
 pub async fn run<K: Clone>(
     replica: K,
+    mut judge: Judge,
     check: Check,
     namespace: Arc<Namespace>,
     address: IpAddr,
     verdicts: mpsc::Sender<Verdict<K>>,
 ) {
-    let mut judge = Judge::new(check.failures);
-    let mut last = Health::Starting;
+    let mut last = judge.health();
+    let mut first = true;
     let mut ticks = tokio::time::interval(Duration::from_millis(check.interval_ms.clamp(100, 3_600_000)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let outcome = probe(&check, &namespace, address).await;
         let health = judge.judge(&outcome);
-        if health != last {
+        let waits = std::mem::take(&mut first) && health == Health::Starting;
+        if health != last || waits {
             last = health;
             let reason = describe(&outcome, &check, address);
             if verdicts.send(Verdict { replica: replica.clone(), health, reason }).await.is_err() {
@@ -166,9 +175,11 @@ async fn http_status(
         .map_err(|e| e.to_string())?;
     // The connection is driven here and not in a task of its own, so nothing outlives the check.
     let answer = async { sender.send_request(request).await };
-    tokio::pin!(connection);
-    tokio::select! {
-        answer = answer => answer.map(|a| a.status()).map_err(|e| e.to_string()),
-        ended = &mut connection => Err(ended.err().map_or_else(|| "closed without an answer".to_owned(), |e| e.to_string())),
-    }
+    tokio::pin!(answer);
+    let answer = tokio::select! {
+        answer = &mut answer => answer,
+        // An answer that came together with the connection's end is there by now; else this is the error.
+        _ended = connection => answer.await,
+    };
+    answer.map(|answer| answer.status()).map_err(|error| error.to_string())
 }

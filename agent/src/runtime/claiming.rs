@@ -113,12 +113,17 @@ pub fn answer(agent: &Agent, request: Request) -> Result<Reply, StoreError> {
 /// # Errors
 /// [`ClaimError`]; the key must not be used then.
 pub async fn claim(agent: &Arc<Agent>, key: ClaimKey) -> Result<(), ClaimError> {
+    claim_next(agent, key).await.map(drop)
+}
+
+/// As [`claim`]; of a node number, the next one that the members name when they count others than this host does.
+async fn claim_next(agent: &Arc<Agent>, mut key: ClaimKey) -> Result<ClaimKey, ClaimError> {
     let mut view = current_view(agent, &key);
     for _ in 0..STALE_RETRIES {
         match attempt(agent, key.clone(), view).await? {
             Outcome::Confirmed { .. } => {
                 agent.metrics.claims.with_label_values(&["confirmed"]).inc();
-                return Ok(());
+                return Ok(key);
             }
             Outcome::Lost { holder } => {
                 agent.metrics.claims.with_label_values(&["lost"]).inc();
@@ -133,6 +138,10 @@ pub async fn claim(agent: &Arc<Agent>, key: ClaimKey) -> Result<(), ClaimError> 
             Outcome::StaleView { view: newer, pending } => {
                 learn(agent).await;
                 view = corrected(agent, &key, &newer, pending);
+                if let ClaimKey::Node { number } = &mut key {
+                    // Numbers of hosts that were removed are not used again, and a newcomer learns of them here.
+                    *number = view.next_number();
+                }
             }
             Outcome::Removed => return Err(ClaimError::Removed),
         }
@@ -200,7 +209,10 @@ pub fn found(agent: &Agent) -> Result<(), ClaimError> {
 pub async fn claim_number(agent: &Arc<Agent>) -> Result<u32, ClaimError> {
     let any = ClaimKey::Node { number: 0 };
     let number = current_view(agent, &any).next_number();
-    claim(agent, ClaimKey::Node { number }).await.map(|()| number)
+    match claim_next(agent, ClaimKey::Node { number }).await? {
+        ClaimKey::Node { number } => Ok(number),
+        _ => Ok(number),
+    }
 }
 
 /// Asks a live host for what this one does not know yet.

@@ -3,6 +3,7 @@
 //! Order for live traffic: the overlay's additions, then balancing and names, then the overlay's removals. Errors
 //! end here as problems of objects; one bad object never blocks the others.
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::runtime::derived::{self, Derived};
 use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, list};
 use crate::runtime::metrics::raise;
-use crate::runtime::spaces::{SharedKernel, Spaces};
+use crate::runtime::spaces::{SharedKernel, SpaceError, Spaces};
 use crate::runtime::verbs;
 use crate::store::Writes;
 use crate::view::{NetworkView, ViewChanges};
@@ -28,6 +29,8 @@ mod outcome;
 const BALANCER_CHECK: Duration = Duration::from_millis(500);
 /// The overlay is read as a whole and compared this often, for what no event tells.
 const OVERLAY_CHECK: Duration = Duration::from_secs(10);
+/// At least this long between two turns of one namespace's balancing.
+const TURN_MIN: Duration = Duration::from_millis(1);
 /// What was put off (slots to be deleted after a shrink) is done this long after.
 const DEFERRED: Duration = Duration::from_millis(50);
 
@@ -45,6 +48,14 @@ pub struct Converger {
     /// Namespaces whose balancing must be looked at in any case: new ones, and those with work put off or failed.
     due: BTreeSet<u64>,
     drift_seen: u64,
+    /// Namespaces that an earlier agent attached: their balancing stays as it is until the catalog is complete.
+    adopted: BTreeSet<u64>,
+    /// What each namespace's balancing last covered: a namespace is due when this changes.
+    covered: BTreeMap<u64, Vec<(Name, Vec<IpAddr>)>>,
+    /// What of each namespace's balancing cannot be made true, until the next turn says otherwise.
+    balancer_problems: BTreeMap<u64, Vec<(String, String)>>,
+    /// Namespaces that have ended and are not out of the catalog yet.
+    unburied: BTreeSet<u64>,
     /// The host's sysctls as they were before we changed them; kept over restarts, put back by `leave`.
     sysctls: BTreeMap<String, String>,
 }
@@ -55,7 +66,7 @@ struct Snapshot {
     heads: BTreeMap<NodeId, Head>,
     revision: u64,
     synced: bool,
-    peers: BTreeSet<std::net::IpAddr>,
+    peers: BTreeSet<IpAddr>,
 }
 
 /// TTLs in force.
@@ -71,7 +82,12 @@ pub fn ttls(agent: &Agent) -> dns::Ttls {
 
 impl Converger {
     /// Takes the opened namespaces.
-    pub fn new(agent: Arc<Agent>, spaces: Spaces, links: BTreeMap<Name, u16>) -> Self {
+    pub fn new(
+        agent: Arc<Agent>,
+        spaces: Spaces,
+        links: BTreeMap<Name, u16>,
+        adopted: BTreeSet<u64>,
+    ) -> Self {
         let overlay = Reconciler::new(spaces.kernel());
         let now = Instant::now();
         let sysctls = agent.store.meta("sysctls").ok().flatten().unwrap_or_default();
@@ -87,6 +103,10 @@ impl Converger {
             overlay_checked: now,
             due: BTreeSet::new(),
             drift_seen: 0,
+            adopted,
+            covered: BTreeMap::new(),
+            balancer_problems: BTreeMap::new(),
+            unburied: BTreeSet::new(),
             sysctls,
         }
     }
@@ -110,31 +130,41 @@ impl Converger {
                     return;
                 }
                 Some(death) = deaths.recv() => {
-                    self.bury(&death);
+                    self.unburied.insert(death.id);
                     while let Ok(death) = deaths.try_recv() {
-                        self.bury(&death);
+                        self.unburied.insert(death.id);
                     }
                 }
                 () = agent.changed.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
+            if !self.due.is_empty() {
+                // Packets on their way must have left what a turn deletes (see `Balancer::reconcile`).
+                tokio::time::sleep(TURN_MIN).await;
+            }
+            self.bury();
             self.round().await;
         }
     }
 
-    /// A namespace died: what was attached through it is gone, everywhere.
-    fn bury(&mut self, death: &Death) {
-        let gone: Vec<LocalAttachment> = self
-            .agent
-            .read(|state| state.local.values().filter(|record| record.cookie == death.id).cloned().collect());
-        if gone.is_empty() {
-            return;
+    /// Namespaces died: what was attached through them is gone, everywhere. What cannot be written is tried again.
+    fn bury(&mut self) {
+        for cookie in std::mem::take(&mut self.unburied) {
+            let gone: Vec<LocalAttachment> = self.agent.read(|state| {
+                state.local.values().filter(|record| record.cookie == cookie).cloned().collect()
+            });
+            if gone.is_empty() {
+                continue;
+            }
+            if let Err(failure) = verbs::attach::withdraw(&self.agent, &gone) {
+                tracing::error!("a dead namespace's attachments stay in the catalog: {}", failure.message);
+                self.unburied.insert(cookie);
+                continue;
+            }
+            let names: Vec<String> = gone.iter().map(LocalAttachment::key).collect();
+            let line = format!("{}: its namespace is gone", list(&names));
+            self.agent.events.record("attachment", line, "kernel");
         }
-        if let Err(failure) = verbs::attach::withdraw(&self.agent, &gone) {
-            tracing::error!("a dead namespace's attachments stay in the catalog: {}", failure.message);
-        }
-        let names: Vec<String> = gone.iter().map(LocalAttachment::key).collect();
-        self.agent.events.record("attachment", format!("{}: its namespace is gone", list(&names)), "kernel");
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -164,11 +194,18 @@ impl Converger {
         let mut problems = self.open_spaces(&present, snapshot.synced);
         let desired = self.desired(&present, snapshot.peers.clone());
         self.overlay_phase(&desired, Phase::Additions, &mut problems).await;
+        if snapshot.synced {
+            self.due.append(&mut self.adopted);
+        }
         self.balance(&changed, &mut problems).await;
         self.publish(snapshot.synced);
-        self.overlay_phase(&desired, Phase::Removals, &mut problems).await;
-        self.close_spaces(&present).await;
-        self.slow_check(&desired, &mut problems).await;
+        if snapshot.synced {
+            // Before that, what is not known yet would be taken for what is wanted no more.
+            self.overlay_phase(&desired, Phase::Removals, &mut problems).await;
+            self.close_spaces(&present).await;
+            self.slow_check(&desired, &mut problems).await;
+            self.forget_detached();
+        }
         self.remember_interfaces().await;
         self.remember_sysctls();
         // Held no longer than needed: the view's next update changes in place and copies nothing then.
@@ -231,6 +268,10 @@ impl Converger {
                     self.due.insert(record.cookie);
                     self.publish_handle(record.cookie);
                 }
+                Err(SpaceError::Gone) => {
+                    self.unburied.insert(record.cookie);
+                    self.agent.changed.notify_one();
+                }
                 Err(error) => problems
                     .push((format!("network/{}/attachment/{}", record.network, record.name), chain(&error))),
             }
@@ -256,7 +297,7 @@ impl Converger {
         self.agent.opened_revision.send_modify(|revision| *revision += 1);
     }
 
-    fn desired(&mut self, present: &BTreeSet<Name>, peers: BTreeSet<std::net::IpAddr>) -> overlay::Desired {
+    fn desired(&mut self, present: &BTreeSet<Name>, peers: BTreeSet<IpAddr>) -> overlay::Desired {
         let settings = self.agent.settings.load_full();
         let mut networks = BTreeMap::new();
         for name in present {
@@ -348,6 +389,31 @@ impl Converger {
         }
     }
 
+    /// The rows of detached attachments go once the kernel holds nothing of them.
+    fn forget_detached(&self) {
+        let mut state = lock(&self.agent.state);
+        let open = |row: &LocalAttachment| self.spaces.containers.contains_key(&row.cookie);
+        let (stays, goes): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.detaching).into_iter().partition(|row| {
+                // Still open although nothing is attached through it: its table could not be removed yet.
+                open(row) && !state.local.values().any(|record| record.cookie == row.cookie)
+            });
+        state.detaching = stays;
+        let mut writes = Writes::default();
+        for row in goes {
+            // The place may have been taken again meanwhile.
+            if !state.local.contains_key(&(row.network.clone(), row.name.clone())) {
+                writes.local.push((row.key(), None));
+            }
+        }
+        drop(state);
+        if !writes.local.is_empty()
+            && let Err(error) = self.agent.store.commit(&writes, false)
+        {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+
     /// Lets go of the namespaces that nothing is attached through any more.
     async fn close_spaces(&mut self, present: &BTreeSet<Name>) {
         let wanted: BTreeSet<u64> = self.local.iter().map(|record| record.cookie).collect();
@@ -356,6 +422,8 @@ impl Converger {
         for cookie in gone {
             self.retract_handle(cookie);
             self.due.remove(&cookie);
+            self.covered.remove(&cookie);
+            self.balancer_problems.remove(&cookie);
             self.spaces.drop_container(cookie, true).await;
         }
         let unused: Vec<Name> =

@@ -1,18 +1,30 @@
 //! Keeps one check running per local replica that has one, and writes what they find.
-use std::collections::BTreeMap;
+//!
+//! What a check last found is kept beside its task and compared with the fact whenever either changes. So a finding
+//! that could not be written, or that a drain held back, is written as soon as it may be.
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
-use crate::catalog::facts::{Check, Health, Key, ReplicaFact, Value};
-use crate::model::Name;
-use crate::runtime::agent::{Agent, Batch};
+use crate::catalog::facts::{Health, Key, ReplicaFact, Value};
+use crate::model::{Name, NodeId};
+use crate::runtime::agent::{Agent, Batch, State};
 use crate::runtime::checks::{self, Verdict};
 use crate::runtime::events::lock;
 use crate::runtime::verbs::register::health;
 use crate::store::Writes;
+
+mod rule;
+#[cfg(test)]
+mod tests;
+mod unfollowed;
+
+use rule::{Due, Own, Started};
+pub use unfollowed::{Service, Unfollowed};
 
 /// Verdicts that may wait to be written; a check waits beyond that.
 const VERDICTS_MAX: usize = 1_024;
@@ -20,39 +32,72 @@ const VERDICTS_MAX: usize = 1_024;
 /// Changes within this time are followed together.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// A replica of this host: network, service, attachment.
-type Replica = (Name, Name, Name);
+/// What could not be written is tried again so often, and a check that ended by itself is started again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a check was started with; another one is started when it differs.
-#[derive(Clone, PartialEq)]
-struct Started {
-    check: Check,
-    cookie: u64,
-    address: std::net::IpAddr,
+/// A replica of this host: its service and its attachment.
+type Replica = (Service, Name);
+
+/// Whose verdict it is: a task that was ended may have left one behind.
+#[derive(Clone, Debug)]
+struct Ticket {
+    replica: Replica,
+    number: u64,
+}
+
+/// A check that runs.
+#[derive(Debug)]
+struct Running {
+    started: Started,
+    task: JoinHandle<()>,
+    number: u64,
+    found: Health,
+    reason: String,
+}
+
+/// What is followed.
+#[derive(Debug, Default)]
+struct Following {
+    running: BTreeMap<Service, BTreeMap<Name, Running>>,
+    /// To be looked at again whatever changes: a namespace is not open yet, or nothing has been synced.
+    waiting: BTreeSet<Service>,
+    /// To be settled again at the next retry: the disk refused.
+    unwritten: BTreeSet<Replica>,
+    /// Checks started so far.
+    count: u64,
+}
+
+/// A change of a replica's fact, on its way.
+struct Step {
+    replica: Replica,
+    key: Key,
+    before: ReplicaFact,
+    due: Due,
 }
 
 /// Runs until the agent ends.
 pub async fn run(agent: Arc<Agent>) {
     let (sender, mut verdicts) = mpsc::channel(VERDICTS_MAX);
-    let mut running = BTreeMap::<Replica, (Started, JoinHandle<()>)>::new();
+    let mut following = Following::default();
     let mut revision = agent.revision.subscribe();
     let mut opened = agent.opened_revision.subscribe();
+    let mut retries = tokio::time::interval(RETRY_INTERVAL);
+    retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = Instant::now();
+    let mut told: Vec<Verdict<Ticket>> = Vec::new();
+    let mut again = BTreeSet::new();
     loop {
-        withdraw_orphans(&agent);
-        follow(&agent, &mut running, &sender);
+        let mut replicas = following.follow(&agent, &sender);
+        replicas.append(&mut again);
+        replicas.extend(told.drain(..).filter_map(|verdict| following.take_in(&agent, verdict)));
+        following.settle(&agent, &replicas);
         tokio::select! {
-            Some(verdict) = verdicts.recv() => {
-                let mut all = vec![verdict];
-                while let Ok(more) = verdicts.try_recv() {
-                    all.push(more);
-                }
-                write(&agent, all);
-            }
+            _count = verdicts.recv_many(&mut told, VERDICTS_MAX) => {}
+            _ = retries.tick() => again = following.retry(),
             changed = revision.changed() => if changed.is_err() { return },
             changed = opened.changed() => if changed.is_err() { return },
         }
-        // Many registrations at once are followed together: each look costs in proportion to this host's replicas.
+        // Many registrations at once are followed together.
         if last.elapsed() < GATHER {
             tokio::time::sleep(GATHER - last.elapsed()).await;
         }
@@ -60,115 +105,179 @@ pub async fn run(agent: Arc<Agent>) {
     }
 }
 
-/// Starts and ends checks so that they are those that the definitions want.
-fn follow(
-    agent: &Arc<Agent>,
-    running: &mut BTreeMap<Replica, (Started, JoinHandle<()>)>,
-    sender: &mpsc::Sender<Verdict<Replica>>,
-) {
-    let wanted = wanted(agent);
-    running.retain(|replica, (started, task)| {
-        let keep = wanted.get(replica) == Some(started) && !task.is_finished();
-        if !keep {
-            task.abort();
+impl Following {
+    /// Starts and ends checks so that they are those that the definitions want, wherever something changed. Returns
+    /// the replicas there.
+    fn follow(&mut self, agent: &Agent, sender: &mpsc::Sender<Verdict<Ticket>>) -> BTreeSet<Replica> {
+        let this = agent.identity.node;
+        let mut replicas = BTreeSet::new();
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let looked: Vec<(Service, bool, Vec<Own>)> = {
+            let mut state = lock(&agent.state);
+            let State { catalog, local, unfollowed, synced, .. } = &mut *state;
+            let mut services = unfollowed.take(catalog, this, self.running.keys().cloned());
+            services.append(&mut waiting);
+            let look = |service: Service| {
+                let (defined, own) = rule::own(catalog, local, this, &service);
+                (service, defined || *synced, own)
+            };
+            services.into_iter().map(look).collect()
+        };
+        for (service, known, own) in looked {
+            let mut all_open = true;
+            let mut before = self.running.remove(&service).unwrap_or_default();
+            let mut running = BTreeMap::new();
+            for replica in &own {
+                replicas.insert((service.clone(), replica.attachment.clone()));
+                let Some(wanted) = &replica.wanted else { continue };
+                let kept = before.remove(&replica.attachment);
+                let kept = kept.and_then(|it| it.unless(|it| it.started != *wanted || it.task.is_finished()));
+                match kept.or_else(|| self.start(agent, &service, replica, wanted, sender)) {
+                    Some(check) => drop(running.insert(replica.attachment.clone(), check)),
+                    None => all_open = false,
+                }
+            }
+            before.into_values().for_each(|it| it.task.abort());
+            if !running.is_empty() {
+                self.running.insert(service.clone(), running);
+            }
+            if !own.is_empty() && !(known && all_open) {
+                self.waiting.insert(service);
+            }
         }
-        keep
-    });
-    for (replica, started) in wanted {
-        if running.contains_key(&replica) {
-            continue;
-        }
-        let Some(namespace) = lock(&agent.namespaces).get(&started.cookie).cloned() else { continue };
+        replicas
+    }
+
+    /// Nothing while the namespace is not open.
+    fn start(
+        &mut self,
+        agent: &Agent,
+        service: &Service,
+        replica: &Own,
+        wanted: &Started,
+        sender: &mpsc::Sender<Verdict<Ticket>>,
+    ) -> Option<Running> {
+        let namespace = lock(&agent.namespaces).get(&wanted.cookie).cloned()?;
+        self.count += 1;
+        let number = self.count;
+        let ticket = Ticket { replica: (service.clone(), replica.attachment.clone()), number };
+        let judge = checks::Judge::new(replica.health, wanted.check.failures);
+        let found = judge.health();
         let task = tokio::spawn(checks::run(
-            replica.clone(),
-            started.check.clone(),
+            ticket,
+            judge,
+            wanted.check.clone(),
             Arc::new(namespace),
-            started.address,
+            wanted.address,
             sender.clone(),
         ));
-        running.insert(replica, (started, task));
+        let reason = "its check goes on".to_owned();
+        Some(Running { started: wanted.clone(), task, number, found, reason })
     }
-}
 
-fn wanted(agent: &Agent) -> BTreeMap<Replica, Started> {
-    let me = agent.identity.node;
-    agent.read(|state| {
-        let mut wanted = BTreeMap::new();
-        let Some(owner) = state.catalog.owner(me) else { return wanted };
-        for key in owner.keys() {
-            let Key::Replica { network, service, attachment } = key else { continue };
-            let check = state.catalog.service(network, service);
-            let check = check.and_then(|record| record.definition.settings.check.clone());
-            let local = state.local.get(&(network.clone(), attachment.clone()));
-            let (Some(check), Some(local)) = (check, local) else { continue };
-            let Some(address) = local.addresses.first().copied() else { continue };
-            let replica = (network.clone(), service.clone(), attachment.clone());
-            wanted.insert(replica, Started { check, cookie: local.cookie, address });
+    /// Keeps what a check found; whom it concerns, if that check still runs.
+    fn take_in(&mut self, agent: &Agent, verdict: Verdict<Ticket>) -> Option<Replica> {
+        let Ticket { replica, number } = verdict.replica;
+        let running = self.running.get_mut(&replica.0)?.get_mut(&replica.1)?;
+        if running.number != number {
+            return None;
         }
-        wanted
-    })
-}
-
-fn replica_of(agent: &Agent, replica: &Replica) -> Option<(Key, ReplicaFact)> {
-    let (network, service, attachment) = replica.clone();
-    let key = Key::Replica { network, service, attachment };
-    match agent.read(|state| state.catalog.value(agent.identity.node, &key)) {
-        Some(Value::Replica(fact)) => Some((key, fact)),
-        _ => None,
-    }
-}
-
-/// A drained replica stays drained, whatever its check says.
-fn write(agent: &Agent, verdicts: Vec<Verdict<Replica>>) {
-    let mut batch: Batch = Vec::new();
-    let mut lines = Vec::new();
-    for verdict in verdicts {
-        let Some((key, fact)) = replica_of(agent, &verdict.replica) else { continue };
-        if fact.health == Health::Draining || fact.health == verdict.health {
-            continue;
+        if verdict.health == Health::Starting {
+            let ((_, service), attachment) = &replica;
+            let line = format!("{service} on {attachment} does not serve yet: {}", verdict.reason);
+            agent.events.record("replica", line, "check");
         }
-        let (_, service, attachment) = &verdict.replica;
-        let word = health(verdict.health);
-        agent.metrics.health_changes.with_label_values(&[word]).inc();
-        lines.push(format!("{service} on {attachment} is {word}: {}", verdict.reason));
-        batch.push((key, Some(Value::Replica(ReplicaFact { health: verdict.health, ..fact }))));
+        (running.found, running.reason) = (verdict.health, verdict.reason);
+        Some(replica)
     }
-    if batch.is_empty() {
-        return;
-    }
-    match agent.write(batch, Writes::default()) {
-        Ok(_) => lines.into_iter().for_each(|line| agent.events.record("replica", line, "check")),
-        Err(failure) => tracing::error!("what checks found cannot be written: {}", failure.message),
-    }
-}
 
-/// Withdraws replicas of services that were deregistered from another host, and ends the wait of replicas whose
-/// service no longer has a check.
-fn withdraw_orphans(agent: &Agent) {
-    let me = agent.identity.node;
-    let batch: Batch = agent.read(|state| {
-        let Some(owner) = state.catalog.owner(me) else { return Vec::new() };
-        let replicas = owner.keys().filter_map(|key| {
-            let Key::Replica { network, service, .. } = key else { return None };
-            let Some(record) = state.catalog.service(network, service) else {
-                return state.synced.then(|| (key.clone(), None));
-            };
-            if record.definition.settings.check.is_some() {
-                return None;
-            }
-            match owner.get(key) {
-                Some(Value::Replica(fact)) if matches!(fact.health, Health::Starting | Health::Failing) => {
-                    let fact = ReplicaFact { health: Health::Serving, ..fact };
-                    Some((key.clone(), Some(Value::Replica(fact))))
-                }
-                _ => None,
-            }
+    /// Writes what replicas have become, if anything: decided under the lock that it is written under, so that a
+    /// drain or a deregistration that comes in between stands.
+    fn settle(&mut self, agent: &Agent, replicas: &BTreeSet<Replica>) {
+        let this = agent.identity.node;
+        if agent.read(|state| self.steps(state, this, replicas).next().is_none()) {
+            return;
+        }
+        let mut steps = Vec::new();
+        let written = agent.update(|state| {
+            steps = self.steps(state, this, replicas).collect();
+            Ok((steps.iter().map(Step::write).collect::<Batch>(), Writes::default()))
         });
-        replicas.collect()
-    });
-    if !batch.is_empty()
-        && let Err(failure) = agent.write(batch, Writes::default())
-    {
-        tracing::error!("replicas of services that are gone cannot be withdrawn: {}", failure.message);
+        match written {
+            Ok(_) => steps.into_iter().for_each(|step| self.tell(agent, &step)),
+            Err(failure) => {
+                tracing::error!("what checks found cannot be written: {}", failure.message);
+                self.unwritten.extend(steps.into_iter().map(|step| step.replica));
+            }
+        }
+    }
+
+    fn steps<'a>(
+        &'a self,
+        state: &'a State,
+        this: NodeId,
+        replicas: &'a BTreeSet<Replica>,
+    ) -> impl Iterator<Item = Step> + 'a {
+        replicas.iter().filter_map(move |replica| {
+            let (service, attachment) = replica;
+            let found = self.running(replica).map(|running| running.found);
+            let (key, before, due) =
+                rule::due(&state.catalog, this, state.synced, service, attachment, found)?;
+            Some(Step { replica: replica.clone(), key, before, due })
+        })
+    }
+
+    fn running(&self, (service, attachment): &Replica) -> Option<&Running> {
+        self.running.get(service)?.get(attachment)
+    }
+
+    fn tell(&self, agent: &Agent, step: &Step) {
+        let ((network, service), attachment) = &step.replica;
+        let line = match step.due {
+            Due::Withdrawn => {
+                format!(
+                    "replica of {service} on {attachment} withdrawn: network {network} has no such service"
+                )
+            }
+            Due::Unchecked => format!("{service} on {attachment} is serving: it has no check"),
+            Due::Found(found) => {
+                let word = health(found);
+                agent.metrics.health_changes.with_label_values(&[word]).inc();
+                let reason = self.running(&step.replica).map_or("", |running| running.reason.as_str());
+                format!("{service} on {attachment} is {word}: {reason}")
+            }
+        };
+        agent.events.record("replica", line, "check");
+    }
+
+    /// What is to be settled again; checks that ended by themselves are looked at, too.
+    fn retry(&mut self) -> BTreeSet<Replica> {
+        let ended = |running: &BTreeMap<Name, Running>| running.values().any(|it| it.task.is_finished());
+        let ended = self.running.iter().filter(|(_, running)| ended(running));
+        self.waiting.extend(ended.map(|(service, _)| service.clone()));
+        std::mem::take(&mut self.unwritten)
+    }
+}
+
+impl Running {
+    /// Ends the check if it is not the one that is wanted.
+    fn unless(self, other: impl FnOnce(&Self) -> bool) -> Option<Self> {
+        if other(&self) {
+            self.task.abort();
+            return None;
+        }
+        Some(self)
+    }
+}
+
+impl Step {
+    fn write(&self) -> (Key, Option<Value>) {
+        let becomes = match self.due {
+            Due::Withdrawn => None,
+            Due::Unchecked => Some(Health::Serving),
+            Due::Found(found) => Some(found),
+        };
+        let fact = becomes.map(|health| Value::Replica(ReplicaFact { health, ..self.before.clone() }));
+        (self.key.clone(), fact)
     }
 }

@@ -243,10 +243,18 @@ fn resolv_conf_path(record: &LocalAttachment) -> Option<PathBuf> {
     named.then(|| Path::new("/etc/netns").join(name).join("resolv.conf"))
 }
 
-/// Removes a resolv.conf of ours, and its directory if nothing else is in it.
-pub fn remove_resolv_conf(record: &LocalAttachment) {
+/// Removes a resolv.conf of ours, and its directory if nothing else is in it; while the namespace is on another
+/// network, it is written anew instead.
+pub fn remove_resolv_conf(agent: &Agent, record: &LocalAttachment) {
     let Some(path) = record.resolv_conf.as_deref().map(Path::new) else { return };
     let ours = std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(MARK));
+    let still_used = agent.read(|state| state.local.values().any(|it| it.cookie == record.cookie));
+    if ours && still_used {
+        if let Err(error) = replace(path, &resolv_conf(agent, record.cookie)) {
+            tracing::warn!("{} cannot be written: {error}", path.display());
+        }
+        return;
+    }
     if ours && let Err(error) = std::fs::remove_file(path) {
         tracing::warn!("{} cannot be removed: {error}", path.display());
     }

@@ -46,6 +46,9 @@ pub struct LocalAttachment {
     pub resolv_conf: Option<String>,
     /// Whether the other hosts have been told; false between "reserve" and "announce".
     pub announced: bool,
+    /// Withdrawn, but what the kernel holds of it may not be removed yet; finished by the next start after a crash.
+    #[serde(default)]
+    pub detaching: bool,
 }
 
 impl LocalAttachment {

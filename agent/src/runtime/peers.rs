@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use rand::seq::IteratorRandom;
 use tokio::task::JoinHandle;
 
-use crate::catalog::Update;
+use crate::catalog::{Delta, Update};
 use crate::cluster::{Handler, Member, Peer, RequestError};
 use crate::model::{Head, NodeId};
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::messages::{Answer, Request};
-use crate::runtime::{claiming, verbs};
+use crate::runtime::{claiming, problems, verbs};
 
 /// Between two comparisons of heads with a live host picked at random.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,12 +73,14 @@ async fn answer(agent: &Arc<Agent>, peer: Peer, request: Request) -> Answer {
         Request::WaitApplied { owner, head, network, milliseconds } => {
             let limit = Duration::from_millis(milliseconds.min(60_000));
             let applied = agent.wait_applied(owner, head, limit).await;
-            let scope = network.map_or_else(String::new, |network| format!("network/{network}/"));
-            Answer::Applied { applied, problems: lock(&agent.problems).list(&scope, Instant::now()) }
+            let hinders = |object: &str| {
+                network.as_ref().is_some_and(|network| problems::hinders(network.as_str(), object))
+            };
+            Answer::Applied { applied, problems: lock(&agent.problems).list(hinders, Instant::now()) }
         }
         Request::Status => Answer::Status {
             applied: agent.applied.borrow().as_ref().clone(),
-            problems: lock(&agent.problems).list("", Instant::now()),
+            problems: lock(&agent.problems).list(|_| true, Instant::now()),
         },
         Request::Deregister(request) => {
             let origin = format!("host {}", agent.host_name(peer.node));
@@ -174,7 +176,8 @@ fn follow_liveness(agent: &Agent, members: &BTreeMap<NodeId, Member>, started: I
             .filter(|node| *node != agent.identity.node)
             .filter(|node| match members.get(node) {
                 Some(member) => !member.live,
-                None => started.elapsed() > patience,
+                // Who was suspended when the last agent ended stays so until it is heard of.
+                None => started.elapsed() > patience || state.suspended.contains(node),
             })
             .collect()
     });
@@ -185,18 +188,24 @@ fn follow_liveness(agent: &Agent, members: &BTreeMap<NodeId, Member>, started: I
 async fn push(agent: Arc<Agent>, address: SocketAddr) {
     let node = agent.identity.node;
     let mut own_head = agent.own_head.subscribe();
-    let mut known = Head::default();
+    let mut known = None;
     let mut retry = RETRY_MIN;
     loop {
         let head = *own_head.borrow_and_update();
-        if known < head {
-            let Some(update) = agent.read(|state| state.catalog.delta_since(node, known)) else { continue };
+        if known != Some(head) {
+            let update = match known {
+                Some(known) => agent.read(|state| state.catalog.delta_since(node, known)),
+                // Nothing yet: only to be told how far that host has come.
+                None => Some(greeting(node, head)),
+            };
+            let Some(update) = update else { continue };
             match ask(&agent, address, &Request::Push(update), TRANSFER_LIMIT).await {
                 Ok(Answer::Have(have)) => {
                     // A host that knows more of us than we do belongs to a later start of ours; it will see this one's.
-                    known = have.min(head);
-                    retry = RETRY_MIN;
-                    if known == head {
+                    let progress = known != Some(have.min(head));
+                    known = Some(have.min(head));
+                    if progress {
+                        retry = RETRY_MIN;
                         continue;
                     }
                 }
@@ -211,6 +220,17 @@ async fn push(agent: Arc<Agent>, address: SocketAddr) {
             return;
         }
     }
+}
+
+/// An update that says nothing but where its owner stands; answered with how far it is known.
+fn greeting(owner: NodeId, head: Head) -> Update {
+    Update::Delta(Delta {
+        owner,
+        incarnation: head.incarnation,
+        base: head.version,
+        head: head.version,
+        entries: Vec::new(),
+    })
 }
 
 /// Compares heads with a live host and takes what is missing; says whether it was complete.

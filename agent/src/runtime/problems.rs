@@ -69,12 +69,10 @@ impl Problems {
         self.open.is_empty()
     }
 
-    /// The failing objects whose name starts with `scope`.
-    pub fn list(&self, scope: &str, now: Instant) -> Vec<Problem> {
-        let mut listed: Vec<Problem> = self
-            .open
-            .iter()
-            .filter(|(object, _)| object.starts_with(scope))
+    /// The failing objects that `concerns` picks.
+    pub fn list(&self, concerns: impl Fn(&str) -> bool, now: Instant) -> Vec<Problem> {
+        let picked = || self.open.iter().filter(|(object, _)| concerns(object));
+        let mut listed: Vec<Problem> = picked()
             .take(NAMED)
             .map(|(object, open)| Problem {
                 object: object.clone(),
@@ -83,12 +81,26 @@ impl Problems {
                 attempts: open.attempts,
             })
             .collect();
-        if let Some(more) = self.open.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        if let Some(more) = picked().count().checked_sub(NAMED).filter(|more| *more > 0) {
             let error = format!("{more} more objects fail");
             listed.push(Problem { object: "…".to_owned(), error, seconds: 0, attempts: 0 });
         }
         listed
     }
+}
+
+/// Whether a failing object keeps a network's facts from being in force on a host: the network itself, somebody to be
+/// reached through it, or a service of it. A broken container of that host is that host's own affair.
+pub fn hinders(network: &str, object: &str) -> bool {
+    let Some(rest) = object.strip_prefix("network/").and_then(|rest| rest.strip_prefix(network)) else {
+        return false;
+    };
+    rest.is_empty() || rest.starts_with("/remote/") || rest.starts_with("/service/")
+}
+
+/// Whether an object is `base` or a part of it.
+pub fn is_within(base: &str, object: &str) -> bool {
+    object.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -110,10 +122,18 @@ mod tests {
             problems.replace("overlay/", found(&[("overlay/a", "EBUSY")]), later),
             Difference::default()
         );
-        assert_eq!(problems.list("", later)[0].seconds, 9);
-        assert_eq!(problems.list("", later)[0].attempts, 2);
+        assert_eq!(problems.list(|_| true, later)[0].seconds, 9);
+        assert_eq!(problems.list(|_| true, later)[0].attempts, 2);
         assert_eq!(problems.replace("overlay/", vec![], later).ended, ["overlay/a"]);
         assert!(problems.is_empty());
+    }
+
+    #[test]
+    fn a_name_that_begins_alike_is_another_object() {
+        assert!(is_within("network/n/attachment/web", "network/n/attachment/web/balancer"));
+        assert!(!is_within("network/n/attachment/web", "network/n/attachment/web-1"));
+        assert!(hinders("n", "network/n") && hinders("n", "network/n/remote/02:42"));
+        assert!(!hinders("n", "network/n2") && !hinders("n", "network/n/attachment/web/balancer"));
     }
 
     #[test]

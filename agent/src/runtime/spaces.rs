@@ -70,15 +70,18 @@ pub enum SpaceError {
     /// The namespace itself, or a socket in it.
     #[error("open the namespace")]
     Open(#[source] crate::netns::Error),
-    /// It is not the one that was attached.
-    #[error("the namespace at that place is another one now")]
-    Replaced,
+    /// It has ended, or its place shows another one now.
+    #[error("the namespace is gone")]
+    Gone,
     /// The holder did not take or give its descriptors.
     #[error("hand its descriptors to the holder")]
     Holder(#[source] holder::Error),
     /// The resolver did not start.
     #[error("start its resolver")]
     Resolver(#[source] dns::ServerError),
+    /// Its balancing tables could not be removed.
+    #[error("remove its balancing tables")]
+    Table(#[source] lb::Error),
     /// A netfilter socket could not be opened in it.
     #[error("open netfilter in it")]
     Netfilter(#[source] netfilter::Error),
@@ -193,33 +196,51 @@ impl Spaces {
         record: &LocalAttachment,
         zone: Zone,
     ) -> Result<(), SpaceError> {
+        // Taken in any case: a handle left there would keep the namespace alive.
+        let opened = lock(&agent.opened).remove(&record.cookie);
         if self.containers.contains_key(&record.cookie) {
             return Ok(());
         }
-        let opened = lock(&agent.opened).remove(&record.cookie);
         let resolved = match opened {
             Some(resolved) => resolved,
-            None => crate::netns::resolve(&target(&record.place), None).map_err(SpaceError::Open)?,
+            None => find_again(&self.holder, record).ok_or(SpaceError::Gone)?,
         };
         if resolved.namespace.cookie() != record.cookie {
-            return Err(SpaceError::Replaced);
+            return Err(SpaceError::Gone);
         }
-        let namespace = resolved.namespace;
-        let host = record.place == StoredPlace::Host;
-        let space = if host { Space::Host } else { Space::Container(record.cookie) };
-        let netlink = match host {
-            true => namespace.rtnetlink().map_err(SpaceError::Open)?,
-            false => Self::register(&self.kernel, space, &namespace)?,
-        };
-        let balancer = Balancer::new(Real::new(netfilter_in(&namespace)?));
-        let resolver = if host { None } else { Some(self.start_resolver(agent, &namespace, zone)?) };
-        if !host && let Err(error) = self.watcher.watch(record.cookie, namespace.inode(), resolved.place) {
+        let opened = self.open_container(agent, record, &resolved.namespace, zone);
+        let container = opened.inspect_err(|_| self.kernel.remove(&Space::Container(record.cookie)))?;
+        let inode = container.namespace.inode();
+        if !container.host
+            && let Err(error) = self.watcher.watch(record.cookie, inode, resolved.place)
+        {
             tracing::error!("the end of {} will not be noticed: {}", record.key(), chain(&error));
         }
-        let balancer = Arc::new(Mutex::new(balancer));
-        self.containers
-            .insert(record.cookie, Container { namespace, _netlink: netlink, balancer, resolver, host });
+        self.containers.insert(record.cookie, container);
         Ok(())
+    }
+
+    fn open_container(
+        &self,
+        agent: &Agent,
+        record: &LocalAttachment,
+        namespace: &Namespace,
+        zone: Zone,
+    ) -> Result<Container, SpaceError> {
+        let host = record.place == StoredPlace::Host;
+        let netlink = match host {
+            true => namespace.rtnetlink().map_err(SpaceError::Open)?,
+            false => Self::register(&self.kernel, Space::Container(record.cookie), namespace)?,
+        };
+        let balancer = Balancer::new(Real::new(netfilter_in(namespace)?));
+        let resolver = if host { None } else { Some(self.start_resolver(agent, namespace, zone)?) };
+        Ok(Container {
+            namespace: namespace.clone(),
+            _netlink: netlink,
+            balancer: Arc::new(Mutex::new(balancer)),
+            resolver,
+            host,
+        })
     }
 
     /// The sockets that the holder keeps, so that look-ups wait through a restart, or new ones.
@@ -277,18 +298,6 @@ impl Spaces {
         }
     }
 
-    /// Sockets that the holder keeps for namespaces that are no longer attached.
-    pub fn drop_strangers(&self, wanted: &BTreeSet<u64>) {
-        for entry in self.holder.list().unwrap_or_default() {
-            let Some(cookie) = entry.name.strip_prefix("resolver/").and_then(|text| text.parse().ok()) else {
-                continue;
-            };
-            if !wanted.contains(&cookie) {
-                drop(self.holder.drop_name(&entry.name));
-            }
-        }
-    }
-
     /// Ends the holder, with `leave`.
     pub fn end_holder(&self) {
         if let Err(error) = self.holder.end() {
@@ -304,6 +313,24 @@ pub fn target(place: &StoredPlace) -> crate::netns::Target {
         StoredPlace::Pid(pid) => crate::netns::Target::Pid(*pid),
         StoredPlace::Host => crate::netns::Target::Host,
     }
+}
+
+/// Lets go of the resolver's sockets of namespaces that nothing is attached through: they would keep them alive.
+pub fn drop_strangers(holder: &holder::Client, wanted: &BTreeSet<u64>) {
+    for entry in holder.list().unwrap_or_default() {
+        let cookie = entry.name.strip_prefix("resolver/").and_then(|text| text.parse().ok());
+        if cookie.is_some_and(|cookie: u64| !wanted.contains(&cookie)) {
+            drop(holder.drop_name(&entry.name));
+        }
+    }
+}
+
+/// Removes our balancing tables from a namespace that is attached no more.
+///
+/// # Errors
+/// When the namespace cannot be worked in.
+pub fn remove_table(namespace: &Namespace) -> Result<(), SpaceError> {
+    Balancer::new(Real::new(netfilter_in(namespace)?)).remove().map_err(SpaceError::Table)
 }
 
 /// The namespace of an attachment that an earlier agent made, if it lives: by the resolver's sockets that the holder

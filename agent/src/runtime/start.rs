@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::api::types::Failure;
 use crate::cluster::{Cluster, KeyRing};
 use crate::config::{self, LinkAddress, Settings, Sources, Start};
-use crate::model::{Name, NodeId};
+use crate::model::{Head, Name, NodeId};
 use crate::netns::{self, Namespace, Watcher};
 use crate::runtime::agent::{Agent, Identity, State, chain, refused};
 use crate::runtime::claiming::{self, Books};
@@ -23,7 +23,7 @@ use crate::runtime::local::{LocalAttachment, list};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::peers::{self, PeerHandler};
 use crate::runtime::problems::Problems;
-use crate::runtime::spaces::Spaces;
+use crate::runtime::spaces::{self, Spaces};
 use crate::runtime::{health, host, records, verbs};
 use crate::store::{Store, Writes};
 use crate::view::{View, ViewChanges};
@@ -92,7 +92,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     let (leaving, leave_requests) = mpsc::channel(1);
     let pid = holder.ping().map_or(0, |pong| pong.pid);
     let agent = build(settings, store, identity, books, host_namespace, leaving, pid)?;
-    sweep(&agent, &holder)?;
+    let adopted = sweep(&agent, &holder)?;
 
     let links: BTreeMap<Name, u16> =
         agent.store.meta("links").map_err(|error| fail(&error))?.unwrap_or_default();
@@ -109,7 +109,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     agent.derive_all();
     agent.reassert_all();
     let mut converge =
-        tokio::spawn(Converger::new(Arc::clone(&agent), spaces, links).run(deaths, leave_requests));
+        tokio::spawn(Converger::new(Arc::clone(&agent), spaces, links, adopted).run(deaths, leave_requests));
     start_cluster(&agent, keys, &start).await?;
     tasks.spawn(peers::run(Arc::clone(&agent)));
     tasks.spawn(peers::sync(Arc::clone(&agent)));
@@ -119,10 +119,10 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     tasks.spawn(upkeep::follow_upstreams(Arc::clone(&agent), forwarder));
     tasks.spawn(joining::join(Arc::clone(&agent), start));
     tasks.spawn(upkeep::housekeep(Arc::clone(&agent)));
-    let converging = wait_for_end(&agent, &sources, &mut converge).await;
+    let end = wait_for_end(&agent, &sources, &mut converge).await;
     agent.stop.send_replace(true);
     tasks.shutdown().await;
-    if converging {
+    if end == End::Asked {
         // It ends between two rounds, never inside one.
         drop(tokio::time::timeout(Duration::from_secs(5), &mut converge).await);
     }
@@ -132,12 +132,25 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     }
     drop(tokio::time::timeout(Duration::from_secs(2), api).await);
     drop(std::fs::remove_file(&agent.settings.load().socket));
-    if converging {
-        tracing::info!("stopped; forwarding, balancing and the resolvers' sockets stay");
-    } else {
-        tracing::info!("this host has left its cluster");
+    match end {
+        End::Asked => tracing::info!("stopped; forwarding, balancing and the resolvers' sockets stay"),
+        End::Left => tracing::info!("this host has left its cluster"),
+        End::Failed => {
+            return Err(refused("the converge loop failed; see the log", &["start the agent again"]));
+        }
     }
     Ok(())
+}
+
+/// Why the agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// By a signal: what the kernel holds stays.
+    Asked,
+    /// By `leave`: the converge loop has removed everything and ended.
+    Left,
+    /// The converge loop failed.
+    Failed,
 }
 
 async fn open_metrics(settings: &Settings) -> Result<Option<tokio::net::TcpListener>, Failure> {
@@ -214,20 +227,26 @@ fn build(
     for what in unreadable {
         tracing::error!("left out of the attachments, it is not readable: {what}");
     }
-    let granted: Vec<(Name, IpAddr, NodeId)> = store.meta("granted").map_err(fail)?.unwrap_or_default();
+    let granted: Vec<(Name, IpAddr, NodeId, Head)> = store.meta("granted").map_err(fail)?.unwrap_or_default();
+    let suspended: BTreeSet<NodeId> = store.meta("suspended").map_err(fail)?.unwrap_or_default();
     let state = State {
         catalog,
         view: View::default(),
         pending: ViewChanges::default(),
         pending_since: None,
-        suspended: BTreeSet::new(),
+        suspended,
         unsaved: Writes::default(),
         books,
         local: local.into_iter().map(|it| ((it.network.clone(), it.name.clone()), it)).collect(),
+        detaching: Vec::new(),
         local_revision: 0,
         freed: BTreeMap::new(),
-        granted: granted.into_iter().map(|(network, address, to)| ((network, address), to)).collect(),
+        granted: granted
+            .into_iter()
+            .map(|(network, address, to, head)| ((network, address), (to, head)))
+            .collect(),
         synced: false,
+        unfollowed: health::Unfollowed::default(),
     };
     let head = state.catalog.head(identity.node);
     let metrics = Metrics::new().map_err(|error| refused(error.to_string(), &[]))?;
@@ -263,18 +282,29 @@ fn build(
     }))
 }
 
-/// Attachments whose namespace ended while no agent ran, or with the last boot, are taken out; the others are opened.
-fn sweep(agent: &Arc<Agent>, holder: &holder::Client) -> Result<(), Failure> {
+/// Attachments whose namespace ended while no agent ran, or with the last boot, are taken out; those that a crash left
+/// half made or half removed are removed; the others are opened. Returns the namespaces that are opened.
+fn sweep(agent: &Arc<Agent>, holder: &holder::Client) -> Result<BTreeSet<u64>, Failure> {
     let records: Vec<LocalAttachment> = agent.read(|state| state.local.values().cloned().collect());
-    let mut gone = Vec::new();
+    let (mut gone, mut kept, mut unfinished) = (Vec::new(), BTreeSet::new(), Vec::new());
     for record in records {
-        let same_boot = record.boot_id == agent.identity.boot_id && record.announced;
-        let found = if same_boot { crate::runtime::spaces::find_again(holder, &record) } else { None };
+        let same_boot = record.boot_id == agent.identity.boot_id;
+        let found = if same_boot { spaces::find_again(holder, &record) } else { None };
         match found {
-            Some(resolved) => {
+            Some(resolved) if record.announced && !record.detaching => {
+                kept.insert(record.cookie);
                 lock(&agent.opened).insert(record.cookie, resolved);
             }
+            Some(resolved) => {
+                unfinished.push(resolved.namespace);
+                gone.push(record);
+            }
             None => gone.push(record),
+        }
+    }
+    for namespace in unfinished.iter().filter(|namespace| !kept.contains(&namespace.cookie())) {
+        if let Err(error) = spaces::remove_table(namespace) {
+            tracing::warn!("the balancing table of a detached namespace stays: {}", chain(&error));
         }
     }
     if !gone.is_empty() {
@@ -282,7 +312,8 @@ fn sweep(agent: &Arc<Agent>, holder: &holder::Client) -> Result<(), Failure> {
         agent.events.record("attachment", format!("{}: gone while no agent ran", list(&names)), "agent");
         verbs::attach::withdraw(agent, &gone)?;
     }
-    Ok(())
+    spaces::drop_strangers(holder, &kept);
+    Ok(kept)
 }
 
 async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Result<(), Failure> {
@@ -343,35 +374,36 @@ pub fn readiness(agent: &Agent) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Until SIGTERM, SIGINT, `leave`, or the converge loop's end; says whether that loop still runs. SIGHUP reads the
+/// Until SIGTERM, SIGINT, `leave`, or the converge loop's end; says which. SIGHUP reads the
 /// settings again.
 async fn wait_for_end(
     agent: &Arc<Agent>,
     sources: &Sources,
     converge: &mut tokio::task::JoinHandle<()>,
-) -> bool {
+) -> End {
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
         tracing::error!("signals cannot be received");
-        return true;
+        return End::Asked;
     };
     let mut stop = agent.stop.subscribe();
     loop {
         tokio::select! {
-            _ = terminate.recv() => return true,
-            _ = interrupt.recv() => return true,
+            _ = terminate.recv() => return End::Asked,
+            _ = interrupt.recv() => return End::Asked,
             _ = hangup.recv() => upkeep::reload(agent, sources),
-            _ = stop.wait_for(|stop| *stop) => return true,
+            _ = stop.wait_for(|stop| *stop) => return End::Asked,
             ended = &mut *converge => {
                 if let Err(error) = ended {
                     tracing::error!("the converge loop ended: {error}");
+                    return End::Failed;
                 } else {
                     // It ends by itself only for `leave`, which stops the agent once it has answered.
                     let mut stop = agent.stop.subscribe();
                     drop(tokio::time::timeout(Duration::from_secs(10), stop.wait_for(|stop| *stop)).await);
                 }
-                return false;
+                return End::Left;
             }
         }
     }

@@ -7,7 +7,7 @@ use tests::cluster::Cluster;
 use tests::names::{Manner, RESOLVER, TYPES, Upstream, Way, exchange_udp, query};
 use tests::runner::Scenario;
 use tests::statistics::Random;
-use tests::wait::wait_until;
+use tests::wait::{pause, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(2);
 /// What the name server outside answers.
@@ -199,6 +199,8 @@ fn a_name_not_learned_yet_is_never_denied(sandbox: &Sandbox) {
     cluster.attach("payment", "c1a c3x");
     cluster.ok("h1", "register old --on c1a");
     let old = cluster.vip("h1", "old").to_string();
+    // What other hosts say is saved every second.
+    pause(Duration::from_millis(1_500));
     cluster.kill_agent("h3");
     cluster.ok("h1", "register new --on c1a --no-wait");
     let new = cluster.vip("h1", "new").to_string();

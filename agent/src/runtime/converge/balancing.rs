@@ -1,10 +1,10 @@
 //! The balancing part of a round: each namespace's table, on a blocking thread.
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{BALANCER_CHECK, Converger};
+use super::{BALANCER_CHECK, Converger, TURN_MIN};
 use crate::model::Name;
 use crate::runtime::agent::chain;
 use crate::runtime::derived;
@@ -20,12 +20,15 @@ impl Converger {
         }
         let mut due = std::mem::take(&mut self.due);
         due.extend(self.local.iter().filter(|it| changed.contains(&it.network)).map(|it| it.cookie));
+        due.extend(self.newly_covered());
+        due.retain(|cookie| !self.adopted.contains(cookie));
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
             let desired = due.contains(&cookie).then(|| self.balanced(cookie));
             if desired.is_none() && !check {
                 continue;
             }
+            let checked = desired.is_some();
             let Some(container) = self.spaces.containers.get(&cookie) else { continue };
             let balancer = Arc::clone(&container.balancer);
             let done = tokio::task::spawn_blocking(move || {
@@ -42,24 +45,45 @@ impl Converger {
                     if repaired {
                         self.agent.metrics.drift_repaired.with_label_values(&["balancer"]).inc();
                     }
-                    self.balanced_so(cookie, &object, report, problems);
+                    if checked {
+                        self.balanced_so(cookie, &object, report);
+                    }
                 }
-                Ok(Err(error)) => {
-                    self.due.insert(cookie);
-                    problems.push((object, chain(&error)));
-                }
-                Err(error) => problems.push((object, error.to_string())),
+                Ok(Err(error)) => self.failed(cookie, (object, chain(&error))),
+                Err(error) => self.failed(cookie, (object, error.to_string())),
             }
         }
+        problems.extend(self.balancer_problems.values().flatten().cloned());
     }
 
-    fn balanced_so(
-        &mut self,
-        cookie: u64,
-        object: &str,
-        report: lb::Report,
-        problems: &mut Vec<(String, String)>,
-    ) {
+    /// Tried again with the next check, not at once.
+    fn failed(&mut self, cookie: u64, problem: (String, String)) {
+        self.covered.remove(&cookie);
+        self.balancer_problems.insert(cookie, vec![problem]);
+    }
+
+    /// Namespaces whose attachments are others than at their last turn; with the check's pace also those that failed.
+    fn newly_covered(&mut self) -> Vec<u64> {
+        let mut covers: BTreeMap<u64, Vec<(Name, Vec<IpAddr>)>> = BTreeMap::new();
+        for record in &self.local {
+            let on = covers.entry(record.cookie).or_default();
+            on.push((record.network.clone(), record.addresses.clone()));
+        }
+        let paced = |cookie: &u64| {
+            self.balancer_checked.elapsed() < TURN_MIN || !self.balancer_problems.contains_key(cookie)
+        };
+        let differs =
+            |(cookie, on): &(&u64, &Vec<_>)| self.covered.get(*cookie) != Some(*on) && paced(cookie);
+        let due: Vec<u64> = covers.iter().filter(differs).map(|(cookie, _)| *cookie).collect();
+        for cookie in &due {
+            if let Some(on) = covers.remove(cookie) {
+                self.covered.insert(*cookie, on);
+            }
+        }
+        due
+    }
+
+    fn balanced_so(&mut self, cookie: u64, object: &str, report: lb::Report) {
         let metrics = &self.agent.metrics;
         let operations = u64::try_from(report.changes).unwrap_or(0);
         metrics.kernel_operations.with_label_values(&["balancer"]).inc_by(operations);
@@ -67,12 +91,17 @@ impl Converger {
         if report.pending {
             self.due.insert(cookie);
         }
-        problems.extend(
-            report
-                .problems
-                .iter()
-                .map(|problem| (object.to_owned(), format!("{}: {}", problem.object, problem.reason))),
-        );
+        // What is wrong with a service is not the fault of those who use it.
+        let named = |problem: &lb::Problem| match problem.object.split_once('/') {
+            Some((network, service)) => format!("network/{network}/service/{service}"),
+            None => object.to_owned(),
+        };
+        let found = report.problems.iter().map(|problem| (named(problem), problem.reason.clone()));
+        let found: Vec<_> = found.collect();
+        match found.is_empty() {
+            true => self.balancer_problems.remove(&cookie),
+            false => self.balancer_problems.insert(cookie, found),
+        };
     }
 
     fn balancer_object(&self, cookie: u64) -> String {

@@ -7,7 +7,7 @@ use crate::api::types::Problem;
 use crate::model::Name;
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
-use crate::runtime::host;
+use crate::runtime::{host, problems};
 use crate::store::Writes;
 
 /// How long an attach waits for this host's own kernel.
@@ -41,15 +41,9 @@ impl Agent {
             let error = format!("this host has not converged after {} s", CONVERGE_LIMIT.as_secs());
             return vec![Problem { object: "agent".to_owned(), error, seconds: 0, attempts: 1 }];
         }
-        let problems = lock(&self.problems);
-        let mut found = problems.list(&format!("network/{network}/attachment/{name}"), Instant::now());
-        found.extend(
-            problems
-                .list(&format!("network/{network}"), Instant::now())
-                .into_iter()
-                .filter(|problem| problem.object == format!("network/{network}")),
-        );
-        found
+        let (own, whole) = (format!("network/{network}/attachment/{name}"), format!("network/{network}"));
+        let concerns = |object: &str| problems::is_within(&own, object) || object == whole;
+        lock(&self.problems).list(concerns, Instant::now())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::addresses::{Allocation, Allocator, Layout, Wanted};
 use crate::api::types::Failure;
 use crate::catalog::facts::{ClaimKey, Region};
-use crate::model::{Name, NodeId};
+use crate::model::{Head, Name, NodeId};
 use crate::runtime::agent::{Agent, State, chain, refused};
 use crate::runtime::claiming::{self, ClaimError};
 use crate::runtime::messages::{Answer, Request};
@@ -131,8 +131,10 @@ fn known(agent: &Agent, state: &State, network: &Name, region: Region) -> Known 
             known.in_use.extend(vips.into_iter().map(|vip| (vip, service.clone())));
         }
     }
-    for ((of, address), taker) in &state.granted {
-        if of == network && *taker != me {
+    for ((of, address), (taker, head)) in &state.granted {
+        // Later facts of the taker have arrived, and its attachment, were there one, would be among those above.
+        let given_back = state.catalog.is_removed(*taker) || state.catalog.head(*taker) > *head;
+        if of == network && *taker != me && !given_back {
             known.in_use.entry(*address).or_insert_with(|| network.clone());
         }
     }
@@ -306,6 +308,11 @@ async fn request(
 /// Why not.
 pub fn grant(agent: &Agent, network: &Name, address: IpAddr, to: NodeId) -> Result<(), String> {
     let mut state = crate::runtime::events::lock(&agent.state);
+    let granted_key = (network.clone(), address);
+    // The taker asks again for what it was granted: its answer was lost, or it gave the address back.
+    if state.granted.get(&granted_key).is_some_and(|(taker, _)| *taker == to) {
+        state.granted.remove(&granted_key);
+    }
     let known = known(agent, &state, network, Region::Endpoint);
     if let Some(holder) = known.in_use.get(&address) {
         return Err(format!("{address} of network {network} is in use by {holder}"));
@@ -317,13 +324,17 @@ pub fn grant(agent: &Agent, network: &Name, address: IpAddr, to: NodeId) -> Resu
     if !holds {
         return Err(format!("{address} of network {network} is in no block of host {}", agent.identity.name));
     }
-    state.granted.insert((network.clone(), address), to);
-    let rows: Vec<(Name, IpAddr, NodeId)> =
-        state.granted.iter().map(|((network, address), to)| (network.clone(), *address, *to)).collect();
+    let head = state.catalog.head(to);
+    state.granted.insert(granted_key.clone(), (to, head));
+    let rows: Vec<(Name, IpAddr, NodeId, Head)> = state
+        .granted
+        .iter()
+        .map(|((network, address), (to, head))| (network.clone(), *address, *to, *head))
+        .collect();
     let mut writes = Writes::default();
     writes.put_meta("granted", &rows).map_err(|error| chain(&error))?;
     agent.store.commit(&writes, true).map_err(|error| {
-        state.granted.remove(&(network.clone(), address));
+        state.granted.remove(&granted_key);
         chain(&error)
     })
 }

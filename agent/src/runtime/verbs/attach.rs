@@ -272,6 +272,7 @@ async fn reserve(
         since: agent.stamp(),
         resolv_conf: None,
         announced: false,
+        detaching: false,
     };
     agent.put_local(&record)?;
     Ok(record)
@@ -304,12 +305,16 @@ fn announce(agent: &Agent, record: LocalAttachment) -> Result<(LocalAttachment, 
         aliases: record.aliases.clone(),
         since: record.since,
     };
-    let mut extra = Writes::default();
-    extra.put_local(&record.key(), Some(&record)).map_err(|error| refused(chain(&error), &[]))?;
-    let head = agent.write(vec![(key, Some(Value::Attachment(fact)))], extra)?;
-    crate::runtime::events::lock(&agent.state)
-        .local
-        .insert((record.network.clone(), record.name.clone()), record.clone());
+    let head = agent.update(|state| {
+        let place = (record.network.clone(), record.name.clone());
+        let reserved = state.local.get_mut(&place).ok_or_else(|| {
+            refused(format!("{}'s namespace ended while it was attached", record.name), &[])
+        })?;
+        let mut extra = Writes::default();
+        extra.put_local(&record.key(), Some(&record)).map_err(|error| refused(chain(&error), &[]))?;
+        reserved.clone_from(&record);
+        Ok((vec![(key, Some(Value::Attachment(fact)))], extra))
+    })?;
     agent.changed.notify_one();
     Ok((record, head))
 }
@@ -364,38 +369,45 @@ pub async fn detach(agent: &Arc<Agent>, request: Detach, origin: &str) -> Result
 /// # Errors
 /// When the store refuses.
 pub fn withdraw(agent: &Agent, records: &[LocalAttachment]) -> Result<Head, Failure> {
-    let mut batch: Batch = Vec::new();
-    let mut extra = Writes::default();
-    for record in records {
-        batch.push((Key::Attachment { network: record.network.clone(), name: record.name.clone() }, None));
-        agent.read(|state| {
+    let me = agent.identity.node;
+    let head = agent.update(|state| {
+        let mut batch: Batch = Vec::new();
+        let mut extra = Writes::default();
+        for record in records {
+            batch
+                .push((Key::Attachment { network: record.network.clone(), name: record.name.clone() }, None));
             let on = state.catalog.services_on(&record.network, &record.name);
-            for (service, _) in on.filter(|(_, owner)| *owner == agent.identity.node) {
+            for (service, _) in on.filter(|(_, owner)| *owner == me) {
                 let (network, attachment) = (record.network.clone(), record.name.clone());
                 batch.push((Key::Replica { network, service: service.clone(), attachment }, None));
             }
-        });
-        extra
-            .put_local::<LocalAttachment>(&record.key(), None)
-            .map_err(|error| refused(chain(&error), &[]))?;
-    }
-    let head = agent.write(batch, extra)?;
-    {
-        let mut state = crate::runtime::events::lock(&agent.state);
+            // The row stays until the kernel holds nothing of it: a crash in between is finished by the next start.
+            let row = LocalAttachment { detaching: true, ..record.clone() };
+            extra.put_local(&row.key(), Some(&row)).map_err(|error| refused(chain(&error), &[]))?;
+            state.detaching.push(row);
+        }
         for record in records {
             state.local.remove(&(record.network.clone(), record.name.clone()));
-            state.freed.extend(
-                record
-                    .addresses
-                    .iter()
-                    .map(|address| ((record.network.clone(), *address), std::time::Instant::now())),
-            );
+            let now = std::time::Instant::now();
+            let freed = record.addresses.iter().map(|address| ((record.network.clone(), *address), now));
+            state.freed.extend(freed);
         }
         state.local_revision += 1;
+        Ok((batch, extra))
+    });
+    if head.is_err() {
+        // Nothing was written: they are attached as before.
+        let mut state = crate::runtime::events::lock(&agent.state);
+        for record in records {
+            state.detaching.retain(|row| row.key() != record.key());
+            state.local.insert((record.network.clone(), record.name.clone()), record.clone());
+        }
+        return head;
     }
     for record in records {
-        host::remove_resolv_conf(record);
+        crate::runtime::events::lock(&agent.opened).remove(&record.cookie);
+        host::remove_resolv_conf(agent, record);
     }
     agent.changed.notify_one();
-    Ok(head)
+    head
 }

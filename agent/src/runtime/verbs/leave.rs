@@ -35,7 +35,7 @@ pub async fn leave(agent: &Arc<Agent>, origin: &str) -> Result<Left, Failure> {
     removed.extend(remove_from_kernel(agent).await?);
     for record in &local {
         removed.extend(record.resolv_conf.clone());
-        host::remove_resolv_conf(record);
+        host::remove_resolv_conf(agent, record);
     }
     if let Some(cluster) = agent.cluster.get() {
         cluster.leave().await;

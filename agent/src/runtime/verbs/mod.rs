@@ -2,13 +2,14 @@
 //! and returns when its effect holds on every live host that has the network.
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::api::types::{Failure, Laggard, Wait};
 use crate::model::{Head, Name};
 use crate::runtime::agent::{Agent, chain, refused, usage};
+use crate::runtime::events::lock;
 use crate::runtime::messages::{Answer, Request};
-use crate::runtime::peers;
+use crate::runtime::{peers, problems};
 
 pub mod addressing;
 pub mod attach;
@@ -90,10 +91,14 @@ pub async fn everywhere(agent: &Arc<Agent>, network: Option<&Name>, head: Head, 
     let limit = Duration::from_millis(wait.milliseconds.min(600_000));
     let here = async {
         let applied = agent.wait_applied(agent.identity.node, head, limit).await;
-        (!applied).then(|| Laggard {
-            host: agent.identity.name.clone(),
-            reason: format!("this host has not applied it after {} ms", limit.as_millis()),
-        })
+        let hinders = |object: &str| network.is_some_and(|name| problems::hinders(name.as_str(), object));
+        let problem = lock(&agent.problems).list(hinders, Instant::now()).into_iter().next();
+        let reason = match (applied, problem) {
+            (false, _) => format!("this host has not applied it after {} ms", limit.as_millis()),
+            (true, Some(problem)) => format!("{} fails here: {}", problem.object, problem.error),
+            (true, None) => return None,
+        };
+        Some(Laggard { host: agent.identity.name.clone(), reason })
     };
     let concerned = agent.live_peers().into_iter().filter(|(node, _)| {
         network.is_none_or(|network| {

@@ -1,0 +1,96 @@
+//! What is to be checked, and what a check's finding makes of a replica. Pure.
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::catalog::Catalog;
+use crate::catalog::facts::{Check, Health, Key, ReplicaFact, Value};
+use crate::model::{Name, NodeId};
+use crate::runtime::health::unfollowed::Service;
+use crate::runtime::local::LocalAttachment;
+
+/// What a check was started with; another one is started when it differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// What is tried.
+    pub check: Check,
+    /// In which namespace.
+    pub cookie: u64,
+    /// At which address.
+    pub address: IpAddr,
+}
+
+/// One replica of a service on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Its attachment.
+    pub attachment: Name,
+    /// What its fact says.
+    pub health: Health,
+    /// The check that is to run; `None` where the service has none, or the attachment has no place here.
+    pub wanted: Option<Started>,
+}
+
+/// What a replica's fact is to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Its service is gone.
+    Withdrawn,
+    /// Its service has no check any more, so there is nothing to wait for.
+    Unchecked,
+    /// Its check says otherwise than its fact.
+    Found(Health),
+}
+
+/// The replicas of a service on this host, and whether the service is defined.
+pub fn own(
+    catalog: &Catalog,
+    local: &BTreeMap<(Name, Name), LocalAttachment>,
+    this: NodeId,
+    (network, service): &Service,
+) -> (bool, Vec<Own>) {
+    let record = catalog.service(network, service);
+    let check = record.as_ref().and_then(|record| record.definition.settings.check.as_ref());
+    let replicas = catalog.replicas(network, service).filter(|(_, owner, _)| *owner == this);
+    let own = replicas.map(|(attachment, _, fact)| {
+        let local = local.get(&(network.clone(), attachment.clone()));
+        let wanted = check.zip(local).and_then(|(check, local)| {
+            let address = local.addresses.first().copied()?;
+            Some(Started { check: check.clone(), cookie: local.cookie, address })
+        });
+        Own { attachment: attachment.clone(), health: fact.health, wanted }
+    });
+    (record.is_some(), own.collect())
+}
+
+/// What is to be written of one replica: its key, its fact as it stands, and what that is to become. `found` is the
+/// finding of its check, if one runs; `synced` says that a service which is not known here does not exist.
+pub fn due(
+    catalog: &Catalog,
+    this: NodeId,
+    synced: bool,
+    (network, service): &Service,
+    attachment: &Name,
+    found: Option<Health>,
+) -> Option<(Key, ReplicaFact, Due)> {
+    let key =
+        Key::Replica { network: network.clone(), service: service.clone(), attachment: attachment.clone() };
+    let Some(Value::Replica(fact)) = catalog.value(this, &key) else { return None };
+    let due = match catalog.service(network, service) {
+        None => synced.then_some(Due::Withdrawn),
+        Some(record) if record.definition.settings.check.is_none() => {
+            matches!(fact.health, Health::Starting | Health::Failing).then_some(Due::Unchecked)
+        }
+        Some(_) => found.and_then(|found| settled(fact.health, found)).map(Due::Found),
+    };
+    Some((key, fact, due?))
+}
+
+/// What a finding makes of a replica's health, where that is something else. A drained replica stays drained,
+/// whatever its check says; and one that may have established flows does not go back to "starting", which ends them.
+pub fn settled(stands: Health, found: Health) -> Option<Health> {
+    match (stands, found) {
+        (Health::Draining, _) | (Health::Failing, Health::Starting) => None,
+        (Health::Serving, Health::Starting) => Some(Health::Failing),
+        (_, found) => (stands != found).then_some(found),
+    }
+}

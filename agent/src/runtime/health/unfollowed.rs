@@ -1,0 +1,53 @@
+//! Which services are to be looked at again, so that a change costs what it touches and not what this host has.
+use std::collections::BTreeSet;
+
+use crate::catalog::facts::Key;
+use crate::catalog::{Catalog, Changes};
+use crate::model::{Name, NodeId};
+
+/// Network and service.
+pub type Service = (Name, Name);
+
+/// Services of which something changed since their checks were last followed; at most as many as there are names.
+#[derive(Debug, Default)]
+pub struct Unfollowed {
+    everything: bool,
+    services: BTreeSet<Service>,
+}
+
+impl Unfollowed {
+    /// Takes note of a step. A changed attachment of this host counts for each service that it is a replica of.
+    pub fn note(&mut self, catalog: &Catalog, this: NodeId, changes: &Changes) {
+        if changes.everything {
+            *self = Self { everything: true, services: BTreeSet::new() };
+        }
+        if self.everything {
+            return;
+        }
+        self.services.extend(changes.services.iter().cloned());
+        for (network, attachment) in &changes.attachments {
+            let on = catalog.services_on(network, attachment).filter(|(_, owner)| *owner == this);
+            self.services.extend(on.map(|(service, _)| (network.clone(), service.clone())));
+        }
+    }
+
+    /// What is to be looked at, once. `followed` are the services that have checks running: where everything may have
+    /// changed, they may be gone.
+    pub fn take(
+        &mut self,
+        catalog: &Catalog,
+        this: NodeId,
+        followed: impl Iterator<Item = Service>,
+    ) -> BTreeSet<Service> {
+        let Self { everything, mut services } = std::mem::take(self);
+        if everything {
+            let keys = catalog.owner(this).into_iter().flat_map(|owner| owner.keys());
+            services.extend(keys.filter_map(|key| match key {
+                Key::Replica { network, service, .. } => Some((network.clone(), service.clone())),
+                _ => None,
+            }));
+            services.extend(followed);
+        }
+        services
+    }
+}
