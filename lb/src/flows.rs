@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netfilter::conntrack::{Flow, STATUS_DESTINATION_NAT, Transport};
+use netfilter::conntrack::{Flow, STATUS_DESTINATION_NAT, STATUS_SEEN_REPLY, Transport};
 
 use crate::{ReplicaState, Service, VipRange};
 
@@ -26,7 +26,8 @@ impl Stale<'_> {
     ///
     /// - a replica that is not listed any more, whatever the protocol;
     /// - a replica that is listed but gets no new flows, unless the protocol has connections: a UDP flow lasts as
-    ///   long as its client keeps sending, and would never move;
+    ///   long as its client keeps sending, and would never move. A connection that was never answered is none: it would
+    ///   take in the next one from the same source port for two minutes;
     /// - refusal (port 0) though the VIP has replicas by now: the same client would be refused for ever;
     /// - anybody, if the VIP is served no more.
     pub fn is_stale(&self, flow: &Flow) -> bool {
@@ -45,7 +46,7 @@ impl Stale<'_> {
         match replica {
             None => true,
             Some(replica) if replica.state == ReplicaState::Serving && replica.weight > 0 => false,
-            Some(_) => !CONNECTED.contains(&flow.original.protocol),
+            Some(_) => !CONNECTED.contains(&flow.original.protocol) || flow.status & STATUS_SEEN_REPLY == 0,
         }
     }
 

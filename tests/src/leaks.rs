@@ -49,8 +49,11 @@ impl Traces {
         ];
         let mut words = Vec::new();
         for (kind, before, now) in lists {
-            words.extend(now.iter().filter(|it| !before.contains(it)).map(|it| format!("{kind} {it} is new")));
-            words.extend(before.iter().filter(|it| !now.contains(it)).map(|it| format!("{kind} {it} is gone")));
+            words
+                .extend(now.iter().filter(|it| !before.contains(it)).map(|it| format!("{kind} {it} is new")));
+            words.extend(
+                before.iter().filter(|it| !now.contains(it)).map(|it| format!("{kind} {it} is gone")),
+            );
         }
         words.join("; ")
     }

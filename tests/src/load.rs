@@ -91,7 +91,8 @@ impl Cluster {
 
     /// Many TCP questions, one after the other, none of which may fail.
     pub fn spread(&self, from: &str, to: IpAddr, port: u16, count: usize) -> Spread {
-        let spread = spread(&self.namespace(from), SocketAddr::new(to, port), count, LIMIT).expect("a namespace");
+        let spread =
+            spread(&self.namespace(from), SocketAddr::new(to, port), count, LIMIT).expect("a namespace");
         assert!(spread.failures.is_empty(), "{from} to {to}:{port}: {spread:?}");
         spread
     }

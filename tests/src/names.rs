@@ -83,7 +83,9 @@ impl Answer {
 
     /// No such data, said with an SOA: the name is there.
     pub fn is_nodata(&self) -> bool {
-        self.code == "NOERROR" && self.records.is_empty() && self.authority.iter().any(|record| record.kind == 6)
+        self.code == "NOERROR"
+            && self.records.is_empty()
+            && self.authority.iter().any(|record| record.kind == 6)
     }
 
     /// In one word or list: the addresses, `NODATA`, or the code.
@@ -142,7 +144,8 @@ pub fn ask(
         Way::Udp => exchange_udp(namespace, server, &bytes, limit)?,
         Way::Tcp => exchange_tcp(namespace, server, &bytes, limit)?,
     };
-    parse::answer(id, &reply).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{reply:02x?}")))
+    parse::answer(id, &reply)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{reply:02x?}")))
 }
 
 /// Sends bytes as a datagram and returns the answer's.

@@ -76,7 +76,8 @@ impl Script {
         let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
         match first {
             "attach" => {
-                let (network, names) = rest.split_once(' ').unwrap_or_else(|| panic!("{told}: no containers"));
+                let (network, names) =
+                    rest.split_once(' ').unwrap_or_else(|| panic!("{told}: no containers"));
                 self.cluster.attach(network, names);
             }
             "container" => self.cluster.containers(rest),

@@ -1,14 +1,10 @@
 //! Which subnet a network gets when none was asked for.
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network};
 
 use super::hash::stable_hash;
 
-/// Where default subnets come from: the upper half of 10.0.0.0/8, which Docker's, Podman's and Swarm's default pools leave
-/// alone (172.16.0.0/12, 192.168.0.0/16, 10.0.0.0/9 from below).
-pub const DEFAULT_POOLS: [Ipv4Addr; 1] = [Ipv4Addr::new(10, 128, 0, 0)];
-const DEFAULT_POOL_PREFIX: u8 = 9;
 /// Prefix length of a default subnet: 57,342 endpoints and 8,191 VIPs.
 pub const DEFAULT_PREFIX: u8 = 16;
 
@@ -33,18 +29,17 @@ pub fn first_overlap<'t>(subnet: &IpNetwork, taken: &'t [IpNetwork]) -> Option<&
     taken.iter().find(|range| counts_as_taken(range) && overlaps(subnet, range))
 }
 
-/// The subnet of a network for which none was asked: a /16 of the default pools, found from the network's name, so that hosts
-/// which create it at the same moment choose alike. Skips what overlaps `taken` (subnets of other networks, routes of hosts).
-/// None if all of them are taken.
-pub fn default_subnet(name: &str, taken: &[IpNetwork]) -> Option<IpNetwork> {
-    let count = 1_u32 << (DEFAULT_PREFIX - DEFAULT_POOL_PREFIX);
+/// The subnet of a network for which none was asked: a /16 of the pool (the whole pool if that is smaller), found from the
+/// network's name, so that hosts which create it at the same moment choose alike. Skips what overlaps `taken` (subnets of other
+/// networks, routes of hosts). None if all of them are taken.
+pub fn default_subnet(name: &str, pool: Ipv4Network, taken: &[IpNetwork]) -> Option<IpNetwork> {
+    let prefix = DEFAULT_PREFIX.max(pool.prefix());
+    let count = 1_u32.checked_shl(u32::from(prefix - pool.prefix()))?;
     let start = u32::try_from(stable_hash(name) % u64::from(count)).unwrap_or(0);
-    let mut candidates = DEFAULT_POOLS.iter().flat_map(|pool| {
-        (0..count).filter_map(move |step| {
-            let index = (start + step) % count;
-            let address = Ipv4Addr::from(u32::from(*pool) + (index << (32 - DEFAULT_PREFIX)));
-            IpNetwork::new(IpAddr::V4(address), DEFAULT_PREFIX).ok()
-        })
+    let mut candidates = (0..count).filter_map(|step| {
+        let index = (start + step) % count;
+        let address = Ipv4Addr::from(u32::from(pool.network()) + (index << (32 - prefix)));
+        IpNetwork::new(IpAddr::V4(address), prefix).ok()
     });
     candidates.find(|subnet| first_overlap(subnet, taken).is_none())
 }

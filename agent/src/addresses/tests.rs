@@ -38,19 +38,23 @@ fn a_mac_that_no_interface_can_have_is_refused() {
     }
 }
 
+fn pool() -> ipnetwork::Ipv4Network {
+    "10.128.0.0/9".parse().unwrap()
+}
+
 #[test]
 fn a_default_subnet_follows_from_the_name_and_avoids_what_is_taken() {
-    let first = default_subnet("default", &[]).unwrap();
-    assert_eq!(Some(first), default_subnet("default", &[]));
+    let first = default_subnet("default", pool(), &[]).unwrap();
+    assert_eq!(Some(first), default_subnet("default", pool(), &[]));
     assert_eq!(first.prefix(), 16);
     assert!("10.128.0.0/9".parse::<IpNetwork>().unwrap().contains(first.network()));
-    let second = default_subnet("default", &[first]).unwrap();
+    let second = default_subnet("default", pool(), &[first]).unwrap();
     assert!(!overlaps(&first, &second));
     assert_eq!(
         Some(first),
-        default_subnet("default", &networks(&["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "::/0"]))
+        default_subnet("default", pool(), &networks(&["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "::/0"]))
     );
-    assert_eq!(None, default_subnet("default", &networks(&["10.0.0.0/8"])));
+    assert_eq!(None, default_subnet("default", pool(), &networks(&["10.0.0.0/8"])));
     let left = networks(&[
         "10.128.0.0/10",
         "10.192.0.0/11",
@@ -60,7 +64,7 @@ fn a_default_subnet_follows_from_the_name_and_avoids_what_is_taken() {
         "10.252.0.0/15",
         "10.255.3.0/24",
     ]);
-    assert_eq!(default_subnet("default", &left).unwrap().to_string(), "10.254.0.0/16");
+    assert_eq!(default_subnet("default", pool(), &left).unwrap().to_string(), "10.254.0.0/16");
 }
 
 #[test]

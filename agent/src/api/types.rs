@@ -87,9 +87,12 @@ pub struct Settings {
     pub mode: Option<ServiceMode>,
     pub balance: Option<Balance>,
     pub check: Option<Check>,
+    /// Run no check any more; `check` is then not looked at.
+    #[serde(default)]
+    pub no_check: bool,
 }
 
-/// `register`.
+/// `register`. Registering again lays what is given over what stands: what is not given keeps its value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Register {
     pub service: String,

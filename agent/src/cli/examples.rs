@@ -74,7 +74,8 @@ Examples:
   svc-agent detach web --network payment";
 
 pub(super) const REGISTER: &str = "\
-Registering again replaces what was declared, and prints what changed.
+Registering again changes what it names, keeps the rest, ends a drain, and prints what changed.
+With a health check it waits for the first pass; where none comes within --timeout, the exit code is 4.
 
 Examples:
   svc-agent register payment-api                     inside the container's namespace
@@ -97,7 +98,8 @@ pub(super) const SERVICE_SET: &str = "\
 Examples:
   svc-agent service set payment-api --port 80:8080 --port 443:8443
   svc-agent service set payment-api --lb hash --alias pay
-  svc-agent service set payment-api --no-ports";
+  svc-agent service set payment-api --no-ports
+  svc-agent service set payment-api --no-check";
 
 pub(super) const SERVICE_INSPECT: &str = "\
 Examples:

@@ -79,8 +79,6 @@ pub(super) const FAILURE_AFTER: Kind<Duration> = Kind::scalar(
     |text| duration_within(text, Duration::from_secs(1), Duration::from_secs(300)),
     show_duration,
 );
-pub(super) const ADDRESS_REST: Kind<Duration> =
-    Kind::scalar(|text| duration_within(text, Duration::ZERO, DAY), show_duration);
 
 const DAY: Duration = Duration::from_secs(86_400);
 

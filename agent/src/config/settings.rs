@@ -141,25 +141,22 @@ settings! {
     link_pool "link-pool" "CIDR": Ipv4Network, kinds::LINK_POOL, = kinds::network([169, 254, 240, 0], 20), restart;
 
     /// How long clients may keep a service's virtual address; 0s to 1 day, in whole seconds.
-    ttl_vip "ttl-vip" "DUR": Duration, kinds::TTL, = Duration::from_secs(60), reload;
+    ttl_vip "ttl-vip" "DUR": Duration, kinds::TTL, = Duration::from_secs(60), restart;
 
     /// How long clients may keep an answer that can change at any time, such as a container's address; 0s to 1 day.
-    ttl_movable "ttl-movable" "DUR": Duration, kinds::TTL, = Duration::from_secs(2), reload;
+    ttl_movable "ttl-movable" "DUR": Duration, kinds::TTL, = Duration::from_secs(2), restart;
 
     /// How long clients may keep the answer that there is no such name or type; 0s to 1 day.
-    ttl_negative "ttl-negative" "DUR": Duration, kinds::TTL, = Duration::from_secs(2), reload;
+    ttl_negative "ttl-negative" "DUR": Duration, kinds::TTL, = Duration::from_secs(2), restart;
 
     /// What is logged: error, warn, info, debug, trace or off, or a filter such as info,agent::catalog=debug.
-    log "log" "FILTER": String, kinds::LOG, = "info".to_owned(), reload;
+    log "log" "FILTER": String, kinds::LOG, = "info".to_owned(), restart;
 
     /// How log lines look.
     log_format "log-format" "text|json": LogFormat, kinds::LOG_FORMAT, = LogFormat::Text, restart;
 
     /// Silence after which another host counts as failed and its replicas get no new flows; 1s to 5 minutes.
-    failure_after "failure-after" "DUR": Duration, kinds::FAILURE_AFTER, = Duration::from_millis(3_500), reload;
-
-    /// How long a freed address is not given out again; 0s to 1 day.
-    address_rest "address-rest" "DUR": Duration, kinds::ADDRESS_REST, = Duration::from_secs(60), restart;
+    failure_after "failure-after" "DUR": Duration, kinds::FAILURE_AFTER, = Duration::from_millis(3_500), restart;
 }
 
 impl Default for Settings {

@@ -236,7 +236,7 @@ pub(super) fn wait<T>(
 }
 
 /// Lets a time pass.
-pub(super) fn pause(time: Duration) {
+fn pause(time: Duration) {
     // Neither fails for a time of less than centuries; a signal ends the process.
     if let Ok(time) = Timespec::try_from(time) {
         let _elapsed = rustix::event::poll(&mut [], Some(&time));

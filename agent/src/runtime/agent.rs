@@ -24,6 +24,8 @@ use crate::runtime::local::LocalAttachment;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::problems::Problems;
 use crate::runtime::records;
+use crate::runtime::verbs::addressing::{self, Grants, Vips};
+use crate::runtime::verbs::leave;
 use crate::store::{Store, Writes};
 use crate::view::{View, ViewChanges};
 
@@ -69,8 +71,10 @@ pub struct State {
     pub local_revision: u64,
     /// When this host freed an address of a network.
     pub freed: BTreeMap<(Name, IpAddr), Instant>,
-    /// Addresses of this host's blocks that it granted to others, with the taker's head as it was known then.
-    pub granted: BTreeMap<(Name, IpAddr), (NodeId, Head)>,
+    /// Addresses of this host's blocks that it granted to others.
+    pub granted: Grants,
+    /// Which service has which VIP.
+    pub vips: Vips,
     /// Whether the catalog has been complete since the start.
     pub synced: bool,
     /// Services whose replicas' checks are to be looked at again.
@@ -207,14 +211,19 @@ impl Agent {
             batch.iter().map(|(key, _)| (key.clone(), state.catalog.value(node, key))).collect();
         let (delta, changes) =
             state.catalog.write(node, batch).map_err(|error| refused(chain(&error), &[]))?;
+        addressing::follow(state, node, &changes);
+        addressing::put_freed(state, &mut extra).map_err(|error| refused(chain(&error), &[]))?;
         records::append(&mut extra, records::of_update(&Update::Delta(delta)));
         records::put_head(&state.catalog, node, &mut extra);
         // Stamps must not repeat after a restart, even if nothing that carries them is left.
         extra.put_meta("clock", &state.catalog.clock()).map_err(|error| refused(chain(&error), &[]))?;
         if let Err(error) = self.store.commit(&extra, true) {
             // What is not on disk must not be spoken of: take it back under a newer version.
-            if let Err(error) = state.catalog.write(node, before) {
-                tracing::error!("taking back a change that could not be saved: {}", chain(&error));
+            match state.catalog.write(node, before) {
+                Ok((_, changes)) => drop(addressing::follow(state, node, &changes)),
+                Err(error) => {
+                    tracing::error!("taking back a change that could not be saved: {}", chain(&error));
+                }
             }
             let hint = format!("check space and permissions of {}", self.settings.load().state_dir.display());
             return Err(refused(chain(&error), &[&hint]));
@@ -243,14 +252,23 @@ impl Agent {
             return state.catalog.head(owner);
         }
         let rows = records::of_update(&update);
+        let at_stake = leave::at_stake(&state.catalog, &update);
         let applied = state.catalog.apply_update(update);
+        if addressing::follow(&mut state, self.identity.node, &applied.changes) {
+            let mut freed = Writes::default();
+            if let Err(error) = addressing::put_freed(&state, &mut freed) {
+                tracing::error!("{}", chain(&error));
+            }
+            records::append(&mut state.unsaved, freed);
+        }
         if applied.outcome == Outcome::Current {
             records::append(&mut state.unsaved, rows);
             let State { catalog, unsaved, .. } = &mut *state;
             records::put_head(catalog, owner, unsaved);
         }
         self.derive(&mut state, &applied.changes);
-        let owed = state.catalog.reassertions(self.identity.node, &applied.changes);
+        let mut owed = state.catalog.reassertions(self.identity.node, &applied.changes);
+        owed.extend(leave::taken_over(&state.catalog, &state.suspended, self.identity.node, at_stake));
         if !owed.is_empty() {
             let batch = owed.into_iter().map(|(key, value)| (key, Some(value))).collect();
             if let Err(error) = self.write_locked(&mut state, batch, Writes::default()) {

@@ -18,6 +18,8 @@ use crate::runtime::peers;
 use crate::store::{StoreError, Writes};
 
 mod books;
+pub mod removing;
+mod turn;
 pub mod upkeep;
 
 pub use books::Books;
@@ -171,27 +173,6 @@ fn corrected(agent: &Agent, key: &ClaimKey, newer: &View, pending: Vec<Member>) 
     View::new(members, known.removed().chain(newer.removed()))
 }
 
-/// The next attempt's number, durable: none is used twice.
-///
-/// # Errors
-/// When it cannot be written down.
-pub fn next_attempt(agent: &Agent) -> Result<u64, ClaimError> {
-    let mut state = lock(&agent.state);
-    state.books.attempt += 1;
-    save_books(agent, &state)?;
-    Ok(state.books.attempt)
-}
-
-/// Applies an agreed removal here.
-///
-/// # Errors
-/// When it cannot be written down.
-pub fn apply_removal(agent: &Agent, member: Member, table: &[Entry]) -> Result<(), String> {
-    let mut state = lock(&agent.state);
-    state.books.promises.remove(member, table);
-    save_books(agent, &state).map_err(|error| chain(&error))
-}
-
 /// Makes this host the first of a new cluster.
 ///
 /// # Errors
@@ -226,12 +207,15 @@ async fn learn(agent: &Arc<Agent>) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-/// One attempt, from the first ask to its outcome.
+/// One attempt, from the first ask to its outcome; what this host holds already is confirmed at once.
 ///
 /// # Errors
 /// When it cannot be started or written down.
-pub async fn attempt(agent: &Arc<Agent>, key: ClaimKey, view: View) -> Result<Outcome, ClaimError> {
+async fn attempt(agent: &Arc<Agent>, key: ClaimKey, view: View) -> Result<Outcome, ClaimError> {
     let me = agent.identity.node;
+    let Some(_turn) = turn::take(agent, &key).await else {
+        return Ok(Outcome::Confirmed { adopted: Vec::new() });
+    };
     let (claimant, step) = tokio::task::block_in_place(|| {
         let mut state = lock(&agent.state);
         let attempt = state.books.attempt + 1;
@@ -324,13 +308,23 @@ pub async fn send(agent: Arc<Agent>, to: NodeId, request: Request) -> (NodeId, O
         let reply = answer(&agent, request);
         return (to, reply.inspect_err(|error| tracing::error!("{}", chain(error))).ok());
     }
-    let address = agent
-        .read(|state| state.catalog.host(to).map(|host| SocketAddr::new(host.address, host.gossip_port)));
-    let Some(address) = address else { return (to, None) };
+    let Some(address) = address_of(&agent, to) else { return (to, None) };
     match peers::ask(&agent, address, &PeerRequest::Claim(request), CLAIM_LIMIT).await {
         Ok(Answer::Claim(reply)) => (to, Some(reply)),
         Ok(_) | Err(_) => (to, None),
     }
+}
+
+/// Where a node takes requests: as its facts say, else (it is joining, or said to be removed) as its heartbeat does.
+fn address_of(agent: &Agent, node: NodeId) -> Option<SocketAddr> {
+    let by_fact = agent
+        .read(|state| state.catalog.host(node).map(|host| SocketAddr::new(host.address, host.gossip_port)));
+    let by_heartbeat = || {
+        let members = agent.cluster.get()?.members();
+        let members = members.borrow();
+        members.get(&node).map(|member| member.address)
+    };
+    by_fact.or_else(by_heartbeat)
 }
 
 /// A promise that outlived its claim (its withdrawal was lost, its claimant lives) is cleared by whoever meets it.

@@ -124,7 +124,7 @@ impl Following {
             services.into_iter().map(look).collect()
         };
         for (service, known, own) in looked {
-            let mut all_open = true;
+            let mut complete = known || own.is_empty();
             let mut before = self.running.remove(&service).unwrap_or_default();
             let mut running = BTreeMap::new();
             for replica in &own {
@@ -134,14 +134,14 @@ impl Following {
                 let kept = kept.and_then(|it| it.unless(|it| it.started != *wanted || it.task.is_finished()));
                 match kept.or_else(|| self.start(agent, &service, replica, wanted, sender)) {
                     Some(check) => drop(running.insert(replica.attachment.clone(), check)),
-                    None => all_open = false,
+                    None => complete = false,
                 }
             }
             before.into_values().for_each(|it| it.task.abort());
             if !running.is_empty() {
                 self.running.insert(service.clone(), running);
             }
-            if !own.is_empty() && !(known && all_open) {
+            if !complete {
                 self.waiting.insert(service);
             }
         }
@@ -247,7 +247,8 @@ impl Following {
                 format!("{service} on {attachment} is {word}: {reason}")
             }
         };
-        agent.events.record("replica", line, "check");
+        let origin = if matches!(step.due, Due::Found(_)) { "check" } else { "agent" };
+        agent.events.record("replica", line, origin);
     }
 
     /// What is to be settled again; checks that ended by themselves are looked at, too.

@@ -85,3 +85,20 @@ pub enum Answer {
     /// The request was not understood: the sender is of another version.
     NotUnderstood(String),
 }
+
+impl Answer {
+    /// Which answer it is. For error texts: an answer itself may be of megabytes.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Have(_) => "have",
+            Self::Updates(_) => "updates",
+            Self::Claim(_) => "claim",
+            Self::RemovalTable(_) => "removal_table",
+            Self::Applied { .. } => "applied",
+            Self::Status { .. } => "status",
+            Self::Done(_) => "done",
+            Self::Grant(_) => "grant",
+            Self::NotUnderstood(_) => "not_understood",
+        }
+    }
+}

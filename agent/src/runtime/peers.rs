@@ -41,7 +41,7 @@ pub enum AskError {
     NotUnderstood(#[source] serde_json::Error),
     /// It answered something else.
     #[error("unexpected answer {0}")]
-    Unexpected(String),
+    Unexpected(&'static str),
 }
 
 /// Answers other hosts.
@@ -209,7 +209,7 @@ async fn push(agent: Arc<Agent>, address: SocketAddr) {
                         continue;
                     }
                 }
-                Ok(other) => tracing::warn!(%address, "unexpected answer to our facts: {other:?}"),
+                Ok(other) => tracing::warn!(%address, "unexpected answer to our facts: {}", other.word()),
                 Err(error) => tracing::debug!(%address, "our facts did not arrive: {}", chain(&error)),
             }
             tokio::time::sleep(retry).await;
@@ -244,7 +244,7 @@ pub async fn pull(agent: &Agent, from: SocketAddr) -> Result<bool, AskError> {
             }
             Ok(complete)
         }
-        other => Err(AskError::Unexpected(format!("{other:?}"))),
+        other => Err(AskError::Unexpected(other.word())),
     }
 }
 

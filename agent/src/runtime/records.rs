@@ -43,7 +43,7 @@ pub fn of_update(update: &Update) -> Writes {
     for entry in entries {
         let row = Row { version: entry.version, value: entry.value.clone() };
         if let (Ok(key), Ok(entry)) = (serde_json::to_vec(&entry.key), serde_json::to_vec(&row)) {
-            writes.facts.push(StoredFact { owner: owner.0, key, entry });
+            writes.facts.insert((owner.0, key), entry);
         }
     }
     writes
@@ -53,23 +53,36 @@ pub fn of_update(update: &Update) -> Writes {
 pub fn put_head(catalog: &Catalog, owner: NodeId, writes: &mut Writes) {
     let floor = catalog.owner(owner).map_or(0, crate::catalog::OwnerState::floor);
     if let Ok(row) = serde_json::to_vec(&HeadRow { head: catalog.head(owner), floor }) {
-        writes.heads.push((owner.0, row));
+        writes.heads.insert(owner.0, row);
     }
 }
 
 /// Appends `more` to `writes`, keeping the order that a replaced owner needs.
 pub fn append(writes: &mut Writes, more: Writes) {
     for owner in more.replaced_owners {
-        writes.facts.retain(|fact| fact.owner != owner);
+        writes.facts.retain(|(of, _), _| *of != owner);
         if !writes.replaced_owners.contains(&owner) {
             writes.replaced_owners.push(owner);
         }
     }
     writes.facts.extend(more.facts);
-    writes.forgotten.extend(more.forgotten);
     writes.heads.extend(more.heads);
+    writes.meta.retain(|(name, _)| !more.meta.iter().any(|(newer, _)| newer == name));
     writes.meta.extend(more.meta);
     writes.local.extend(more.local);
+}
+
+/// Of the rows of a store those that nobody needs any more: withdrawals up to their owner's floor, as the store has it
+/// (a reader that is further behind gets the whole state), and what has no head. What cannot be read stays.
+pub fn forgettable(facts: Vec<StoredFact>, heads: &[(u64, Vec<u8>)]) -> Vec<StoredFact> {
+    let floor = |head: &[u8]| serde_json::from_slice::<HeadRow>(head).map_or(0, |head| head.floor);
+    let floors: BTreeMap<u64, u64> = heads.iter().map(|(owner, head)| (*owner, floor(head))).collect();
+    let needless = |fact: &StoredFact| {
+        let Some(floor) = floors.get(&fact.owner) else { return true };
+        let row = serde_json::from_slice::<Row>(&fact.entry);
+        row.is_ok_and(|row| row.value.is_none() && row.version <= *floor)
+    };
+    facts.into_iter().filter(needless).collect()
 }
 
 /// The catalog as it was last saved, and what could not be read.
@@ -105,3 +118,6 @@ pub fn load(store: &Store) -> Result<(Catalog, Vec<String>), StoreError> {
     }
     Ok((catalog, unreadable))
 }
+
+#[cfg(test)]
+mod tests;

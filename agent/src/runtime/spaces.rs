@@ -315,11 +315,15 @@ pub fn target(place: &StoredPlace) -> crate::netns::Target {
     }
 }
 
-/// Lets go of the resolver's sockets of namespaces that nothing is attached through: they would keep them alive.
-pub fn drop_strangers(holder: &holder::Client, wanted: &BTreeSet<u64>) {
+/// Lets go of what a crash left in the holder: the resolver's sockets of namespaces that nothing is attached through (they
+/// would keep them alive), and namespaces of networks that were made just before and not written down.
+pub fn drop_strangers(holder: &holder::Client, wanted: &BTreeSet<u64>, networks: &BTreeSet<Name>) {
     for entry in holder.list().unwrap_or_default() {
         let cookie = entry.name.strip_prefix("resolver/").and_then(|text| text.parse().ok());
-        if cookie.is_some_and(|cookie: u64| !wanted.contains(&cookie)) {
+        let network = entry.name.strip_prefix("network/").and_then(|text| text.parse().ok());
+        if cookie.is_some_and(|cookie: u64| !wanted.contains(&cookie))
+            || network.is_some_and(|network: Name| !networks.contains(&network))
+        {
             drop(holder.drop_name(&entry.name));
         }
     }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::api::types::Failure;
 use crate::cluster::{Cluster, KeyRing};
 use crate::config::{self, LinkAddress, Settings, Sources, Start};
-use crate::model::{Head, Name, NodeId};
+use crate::model::{Name, NodeId};
 use crate::netns::{self, Namespace, Watcher};
 use crate::runtime::agent::{Agent, Identity, State, chain, refused};
 use crate::runtime::claiming::{self, Books};
@@ -24,11 +24,13 @@ use crate::runtime::metrics::Metrics;
 use crate::runtime::peers::{self, PeerHandler};
 use crate::runtime::problems::Problems;
 use crate::runtime::spaces::{self, Spaces};
+use crate::runtime::verbs::addressing::{self, Grants, Vips};
 use crate::runtime::{health, host, records, verbs};
 use crate::store::{Store, Writes};
 use crate::view::{View, ViewChanges};
 use crate::{api, holder};
 
+mod forgetting;
 mod joining;
 mod upkeep;
 
@@ -227,7 +229,9 @@ fn build(
     for what in unreadable {
         tracing::error!("left out of the attachments, it is not readable: {what}");
     }
-    let granted: Vec<(Name, IpAddr, NodeId, Head)> = store.meta("granted").map_err(fail)?.unwrap_or_default();
+    let granted = Grants::load(&store).map_err(fail)?;
+    let freed = addressing::take_up(&store, Instant::now()).map_err(fail)?;
+    let vips = Vips::of(&catalog);
     let suspended: BTreeSet<NodeId> = store.meta("suspended").map_err(fail)?.unwrap_or_default();
     let state = State {
         catalog,
@@ -240,11 +244,9 @@ fn build(
         local: local.into_iter().map(|it| ((it.network.clone(), it.name.clone()), it)).collect(),
         detaching: Vec::new(),
         local_revision: 0,
-        freed: BTreeMap::new(),
-        granted: granted
-            .into_iter()
-            .map(|(network, address, to, head)| ((network, address), (to, head)))
-            .collect(),
+        freed,
+        granted,
+        vips,
         synced: false,
         unfollowed: health::Unfollowed::default(),
     };
@@ -312,7 +314,11 @@ fn sweep(agent: &Arc<Agent>, holder: &holder::Client) -> Result<BTreeSet<u64>, F
         agent.events.record("attachment", format!("{}: gone while no agent ran", list(&names)), "agent");
         verbs::attach::withdraw(agent, &gone)?;
     }
-    spaces::drop_strangers(holder, &kept);
+    let links: BTreeMap<Name, u16> =
+        agent.store.meta("links").map_err(|error| refused(chain(&error), &[]))?.unwrap_or_default();
+    let attached: Vec<Name> =
+        agent.read(|state| state.local.keys().map(|(network, _)| network.clone()).collect());
+    spaces::drop_strangers(holder, &kept, &links.into_keys().chain(attached).collect());
     Ok(kept)
 }
 
@@ -361,7 +367,12 @@ async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Resu
 /// # Errors
 /// What is missing.
 pub fn readiness(agent: &Agent) -> Result<(), &'static str> {
-    let (number, synced) = agent.read(|state| (state.books.promises.number(), state.synced));
+    let me = agent.identity.node;
+    let (number, synced, removed) =
+        agent.read(|state| (state.books.promises.number(), state.synced, state.catalog.is_removed(me)));
+    if removed {
+        return Err("this host was removed from its cluster");
+    }
     if number.is_none() {
         return Err("this host has not joined its cluster yet");
     }

@@ -3,9 +3,10 @@
 //!
 //! One embedded database (redb) in the state directory. What others rely on (own facts, promises,
 //! incarnations) is durable before it is spoken of; what can be had again from peers is written behind.
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -88,14 +89,13 @@ pub struct StoredFact {
 /// Changes that become durable together.
 #[derive(Debug, Default)]
 pub struct Writes {
-    /// Facts to put.
-    pub facts: Vec<StoredFact>,
-    /// Facts to forget (owner, key JSON).
-    pub forgotten: Vec<(u64, Vec<u8>)>,
+    /// Facts to put: owner and JSON of the key → JSON of version and value. Of two for one key the last counts, so
+    /// that what waits for a disk that refuses is bounded by what there is to know.
+    pub facts: BTreeMap<(u64, Vec<u8>), Vec<u8>>,
     /// Owners whose facts are all replaced by `facts`.
     pub replaced_owners: Vec<u64>,
     /// Heads to put, JSON.
-    pub heads: Vec<(u64, Vec<u8>)>,
+    pub heads: BTreeMap<u64, Vec<u8>>,
     /// Meta values to put, JSON.
     pub meta: Vec<(String, Vec<u8>)>,
     /// Local attachments to put (JSON) or, with `None`, to remove.
@@ -244,43 +244,34 @@ impl Store {
         if !durable {
             transaction.set_durability(Durability::None)?;
         }
-        {
-            let mut facts = transaction.open_table(FACTS)?;
-            for owner in &writes.replaced_owners {
-                facts.retain_in((*owner, &[][..])..=(*owner, &[0xff; 16][..]), |_, _| false)?;
-            }
-            for fact in &writes.facts {
-                facts.insert((fact.owner, fact.key.as_slice()), fact.entry.as_slice())?;
-            }
-            for (owner, key) in &writes.forgotten {
-                facts.remove((*owner, key.as_slice()))?;
-            }
-            let mut heads = transaction.open_table(HEADS)?;
-            for (owner, head) in &writes.heads {
-                heads.insert(*owner, head.as_slice())?;
-            }
-            let mut meta = transaction.open_table(META)?;
-            for (key, value) in &writes.meta {
-                meta.insert(key.as_str(), value.as_slice())?;
-            }
-            let mut local = transaction.open_table(LOCAL)?;
-            for (key, value) in &writes.local {
-                match value {
-                    Some(value) => local.insert(key.as_str(), value.as_slice())?,
-                    None => local.remove(key.as_str())?,
-                };
-            }
-        }
+        put(&transaction, writes)?;
         transaction.commit()?;
         Ok(())
     }
 
-    /// Removes a node's facts for good (`node rm`).
+    /// Deletes rows of facts; those that were written anew since they were read stay.
     ///
     /// # Errors
     /// As [`Store::commit`].
-    pub fn forget_owner(&self, owner: u64) -> Result<(), StoreError> {
-        self.commit(&Writes { replaced_owners: vec![owner], ..Writes::default() }, true)
+    pub fn forget(&self, rows: &[StoredFact]) -> Result<(), StoreError> {
+        self.forget_rows(rows)
+            .map_err(|source| StoreError::Write { what: "what is forgotten".to_owned(), source })
+    }
+
+    fn forget_rows(&self, rows: &[StoredFact]) -> Result<(), Boxed> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut facts = transaction.open_table(FACTS)?;
+            for row in rows {
+                let key = (row.owner, row.key.as_slice());
+                let same = facts.get(key)?.is_some_and(|entry| entry.value() == row.entry);
+                if same {
+                    facts.remove(key)?;
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
     }
 }
 
@@ -288,4 +279,31 @@ impl Store {
 fn restrict(directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
+}
+
+/// Everything that is to be written, into a transaction.
+fn put(transaction: &WriteTransaction, writes: &Writes) -> Result<(), Boxed> {
+    let mut facts = transaction.open_table(FACTS)?;
+    for owner in &writes.replaced_owners {
+        facts.retain_in((*owner, &[][..])..=(*owner, &[0xff; 16][..]), |_, _| false)?;
+    }
+    for ((owner, key), entry) in &writes.facts {
+        facts.insert((*owner, key.as_slice()), entry.as_slice())?;
+    }
+    let mut heads = transaction.open_table(HEADS)?;
+    for (owner, head) in &writes.heads {
+        heads.insert(*owner, head.as_slice())?;
+    }
+    let mut meta = transaction.open_table(META)?;
+    for (key, value) in &writes.meta {
+        meta.insert(key.as_str(), value.as_slice())?;
+    }
+    let mut local = transaction.open_table(LOCAL)?;
+    for (key, value) in &writes.local {
+        match value {
+            Some(value) => local.insert(key.as_str(), value.as_slice())?,
+            None => local.remove(key.as_str())?,
+        };
+    }
+    Ok(())
 }

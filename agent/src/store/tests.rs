@@ -8,8 +8,8 @@ fn what_was_committed_is_there_after_reopening() {
         let mut writes = Writes::default();
         writes.put_meta("incarnation", &7u64).unwrap();
         writes.put_local("net/a", Some(&"record")).unwrap();
-        writes.facts.push(StoredFact { owner: 1, key: b"k".to_vec(), entry: b"e".to_vec() });
-        writes.heads.push((1, b"h".to_vec()));
+        writes.facts.insert((1, b"k".to_vec()), b"e".to_vec());
+        writes.heads.insert(1, b"h".to_vec());
         store.commit(&writes, true).unwrap();
     }
     let store = Store::open(directory.path()).unwrap();
@@ -23,10 +23,10 @@ fn what_was_committed_is_there_after_reopening() {
 fn replacing_an_owner_leaves_the_others() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    let fact = |owner, key: &[u8]| StoredFact { owner, key: key.to_vec(), entry: b"e".to_vec() };
-    let writes = Writes { facts: vec![fact(1, b"a"), fact(2, b"{a"), fact(3, b"a")], ..Writes::default() };
+    let fact = |owner: u64, key: &[u8]| ((owner, key.to_vec()), b"e".to_vec());
+    let writes = Writes { facts: [fact(1, b"a"), fact(2, b"{a"), fact(3, b"a")].into(), ..Writes::default() };
     store.commit(&writes, false).unwrap();
-    let writes = Writes { replaced_owners: vec![2], facts: vec![fact(2, b"{b")], ..Writes::default() };
+    let writes = Writes { replaced_owners: vec![2], facts: [fact(2, b"{b")].into(), ..Writes::default() };
     store.commit(&writes, true).unwrap();
     let keys: Vec<_> = store.facts().unwrap().0.into_iter().map(|f| (f.owner, f.key)).collect();
     assert_eq!(keys, [(1, b"a".to_vec()), (2, b"{b".to_vec()), (3, b"a".to_vec())]);
@@ -50,4 +50,18 @@ fn two_processes_do_not_share_a_store() {
     let directory = tempfile::tempdir().unwrap();
     let _first = Store::open(directory.path()).unwrap();
     assert!(Store::open(directory.path()).is_err());
+}
+
+#[test]
+fn a_row_that_was_written_anew_is_not_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let facts = [((1, b"a".to_vec()), b"gone".to_vec()), ((1, b"b".to_vec()), b"gone".to_vec())].into();
+    store.commit(&Writes { facts, ..Writes::default() }, true).unwrap();
+    let (rows, _) = store.facts().unwrap();
+    let facts = [((1, b"a".to_vec()), b"back".to_vec())].into();
+    store.commit(&Writes { facts, ..Writes::default() }, true).unwrap();
+    store.forget(&rows).unwrap();
+    let (rows, _) = store.facts().unwrap();
+    assert_eq!(rows, [StoredFact { owner: 1, key: b"a".to_vec(), entry: b"back".to_vec() }]);
 }

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netfilter::conntrack::{Flow, STATUS_DESTINATION_NAT, Transport, Tuple};
+use netfilter::conntrack::{Flow, STATUS_DESTINATION_NAT, STATUS_SEEN_REPLY, Transport, Tuple};
 
 use super::{Stale, may_strand};
 use crate::{Replica, ReplicaState, Service, VipRange};
@@ -32,7 +32,22 @@ fn flow(protocol: u8, to: &str, lands: &str, port: u16) -> Flow {
         protocol,
         transport: Transport::Ports { source: from, destination: at },
     };
-    Flow::new(tuple("10.80.0.2", to, 4000, 80), tuple(lands, "10.80.0.2", port, 4000), STATUS_DESTINATION_NAT)
+    let status = STATUS_DESTINATION_NAT | STATUS_SEEN_REPLY;
+    Flow::new(tuple("10.80.0.2", to, 4000, 80), tuple(lands, "10.80.0.2", port, 4000), status)
+}
+
+#[test]
+fn a_connection_that_was_never_answered_does_not_wait_for_a_replica_that_quiesces() {
+    let service =
+        service(&[("10.128.0.1", 1, ReplicaState::Serving), ("10.128.0.2", 1, ReplicaState::Quiescing)]);
+    let services = HashMap::from([(service.vips[0], Arc::new(service))]);
+    let stale = Stale { services: &services, ranges: &[], removed: &[] };
+    for (lands, expected) in [("10.128.0.1", false), ("10.128.0.2", true)] {
+        let answered = flow(6, "10.96.0.1", lands, 80);
+        let unanswered = Flow::new(answered.original.clone(), answered.reply.clone(), STATUS_DESTINATION_NAT);
+        assert!(!stale.is_stale(&answered), "{lands}");
+        assert_eq!(stale.is_stale(&unanswered), expected, "{lands}");
+    }
 }
 
 /// Protocol, destination, where it lands, port there, whether it is stale.

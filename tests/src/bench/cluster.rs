@@ -1,4 +1,4 @@
-//! Three hosts with real agents, and what is attached to them.
+//! Hosts with real agents, and what is attached to them.
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use agent::api::client::{BlockingClient, Client};
 use agent::api::routes;
 use agent::api::types::{
-    Attach, AttachmentInfo, Deregister, Done, NetworkCreate, NodeInfo, Place, Register, ServiceInfo, Settings, Wait,
+    Attach, AttachmentInfo, Deregister, Done, NetworkCreate, NodeInfo, Place, Register, ServiceInfo,
+    Settings, Wait,
 };
 use agent::bed::{Bed, Process, Sandbox};
 use agent::cluster::ClusterKey;
@@ -22,7 +23,7 @@ use crate::machine;
 pub(crate) const NETWORK: &str = "default";
 pub(crate) const SUBNET: &str = "10.0.0.0/12";
 /// The hosts, in the order of their addresses' last byte.
-pub(crate) const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
+const HOSTS: [&str; 4] = ["h1", "h2", "h3", "h4"];
 
 const ASK_LIMIT: Duration = Duration::from_secs(30);
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -43,10 +44,11 @@ pub(crate) struct Attached {
 }
 
 impl Cluster {
-    /// Starts three agents, waits until each sees three, and makes the network.
+    /// Starts an agent on each host, waits until all see each other, and makes the network.
     pub(crate) fn start(sandbox: &Sandbox, program: &Path) -> Result<Self> {
         let bed = Bed::new(sandbox, "")?;
-        let key = ClusterKey::found(std::array::from_fn(|index| u8::try_from(index).unwrap_or_default())).to_text();
+        let key =
+            ClusterKey::found(std::array::from_fn(|index| u8::try_from(index).unwrap_or_default())).to_text();
         let mut cluster = Self { agents: BTreeMap::new(), bed, key };
         let key_file = cluster.bed.log_directory().join("key");
         let mut options = std::fs::OpenOptions::new();
@@ -57,10 +59,9 @@ impl Cluster {
         for (host, last) in HOSTS.into_iter().zip(1..) {
             cluster.start_agent(program, &key_file, host, last)?;
         }
-        cluster.wait_until("all hosts see each other", |cluster| {
-            Ok(HOSTS.iter().all(|host| cluster.live_nodes(host).is_ok_and(|count| count == HOSTS.len())))
-        })?;
-        let create = NetworkCreate { name: NETWORK.to_owned(), subnets: vec![SUBNET.parse()?], ..Default::default() };
+        cluster.wait_for_nodes()?;
+        let create =
+            NetworkCreate { name: NETWORK.to_owned(), subnets: vec![SUBNET.parse()?], ..Default::default() };
         let _made: Done = cluster.client("h1")?.post(routes::NETWORKS, &create)?;
         Ok(cluster)
     }
@@ -69,7 +70,9 @@ impl Cluster {
         self.bed.host(host, format!("192.168.77.{last}/24").parse()?)?;
         let mut command = Command::new(program);
         command.arg("run").args(if last == 1 { &["--init"][..] } else { &["--join", "192.168.77.1"][..] });
-        command.args(["--node", host, "--advertise", &format!("192.168.77.{last}"), "--key-file"]).arg(key_file);
+        command
+            .args(["--node", host, "--advertise", &format!("192.168.77.{last}"), "--key-file"])
+            .arg(key_file);
         command.arg("--state-dir").arg(self.bed.state_directory(host));
         let process = self.bed.spawn(host, command, "agent")?;
         let socket: PathBuf = self.bed.run_directory(host).join("agent.sock");
@@ -77,21 +80,40 @@ impl Cluster {
         Ok(())
     }
 
+    /// Until every host sees as many live ones as there are agents.
+    fn wait_for_nodes(&self) -> Result<()> {
+        let seen = |host: &&str| self.live_nodes(host).is_ok_and(|count| count == self.agents.len());
+        self.wait_until("all hosts see each other", || self.agents.keys().all(|host| seen(host)))
+    }
+
+    /// Kills a host's agent; what the kernel holds stays. Returns when the others count it as failed.
+    pub(crate) fn kill_agent(&mut self, host: &str) -> Result<()> {
+        self.agents.remove(host).with_context(|| format!("no agent on {host}"))?;
+        self.wait_for_nodes()
+    }
+
     fn live_nodes(&self, host: &str) -> Result<usize> {
         let nodes: Vec<NodeInfo> = self.client(host)?.get(routes::NODES, &[])?;
-        Ok(nodes.iter().filter(|node| node.number > 0 && matches!(node.state.as_str(), "live" | "this host")).count())
+        Ok(nodes
+            .iter()
+            .filter(|node| node.number > 0 && matches!(node.state.as_str(), "live" | "this host"))
+            .count())
     }
 
     /// Tries again and again; fails with the agents' last words.
-    pub(crate) fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+    fn wait_until(&self, what: &str, holds: impl Fn() -> bool) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
-        while !holds(self)? {
+        while !holds() {
             if Instant::now() > deadline {
                 let last = |(host, (process, _)): (&&str, &(Process, _))| {
                     let log = process.log();
                     format!("{host}: {}\n", log.lines().rev().take(5).collect::<Vec<_>>().join("\n    "))
                 };
-                bail!("not within {} s: {what}\n{}", START_LIMIT.as_secs(), self.agents.iter().map(last).collect::<String>());
+                bail!(
+                    "not within {} s: {what}\n{}",
+                    START_LIMIT.as_secs(),
+                    self.agents.iter().map(last).collect::<String>()
+                );
             }
             machine::pause(SHORT);
         }

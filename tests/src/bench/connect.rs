@@ -104,7 +104,8 @@ pub(crate) fn round(ways: &[Way], count: usize, first: usize) -> Result<Vec<f64>
 }
 
 fn socket() -> std::io::Result<OwnedFd> {
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
     Ok(socket)
 }

@@ -44,7 +44,9 @@ impl Crowd {
         }
         let keys = KeyRing::parse(key)?;
         let (jobs, inbox) = tokio::sync::mpsc::unbounded_channel();
-        std::thread::Builder::new().name("bench-crowd".to_owned()).spawn(move || live(&namespace, &keys, inbox))?;
+        std::thread::Builder::new()
+            .name("bench-crowd".to_owned())
+            .spawn(move || live(&namespace, &keys, inbox))?;
         Ok(Self { jobs, told: 0 })
     }
 

@@ -9,6 +9,8 @@ use anyhow::{Result, ensure};
 
 /// Hosts and containers, and what is theirs in the addresses below.
 const SIDES: [(&str, &str, u8); 2] = [("m1", "mc", 11), ("m2", "ms", 12)];
+/// The second host, on the underlay, where no table of ours is.
+pub(crate) const UNDERLAY_SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 12);
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A VXLAN device without learning, a bridge and a veth on each of two hosts, with static forwarding entries and

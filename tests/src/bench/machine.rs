@@ -73,4 +73,3 @@ pub(crate) fn resident_bytes(pid: Option<u32>) -> u64 {
 pub(crate) fn pause(duration: Duration) {
     std::thread::park_timeout(duration);
 }
-

@@ -75,7 +75,7 @@ fn run(arguments: &Arguments, sandbox: &Sandbox) -> Result<bool> {
         None => std::env::current_exe()?.with_file_name("svc-agent"),
     };
     anyhow::ensure!(program.exists(), "no agent at {}; build it: cargo build --release", program.display());
-    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 6 } else { 40 });
+    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 6 } else { 100 });
     let options = Options { quick: arguments.quick, rounds, program };
     let ahead = std::thread::spawn(|| machine::under_test(0)).join().unwrap_or(false);
     let scheduling = if ahead { "SCHED_FIFO" } else { "no SCHED_FIFO: others disturb" };

@@ -43,7 +43,12 @@ pub(crate) struct Row {
 
 impl Row {
     /// `None` of no samples.
-    pub(crate) fn new(what: impl Into<String>, unit: &'static str, goal: Goal, samples: Vec<f64>) -> Option<Self> {
+    pub(crate) fn new(
+        what: impl Into<String>,
+        unit: &'static str,
+        goal: Goal,
+        samples: Vec<f64>,
+    ) -> Option<Self> {
         let summary = Summary::of(samples)?;
         Some(Self { what: what.into(), unit, goal, summary, verdict: verdict(goal, &summary) })
     }

@@ -12,7 +12,7 @@ use crate::machine;
 /// One write or read, in bytes.
 const CHUNK_BYTES: usize = 128 << 10;
 /// Sent before the clock starts, so that the window is open.
-const WARM_UP: Duration = Duration::from_millis(50);
+const WARM_UP: Duration = Duration::from_millis(30);
 /// A read that waits longer finds the sender at its end.
 const READ_LIMIT: Duration = Duration::from_millis(20);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -70,7 +70,13 @@ impl Stream {
     }
 
     /// Bytes per second that arrived in the window; reads on until all that was sent is here.
-    fn receive(&self, begin: Instant, window: Duration, sent: &AtomicU64, done: &AtomicBool) -> io::Result<f64> {
+    fn receive(
+        &self,
+        begin: Instant,
+        window: Duration,
+        sent: &AtomicU64,
+        done: &AtomicBool,
+    ) -> io::Result<f64> {
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut stream = &self.receiver;
         let (mut all, mut counted, mut first, mut last) = (0_u64, 0_u64, None, begin);
@@ -87,7 +93,8 @@ impl Stream {
                         last = now;
                     }
                 }
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                }
                 Err(error) => return Err(error),
             }
             if done.load(Ordering::Acquire) && all >= sent.load(Ordering::Acquire) {

@@ -141,7 +141,8 @@ impl Cluster {
 
     /// GET of the API, which must succeed.
     pub fn get<T: DeserializeOwned>(&self, host: &str, path: &str, query: &[(&str, &str)]) -> T {
-        self.try_get(host, path, query).unwrap_or_else(|error| panic!("{host}: GET {path} {query:?}: {error}"))
+        self.try_get(host, path, query)
+            .unwrap_or_else(|error| panic!("{host}: GET {path} {query:?}: {error}"))
     }
 
     /// A service as a host sees it; `None` when it has none of that name.

@@ -37,11 +37,7 @@ impl Cluster {
     /// Runs `svc-agent`, which must succeed; returns its standard output.
     pub fn ok(&self, place: &str, words: &str) -> String {
         let output = self.cli(place, words);
-        assert_eq!(
-            output.exit, 0,
-            "{place}$ svc-agent {words}\n{}{}",
-            output.stdout, output.stderr
-        );
+        assert_eq!(output.exit, 0, "{place}$ svc-agent {words}\n{}{}", output.stdout, output.stderr);
         output.stdout
     }
 
@@ -72,7 +68,8 @@ impl Cluster {
 
     fn run(&self, place: &str, command: Command) -> Output {
         let started = Instant::now();
-        let output = self.bed.output(place, command, LIMIT).unwrap_or_else(|error| panic!("{place}: {error:?}"));
+        let output =
+            self.bed.output(place, command, LIMIT).unwrap_or_else(|error| panic!("{place}: {error:?}"));
         Output {
             exit: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

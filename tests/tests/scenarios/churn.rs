@@ -87,7 +87,7 @@ fn disagreement(cluster: &Cluster, registry: &Registry) -> Result<(), String> {
                 if found.is_some() {
                     return Err(format!("{host} still has {name}"));
                 }
-                let resolved = cluster.resolve(container, &format!("{name}.svc.internal"));
+                let resolved = cluster.resolve(container, &format!("{name}.payment.svc.internal"));
                 if resolved != "NXDOMAIN" {
                     return Err(format!("{name} is {resolved} on {host}"));
                 }

@@ -29,7 +29,8 @@ fn one_name_declared_differently_at_once(sandbox: &Sandbox) {
         |host, third: u8| (host, format!("network create payment --subnet 10.{third}.0.0/16 -o json"));
     let made = at_once(&cluster, &[create("h1", 71), create("h2", 72)]);
     let subnet = wait_until("both hosts have the same network", SETTLED, || {
-        let subnets: BTreeSet<String> = ["h1", "h2", "h3"].iter().map(|host| subnets(&cluster, host)).collect();
+        let subnets: BTreeSet<String> =
+            ["h1", "h2", "h3"].iter().map(|host| subnets(&cluster, host)).collect();
         if subnets.len() == 1 { Ok(subnets) } else { Err(format!("{subnets:?}")) }
     });
     assert_told(&cluster, &made, &["h1", "h2"], "network payment", &subnet);
@@ -44,12 +45,15 @@ fn one_name_declared_differently_at_once(sandbox: &Sandbox) {
     let ports = wait_until("all hosts have the same service", SETTLED, || {
         let ports: BTreeSet<String> = ["h1", "h2", "h3"]
             .iter()
-            .map(|host| cluster.service(host, "web").map_or_else(String::new, |web| format!("{:?}", web.ports)))
+            .map(|host| {
+                cluster.service(host, "web").map_or_else(String::new, |web| format!("{:?}", web.ports))
+            })
             .collect();
         if ports.len() == 1 { Ok(ports) } else { Err(format!("{ports:?}")) }
     });
     assert_told(&cluster, &made, &["h1", "h2", "h3"], "service web", &ports);
-    let vips: BTreeSet<String> = ["c1a", "c2a", "c3a"].iter().map(|name| cluster.resolve(name, "web")).collect();
+    let vips: BTreeSet<String> =
+        ["c1a", "c2a", "c3a"].iter().map(|name| cluster.resolve(name, "web")).collect();
     assert_eq!(vips.len(), 1, "every host answers the same: {vips:?}");
 }
 
@@ -70,7 +74,11 @@ fn assert_told(cluster: &Cluster, made: &[Output], hosts: &[&str], what: &str, s
         wait_until(&format!("{host} shows the conflict of {what}, settled as {settled:?}"), SETTLED, || {
             let notices = cluster.status(host).notices;
             let name = what.rsplit(' ').next().unwrap_or(what);
-            if notices.iter().any(|notice| notice.contains(name)) { Ok(()) } else { Err(format!("{notices:?}, {made:?}")) }
+            if notices.iter().any(|notice| notice.contains(name)) {
+                Ok(())
+            } else {
+                Err(format!("{notices:?}, {made:?}"))
+            }
         });
     }
 }

@@ -26,7 +26,8 @@ fn what_has_died_is_gone_everywhere(sandbox: &Sandbox) {
             wait_until(&format!("{name} is gone for {client}"), Duration::from_secs(limit), || {
                 let tasks = cluster.resolve(client, "tasks.payment-api");
                 let table = cluster.vip_table(client);
-                let serves = table.get(&vip).is_some_and(|all| all.iter().any(|it| it.to_string() == address));
+                let serves =
+                    table.get(&vip).is_some_and(|all| all.iter().any(|it| it.to_string() == address));
                 let named = tasks.split(' ').any(|it| it == address);
                 if serves || named { Err(format!("names {tasks}, table {table:?}")) } else { Ok(()) }
             });

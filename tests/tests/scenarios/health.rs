@@ -33,7 +33,11 @@ fn checks_decide_who_serves(sandbox: &Sandbox) {
     let started = Instant::now();
     web.set_status(0);
     wait_serving(&cluster, "web", &[], Duration::from_secs(2), "it answers no more");
-    assert!(started.elapsed() > Duration::from_millis(350), "after {:?}: one time-out is none", started.elapsed());
+    assert!(
+        started.elapsed() > Duration::from_millis(350),
+        "after {:?}: one time-out is none",
+        started.elapsed()
+    );
     drop(web);
 
     let tcp = cluster.server("c1b", 9090);
@@ -62,7 +66,8 @@ fn a_drained_replica_keeps_its_connections(sandbox: &Sandbox) {
     let _servers = ["c1a", "c2a"].map(|name| cluster.server(name, 80));
     cluster.ok("h1", "register payment-api --on c1a");
     let vip = cluster.vip("h1", "payment-api");
-    let mut stream = connect(&cluster.namespace("c2x"), SocketAddr::new(vip, 80), LIMIT).expect("a connection");
+    let mut stream =
+        connect(&cluster.namespace("c2x"), SocketAddr::new(vip, 80), LIMIT).expect("a connection");
     assert!(greeting(&mut stream).starts_with("c1a "));
     cluster.ok("h2", "register payment-api --on c2a");
     cluster.ok("h1", "drain payment-api --on c1a");

@@ -23,12 +23,14 @@ fn idle_connections_survive_short_timeouts(sandbox: &Sandbox) {
     cluster.ok("h1", "register payment-api --on c1a");
     let vip = cluster.vip("h1", "payment-api");
     for place in ["c1a", "c2x"] {
-        cluster.shell(place, "for f in /proc/sys/net/netfilter/nf_conntrack_tcp_timeout_*; do echo 1 >$f; done");
+        cluster
+            .shell(place, "for f in /proc/sys/net/netfilter/nf_conntrack_tcp_timeout_*; do echo 1 >$f; done");
     }
     let tables = cluster.shell("c2x", "nft list table ip svc-agent");
     assert!(tables.contains("ct timeout "), "no time-outs of our own:\n{tables}");
     let open = || {
-        let mut stream = connect(&cluster.namespace("c2x"), SocketAddr::new(vip, 80), LIMIT).expect("a connection");
+        let mut stream =
+            connect(&cluster.namespace("c2x"), SocketAddr::new(vip, 80), LIMIT).expect("a connection");
         let mut bytes = [0; 64];
         let length = stream.read(&mut bytes).expect("the greeting");
         assert!(bytes[..length].starts_with(b"c1a "));

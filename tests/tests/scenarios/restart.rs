@@ -45,12 +45,17 @@ fn a_restart_fails_no_flow_and_no_lookup(sandbox: &Sandbox) {
     for round in 0..if is_nightly() { 20 } else { 2 } {
         // The host of the client, then that of a replica; killed, then stopped.
         for host in ["h2", "h1"] {
-            if round % 2 == 0 { cluster.kill_agent(host) } else { cluster.stop_agent(host) }
+            if round % 2 == 0 {
+                cluster.kill_agent(host)
+            } else {
+                cluster.stop_agent(host)
+            }
             cluster.restart_agent(host);
             cluster.wait_members(2);
         }
     }
-    for (what, load) in [("the stream", one_stream), ("new connections", connections), ("look-ups", lookups)] {
+    for (what, load) in [("the stream", one_stream), ("new connections", connections), ("look-ups", lookups)]
+    {
         let tally = load.stop();
         assert!(tally.failures.is_empty() && tally.good > 50, "{what}: {tally:?}");
         println!("  {what}: {} worked, longest gap {:?}", tally.good, tally.longest_gap);
@@ -94,10 +99,18 @@ fn killed_at_any_point_it_leaves_nothing_behind(sandbox: &Sandbox) {
         cluster.ok("h2", "attach c2a --network payment --netns c2a");
         let vip = cluster.vip("h2", "payment-api");
         let answer = cluster.tcp("c2a", vip, 80);
-        assert_eq!(answer.expect("an answer").name, "c1a", "killed after {delay:?} of {:?}", verbs[killed_in]);
-        for (host, verb) in
-            [("h1", "deregister payment-api"), ("h1", "detach c1a"), ("h2", "detach c2a"), ("h1", "network rm payment")]
-        {
+        assert_eq!(
+            answer.expect("an answer").name,
+            "c1a",
+            "killed after {delay:?} of {:?}",
+            verbs[killed_in]
+        );
+        for (host, verb) in [
+            ("h1", "deregister payment-api"),
+            ("h1", "detach c1a"),
+            ("h2", "detach c2a"),
+            ("h1", "network rm payment"),
+        ] {
             cluster.ok(host, verb);
         }
         wait_until(&format!("nothing is left of round {round}"), LIMIT, || {
@@ -144,7 +157,9 @@ fn leave_removes_everything(sandbox: &Sandbox) {
     assert_eq!(processes.trim(), "2", "the holders of the other two");
     wait_until("the others have forgotten it", LIMIT, || {
         let said = cluster.ok("h1", "node ls");
-        if said.contains("h3") || cluster.service("h1", "payment-api").is_some_and(|it| !it.replicas.is_empty()) {
+        if said.contains("h3")
+            || cluster.service("h1", "payment-api").is_some_and(|it| !it.replicas.is_empty())
+        {
             Err(said)
         } else {
             Ok(())

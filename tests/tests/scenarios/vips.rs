@@ -74,7 +74,10 @@ fn client_and_replica_on_one_host_without_bridge_netfilter(sandbox: &Sandbox) {
     let vip = cluster.vip("h1", "payment-api");
     // The network's own namespace is the holder's, which runs beside the agent; the host's is set as well.
     for place in ["h1", "c1a", "c1x"] {
-        cluster.shell(place, "for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f ] || echo 0 >$f; done");
+        cluster.shell(
+            place,
+            "for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f ] || echo 0 >$f; done",
+        );
     }
     let spread = cluster.spread("c1x", vip, 80, 50);
     assert_eq!(spread.answers, BTreeMap::from([("c1a".to_owned(), 50)]));

@@ -107,6 +107,9 @@ pub(crate) struct Set {
     /// Drop all further names.
     #[arg(long, conflicts_with = "aliases")]
     pub(crate) no_aliases: bool,
+    /// Run no health check any more: every replica that is not drained gets flows.
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) no_check: bool,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
 }

@@ -42,7 +42,7 @@ fn requests_say_what_was_typed() {
             "register api --timeout 500ms",
             "POST /v1/services",
             json!({ "service": "api", "network": null, "on": null, "place": null, "weight": null,
-                    "settings": { "ports": null, "aliases": null, "mode": null, "balance": null, "check": null },
+                    "settings": { "ports": null, "aliases": null, "mode": null, "balance": null, "check": null, "no_check": false },
                     "wait": { "milliseconds": 500 } }),
         ),
         (
@@ -51,7 +51,7 @@ fn requests_say_what_was_typed() {
             json!({ "service": "api", "network": null, "on": null, "place": { "container": "c" }, "weight": 3,
                     "settings": { "ports": [{ "public": 80, "target": 8080, "protocol": "tcp" }], "aliases": null, "mode": "vip",
                                   "balance": "hash",
-                                  "check": { "probe": { "tcp": { "port": 8080 } }, "interval_ms": 500, "timeout_ms": 1000, "failures": 2 } },
+                                  "check": { "probe": { "tcp": { "port": 8080 } }, "interval_ms": 500, "timeout_ms": 1000, "failures": 2 }, "no_check": false },
                     "wait": wait }),
         ),
         (
@@ -63,7 +63,13 @@ fn requests_say_what_was_typed() {
             "service set api --no-ports",
             "POST /v1/service",
             json!({ "service": "api", "network": null,
-                    "settings": { "ports": [], "aliases": null, "mode": null, "balance": null, "check": null }, "wait": wait }),
+                    "settings": { "ports": [], "aliases": null, "mode": null, "balance": null, "check": null, "no_check": false }, "wait": wait }),
+        ),
+        (
+            "service set api --no-check",
+            "POST /v1/service",
+            json!({ "service": "api", "network": null,
+                    "settings": { "ports": null, "aliases": null, "mode": null, "balance": null, "check": null, "no_check": true }, "wait": wait }),
         ),
         (
             "drain api --on web --wait 10s",

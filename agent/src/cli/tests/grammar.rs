@@ -124,6 +124,8 @@ fn bad_words_are_refused_with_what_where_and_what_to_do() {
         ("register s --check tcp:1 --check-interval 1ms", &["1ms is too short; write a time from 100ms"]),
         ("register s --mode vpi", &["vpi", "[possible values: vip, dnsrr]"]),
         ("service set s --no-ports --port 1", &["cannot be used with"]),
+        ("service set s --no-check --check tcp:1", &["cannot be used with"]),
+        ("register s --no-check", &["--no-check"]),
         ("drain s", &["--on <ATTACHMENT>"]),
         ("netwrok ls", &["unrecognized subcommand 'netwrok'", "network"]),
         ("run --init --join h", &["cannot be used with"]),

@@ -97,6 +97,7 @@ pub(super) async fn service_set(set: args::Set, session: &mut Session<'_>) -> Re
     if set.no_aliases {
         settings.aliases = Some(Vec::new());
     }
+    settings.no_check = set.no_check;
     if settings == types::Settings::default() {
         return Err(usage(
             "no setting was given".to_owned(),
@@ -145,6 +146,7 @@ pub(super) fn settings(typed: SettingArguments) -> Result<types::Settings, Endin
         mode: typed.mode,
         balance: typed.lb,
         check,
+        no_check: false,
     })
 }
 

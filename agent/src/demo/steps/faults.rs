@@ -10,10 +10,10 @@ use crate::demo::flows::{self, Flows};
 use crate::demo::gap::{self, Gap, SLICE};
 use crate::demo::measure;
 use crate::demo::printer::Printer;
-use crate::demo::stage::{Show, Stage, pause, wait};
+use crate::demo::stage::{Show, Stage, wait};
 
-/// The client runs that long before anything is broken.
-const LEAD: Duration = Duration::from_millis(500);
+/// So many connections are answered before anything is broken.
+const LEAD: usize = 100;
 /// So long without a failed connection, and the failure is over. No connection takes longer than [`flows::LIMIT`].
 const QUIET: Duration = Duration::from_millis(1_250);
 /// Connections that show where everything goes afterwards.
@@ -87,14 +87,10 @@ fn watch(
     fail: impl FnOnce(&mut Stage) -> Result<(), Error>,
 ) -> Result<Gap, Error> {
     let flows = Flows::start("shop", &stage.namespace("shop")?, at(vip, PORT))?;
-    pause(LEAD);
-    let before = flows.so_far();
-    let answered = before.iter().filter(|attempt| attempt.answer.is_some()).count();
-    if answered == 0 || answered < before.len() {
-        let (what, last) =
-            ("connections that all succeed".to_owned(), format!("{answered} of {}", before.len()));
-        return Err(Error::Waited { what, limit: LEAD, last });
-    }
+    wait("connections before the failure", LIMIT, || {
+        let answered = flows.so_far().iter().filter(|attempt| attempt.answer.is_some()).count();
+        Ok(if answered >= LEAD { Ok(()) } else { Err(format!("{answered} of {LEAD} answered")) })
+    })?;
     let killed = flows.now();
     fail(stage)?;
     wait("the end of failed connections", LIMIT, || {

@@ -1,11 +1,13 @@
 //! This host's claims and promises as they rest in the store.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::facts::ClaimKey;
-use crate::claims::{ClaimPersist, ClaimRecord, Promises};
-use crate::model::NodeId;
+use tokio::sync::watch;
+
+use crate::catalog::facts::{ClaimKey, Region};
+use crate::claims::{ClaimPersist, ClaimRecord, ClaimState, Leaving, Promises};
+use crate::model::{Name, NodeId};
 use crate::store::{StoreError, Writes};
 
 /// This host's claims and promises, as they rest in the store.
@@ -17,6 +19,15 @@ pub struct Books {
     pub claims: BTreeMap<ClaimKey, ClaimRecord>,
     /// Greatest attempt ever used.
     pub attempt: u64,
+    /// Removals that this host began, written down before anybody was asked, until they are agreed or every member
+    /// has heard that they are over: who agreed promises nothing until then.
+    pub removals: Vec<Leaving>,
+    /// Keys that are being claimed right now; who wants one of them waits for the sender's end. Not kept.
+    pub running: BTreeMap<ClaimKey, watch::Receiver<()>>,
+    /// Where a block is being claimed ahead of need. Not kept.
+    pub ahead: BTreeSet<(Name, Region)>,
+    /// Attempts of `removals` that are still going on. Not kept.
+    pub removing: BTreeSet<u64>,
 }
 
 /// As [`Books`] rests.
@@ -25,23 +36,39 @@ struct Saved {
     promises: Option<Promises>,
     claims: Vec<ClaimRecord>,
     attempt: u64,
+    #[serde(default)]
+    removals: Vec<Leaving>,
 }
 
 impl Books {
     /// Empty books.
     pub fn new(me: NodeId) -> Self {
-        Self { promises: Promises::new(me), claims: BTreeMap::new(), attempt: 0 }
+        Self {
+            promises: Promises::new(me),
+            claims: BTreeMap::new(),
+            attempt: 0,
+            removals: Vec::new(),
+            running: BTreeMap::new(),
+            ahead: BTreeSet::new(),
+            removing: BTreeSet::new(),
+        }
     }
 
-    /// The books as they were last written.
+    /// The books as they were last written. A claim that was cut short is given up: whoever wanted it asks anew, with
+    /// a new attempt. That need not be written before its withdrawals leave, as every start does the same.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn load(store: &crate::store::Store, me: NodeId) -> Result<Self, StoreError> {
         let saved: Saved = store.meta("claims")?.unwrap_or_default();
-        let promises = saved.promises.unwrap_or_else(|| Promises::new(me));
-        let claims = saved.claims.into_iter().map(|record| (record.key.clone(), record)).collect();
-        Ok(Self { promises, claims, attempt: saved.attempt })
+        let claims = saved.claims.into_iter().map(|record| (record.key.clone(), given_up(record))).collect();
+        Ok(Self {
+            promises: saved.promises.unwrap_or_else(|| Promises::new(me)),
+            claims,
+            attempt: saved.attempt,
+            removals: saved.removals,
+            ..Self::new(me)
+        })
     }
 
     /// Adds the books to a transaction.
@@ -53,6 +80,7 @@ impl Books {
             promises: Some(self.promises.clone()),
             claims: self.claims.values().cloned().collect(),
             attempt: self.attempt,
+            removals: self.removals.clone(),
         };
         writes.put_meta("claims", &saved)
     }
@@ -73,3 +101,13 @@ impl Books {
         }
     }
 }
+
+fn given_up(record: ClaimRecord) -> ClaimRecord {
+    match record.state {
+        ClaimState::Pending => ClaimRecord { state: ClaimState::Withdrawing, ..record },
+        ClaimState::Confirmed | ClaimState::Withdrawing => record,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,29 +10,29 @@ use crate::runtime::local::LocalAttachment;
 
 /// What a check was started with; another one is started when it differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Started {
+pub(super) struct Started {
     /// What is tried.
-    pub check: Check,
+    pub(super) check: Check,
     /// In which namespace.
-    pub cookie: u64,
+    pub(super) cookie: u64,
     /// At which address.
-    pub address: IpAddr,
+    pub(super) address: IpAddr,
 }
 
 /// One replica of a service on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Own {
+pub(super) struct Own {
     /// Its attachment.
-    pub attachment: Name,
+    pub(super) attachment: Name,
     /// What its fact says.
-    pub health: Health,
+    pub(super) health: Health,
     /// The check that is to run; `None` where the service has none, or the attachment has no place here.
-    pub wanted: Option<Started>,
+    pub(super) wanted: Option<Started>,
 }
 
 /// What a replica's fact is to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub(super) enum Due {
     /// Its service is gone.
     Withdrawn,
     /// Its service has no check any more, so there is nothing to wait for.
@@ -42,7 +42,7 @@ pub enum Due {
 }
 
 /// The replicas of a service on this host, and whether the service is defined.
-pub fn own(
+pub(super) fn own(
     catalog: &Catalog,
     local: &BTreeMap<(Name, Name), LocalAttachment>,
     this: NodeId,
@@ -64,7 +64,7 @@ pub fn own(
 
 /// What is to be written of one replica: its key, its fact as it stands, and what that is to become. `found` is the
 /// finding of its check, if one runs; `synced` says that a service which is not known here does not exist.
-pub fn due(
+pub(super) fn due(
     catalog: &Catalog,
     this: NodeId,
     synced: bool,
@@ -87,7 +87,7 @@ pub fn due(
 
 /// What a finding makes of a replica's health, where that is something else. A drained replica stays drained,
 /// whatever its check says; and one that may have established flows does not go back to "starting", which ends them.
-pub fn settled(stands: Health, found: Health) -> Option<Health> {
+pub(super) fn settled(stands: Health, found: Health) -> Option<Health> {
     match (stands, found) {
         (Health::Draining, _) | (Health::Failing, Health::Starting) => None,
         (Health::Serving, Health::Starting) => Some(Health::Failing),

@@ -12,8 +12,13 @@ use crate::store::Writes;
 
 /// How long a joining host looks for the cluster before it says that it does not find it; it goes on looking.
 const JOIN_PATIENCE: Duration = Duration::from_secs(5);
-/// Between two looks for the cluster, and between two claims of a node number.
-const JOIN_INTERVAL: Duration = Duration::from_millis(100);
+/// Between two looks for the cluster, and between two claims of a node number, in milliseconds. Drawn each time: hosts
+/// that join at once and ask in step would split the votes again and again.
+const JOIN_INTERVAL_MS: std::ops::RangeInclusive<u64> = 50..=150;
+
+/// What to do about a number that somebody was promised who never came.
+const UNSETTLED: &str = "If a host began to join and will not return, remove it on a member: svc-agent node ls shows it as \
+                         joining, svc-agent node rm ID ends it";
 
 /// Founds the cluster, joins it, or says again who this host is.
 pub(super) async fn join(agent: Arc<Agent>, start: Start) {
@@ -54,7 +59,7 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
 /// Finds the cluster, learns all of it, and claims a node number.
 async fn join_cluster(agent: &Arc<Agent>) -> u32 {
     let began = Instant::now();
-    let mut said = false;
+    let (mut said, mut said_taken) = (false, false);
     loop {
         let live = agent.cluster.get().and_then(|cluster| {
             let members = cluster.members();
@@ -80,6 +85,12 @@ async fn join_cluster(agent: &Arc<Agent>) -> u32 {
                 }
                 Err(error @ (ClaimError::Lost { .. } | ClaimError::Unsettled)) => {
                     tracing::debug!("claiming a node number again: {}", chain(&error));
+                    if !said_taken && began.elapsed() > JOIN_PATIENCE {
+                        said_taken = true;
+                        let line = format!("no node number can be had yet: {}. {UNSETTLED}", chain(&error));
+                        tracing::warn!("{line}");
+                        agent.events.record("host", line, "agent");
+                    }
                 }
                 Err(error) => tracing::warn!("this host is not a member yet: {}", chain(&error)),
             }
@@ -90,7 +101,8 @@ async fn join_cluster(agent: &Arc<Agent>) -> u32 {
             tracing::warn!("no host of the cluster answers yet; looking on. {why}");
             agent.events.record("host", format!("no host of the cluster answers yet. {why}"), "agent");
         }
-        tokio::time::sleep(JOIN_INTERVAL).await;
+        let pause = rand::random_range(JOIN_INTERVAL_MS);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
     }
 }
 

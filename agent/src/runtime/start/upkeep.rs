@@ -7,6 +7,7 @@ use crate::model::NodeId;
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::local::list;
+use crate::runtime::start::forgetting::Forgetting;
 use crate::runtime::{host, verbs};
 use crate::store::Writes;
 
@@ -31,6 +32,7 @@ pub(super) async fn housekeep(agent: Arc<Agent>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut maxima = cluster.max_incarnations();
+    let mut forgetting = Forgetting::new(Instant::now());
     loop {
         ticks.tick().await;
         let complaints = cluster.complaints();
@@ -50,10 +52,8 @@ pub(super) async fn housekeep(agent: Arc<Agent>) {
                 tracing::warn!("{}", chain(&error));
             }
         }
-        let mut state = lock(&agent.state);
-        verbs::addressing::forget_freed(&mut state, Instant::now());
-        let age = u64::try_from(agent.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        state.catalog.forget_tombstones(age);
+        verbs::addressing::forget_old(&mut lock(&agent.state), Instant::now());
+        forgetting.go_on(&agent).await;
     }
 }
 

@@ -137,7 +137,7 @@ async fn laggard(
         Ok(Answer::Applied { applied: false, .. }) => {
             format!("it has not applied it after {} ms", limit.as_millis())
         }
-        Ok(other) => format!("it answered in words that this version does not know: {other:?}"),
+        Ok(other) => format!("it answered in words that this version does not know: {}", other.word()),
         Err(error) => chain(&error),
     };
     Some(Laggard { host: host.to_owned(), reason })

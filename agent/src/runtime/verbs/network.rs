@@ -137,6 +137,7 @@ fn differences(record: &NetworkRecord, request: &NetworkCreate) -> Vec<String> {
 
 /// The same choice on every host, so that two that create one name at once choose one subnet.
 async fn default_subnet(agent: &Arc<Agent>, name: &Name) -> Result<IpNetwork, Failure> {
+    let pool = agent.settings.load().pool;
     let routes = crate::runtime::host::routes(agent).await;
     let mut taken: Vec<IpNetwork> = routes;
     agent.read(|state| {
@@ -146,9 +147,12 @@ async fn default_subnet(agent: &Arc<Agent>, name: &Name) -> Result<IpNetwork, Fa
             );
         }
     });
-    addresses::default_subnet(name.as_str(), &taken).ok_or_else(|| {
+    addresses::default_subnet(name.as_str(), pool, &taken).ok_or_else(|| {
         let hint = "name one: svc-agent network create NAME --subnet CIDR";
-        refused("no default subnet is free of other networks and this host's routes", &[hint])
+        refused(
+            format!("no subnet of the pool {pool} is free of other networks and this host's routes"),
+            &[hint],
+        )
     })
 }
 

@@ -1,18 +1,16 @@
 //! `node rm`: ends a host that will not return.
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::api::types::{Done, Failure, Wait};
 use crate::catalog::facts::{Key, Value};
-use crate::claims::{Leaving, Member, Removal, RemovalOutcome, View};
+use crate::claims::Member;
 use crate::model::NodeId;
-use crate::runtime::agent::{Agent, Batch, refused, usage};
-use crate::runtime::{claiming, verbs};
+use crate::runtime::agent::{Agent, Batch, State, chain, refused, usage};
+use crate::runtime::claiming::removing::{self, Ended};
+use crate::runtime::verbs;
 use crate::store::Writes;
-
-/// How long the remaining hosts may take to agree.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
 
 /// Removes a suspended host for good: its attachments, replicas, promises and addresses.
 ///
@@ -20,12 +18,11 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
 /// When there is no such host, it is live, or no majority of the others agrees.
 pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) -> Result<Done, Failure> {
     let turn = agent.verbs.lock().await;
-    let (node, name, number) = find(agent, text)?;
-    let member = Member { number, node };
-    let outcome = agree(agent, member).await;
-    let table = match outcome {
-        RemovalOutcome::Agreed { table } => table,
-        RemovalOutcome::NoMajority { answered, needed, silent, .. } => {
+    let Candidate { member, name, .. } = find(agent, text)?;
+    let node = member.node;
+    match removing::agree(agent, member).await.map_err(|error| refused(chain(&error), &[]))? {
+        Ended::Agreed => {}
+        Ended::NoMajority { answered, needed, silent } => {
             let silent: Vec<String> = silent.iter().map(|node| agent.host_name(*node)).collect();
             let what = format!(
                 "{name} is not removed: {answered} of the other hosts agreed, {needed} are needed; silent: {}",
@@ -33,20 +30,8 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
             );
             return Err(refused(what, &["bring more hosts back first: svc-agent node ls"]));
         }
-    };
-    claiming::apply_removal(agent, member, &table).map_err(|error| refused(error, &[]))?;
-    let batch: Batch = agent.read(|state| {
-        // What only the removed host asserts must not die with it.
-        let kept = state
-            .catalog
-            .sole_assertions(node)
-            .into_iter()
-            .filter(|(key, _)| matches!(key, Key::Network { .. } | Key::Service { .. }));
-        kept.map(|(key, value)| (key, Some(value)))
-            .chain(std::iter::once((Key::Removed { node }, Some(Value::Removed))))
-            .collect()
-    });
-    let head = agent.write(batch, Writes::default())?;
+    }
+    let head = agent.update(|state| Ok((removal(state, node), Writes::default())))?;
     if let Some(cluster) = agent.cluster.get() {
         cluster.forget(node);
     }
@@ -59,70 +44,108 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
     Ok(Done { changed: vec![line], notes, laggards, object: None })
 }
 
-fn find(agent: &Agent, text: &str) -> Result<(NodeId, String, u32), Failure> {
-    let by_id: Option<NodeId> = text.parse().ok();
-    agent.read(|state| {
-        let hosts: Vec<(NodeId, String, u32)> = state
-            .catalog
-            .hosts()
-            .filter(|(node, host)| Some(*node) == by_id || host.name == text)
-            .map(|(node, host)| (node, host.name.clone(), host.number))
-            .collect();
-        let found = match hosts.as_slice() {
-            [one] => one.clone(),
-            [] => {
-                return Err(refused(format!("host {text} is not known"), &["see who is: svc-agent node ls"]));
-            }
-            several => {
-                let ids: Vec<String> = several.iter().map(|(node, ..)| node.to_string()).collect();
-                let hint = format!("give the id of the one you mean: svc-agent node rm {}", ids[0]);
-                return Err(usage(format!("several hosts are called {text}: {}", ids.join(", ")), &[&hint]));
-            }
-        };
-        if found.0 == agent.identity.node {
-            return Err(refused("that is this host", &["to take it out of the cluster: svc-agent leave"]));
-        }
-        if !state.suspended.contains(&found.0) {
-            let hint = format!("run `svc-agent leave` on {}, or stop its agent first", found.1);
-            return Err(refused(format!("host {} is live", found.1), &[&hint]));
-        }
-        Ok(found)
-    })
+/// What says that a node is removed, with what only it asserts: that must not die with it.
+pub fn removal(state: &State, node: NodeId) -> Batch {
+    let kept = state.catalog.sole_assertions(node).into_iter();
+    let kept = kept.filter(|(key, _)| matches!(key, Key::Network { .. } | Key::Service { .. }));
+    kept.map(|(key, value)| (key, Some(value)))
+        .chain(std::iter::once((Key::Removed { node }, Some(Value::Removed))))
+        .collect()
 }
 
-/// Asks every other member to agree.
-async fn agree(agent: &Arc<Agent>, member: Member) -> RemovalOutcome {
-    let view = agent.read(|state| {
-        let promises = &state.books.promises;
-        View::new(promises.members(), promises.removed().map(|member| member.number))
-    });
-    let attempt = match claiming::next_attempt(agent) {
-        Ok(attempt) => attempt,
-        Err(error) => {
-            tracing::error!("{}", crate::runtime::agent::chain(&error));
-            return RemovalOutcome::NoMajority { answered: 0, needed: 1, silent: Vec::new(), newer: None };
-        }
-    };
-    let leaving = Leaving { member, remover: agent.identity.node, attempt };
-    let (mut removal, step) = Removal::start(leaving, view);
-    let mut outcome = step.outcome;
-    let replies = futures::future::join_all(
-        step.send.into_iter().map(|(to, request)| claiming::send(Arc::clone(agent), to, request)),
-    );
-    let replies = tokio::time::timeout(REMOVAL_LIMIT, replies).await.unwrap_or_default();
-    for (from, reply) in replies {
-        if let (None, Some(reply)) = (&outcome, reply) {
-            outcome = removal.on_reply(from, &reply).outcome;
+/// Who could be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its number and id.
+    pub member: Member,
+    /// Its name, or its id while it has not said one.
+    pub name: String,
+    /// Where it is between its first promise and its end.
+    pub stage: Stage,
+}
+
+/// Where a node is between its first promise and its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It was promised a number and has not said that it has it.
+    Joining,
+    /// It has said who it is.
+    Member,
+    /// It is said to be removed and still counts: no majority has agreed yet.
+    Leaving,
+}
+
+/// Everybody who counts, or has said who it is, in the order of numbers.
+pub fn candidates(state: &State) -> Vec<Candidate> {
+    let mut found = BTreeMap::new();
+    let promises = &state.books.promises;
+    let counted = promises.pending().map(|member| (member, Stage::Joining));
+    for (member, stage) in counted.chain(promises.members().map(|member| (member, Stage::Member))) {
+        let removed = state.catalog.is_removed(member.node);
+        let stage = if removed { Stage::Leaving } else { stage };
+        // The index leaves out who is removed; what it said of itself is still there.
+        let name = match state.catalog.value(member.node, &Key::Host) {
+            Some(Value::Host(host)) => host.name,
+            _ => member.node.to_string(),
+        };
+        found.insert(member.node, Candidate { member, name, stage });
+    }
+    for (node, host) in state.catalog.hosts() {
+        let member = Member { number: host.number, node };
+        let stage = Stage::Member;
+        found.insert(node, Candidate { member, name: host.name.clone(), stage });
+    }
+    let mut found: Vec<Candidate> = found.into_values().collect();
+    found.sort_by_key(|candidate| candidate.member);
+    found
+}
+
+/// The one that is meant: by id, else by its only name among members, else by its only name at all.
+fn choose(candidates: &[Candidate], text: &str) -> Result<Candidate, Failure> {
+    if let Ok(id) = text.parse::<NodeId>()
+        && let Some(found) = candidates.iter().find(|candidate| candidate.member.node == id)
+    {
+        return Ok(found.clone());
+    }
+    let named: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.name == text).collect();
+    match named.as_slice() {
+        [one] => Ok((*one).clone()),
+        [] => Err(refused(format!("host {text} is not known"), &["see who is: svc-agent node ls"])),
+        several => {
+            let ids: Vec<String> = several.iter().map(|it| it.member.node.to_string()).collect();
+            let hint = format!("give the id of the one you mean: svc-agent node rm {}", ids[0]);
+            Err(usage(format!("several hosts are called {text}: {}", ids.join(", ")), &[&hint]))
         }
     }
-    let outcome = outcome.or_else(|| removal.on_deadline().outcome);
-    let sends = match &outcome {
-        Some(RemovalOutcome::Agreed { .. }) => removal.announcements(),
-        _ => removal.retractions(),
+}
+
+fn find(agent: &Agent, text: &str) -> Result<Candidate, Failure> {
+    let (found, suspended) = agent.read(|state| {
+        let found = choose(&candidates(state), text)?;
+        let suspended = state.suspended.contains(&found.member.node);
+        Ok::<_, Failure>((found, suspended))
+    })?;
+    let (node, name) = (found.member.node, &found.name);
+    if node == agent.identity.node {
+        return Err(refused("that is this host", &["to take it out of the cluster: svc-agent leave"]));
+    }
+    let live = match found.stage {
+        Stage::Member => !suspended,
+        // Liveness follows those who have said who they are; of others only the heartbeat is known.
+        Stage::Joining | Stage::Leaving => agent
+            .cluster
+            .get()
+            .is_some_and(|cluster| cluster.members().borrow().get(&node).is_some_and(|member| member.live)),
     };
-    let sends = sends.into_iter().map(|(to, request)| claiming::send(Arc::clone(agent), to, request));
-    tokio::spawn(futures::future::join_all(sends.collect::<Vec<_>>()));
-    outcome.unwrap_or(RemovalOutcome::NoMajority { answered: 0, needed: 1, silent: Vec::new(), newer: None })
+    if live {
+        let what = match found.stage {
+            Stage::Joining => format!("host {name} is joining right now"),
+            Stage::Member | Stage::Leaving => format!("host {name} is live"),
+        };
+        let hint = format!("run `svc-agent leave` on {name}, or stop its agent first");
+        return Err(refused(what, &[&hint]));
+    }
+    Ok(found)
 }
 
 /// Where a host's agent listens.
@@ -139,10 +162,18 @@ pub async fn resign(agent: &Arc<Agent>) -> Vec<String> {
     });
     let (Some(number), true) = (number, others > 0) else { return Vec::new() };
     let name = &agent.identity.name;
-    match agree(agent, Member { number, node: me }).await {
-        RemovalOutcome::Agreed { .. } => Vec::new(),
-        RemovalOutcome::NoMajority { answered, needed, .. } => vec![format!(
-            "NOT settled: {answered} of {needed} hosts agreed that {name} is gone: run on another host: svc-agent node rm {name}"
-        )],
+    match removing::agree(agent, Member { number, node: me }).await {
+        Ok(Ended::Agreed) => Vec::new(),
+        Ok(Ended::NoMajority { answered, needed, .. }) => {
+            // Who agreed promises nothing until it hears this, and nobody is left to say it later.
+            removing::take_back(agent, &mut removing::Heard::new()).await;
+            vec![format!(
+                "NOT settled: {answered} of {needed} hosts agreed that {name} is gone: run on another host: svc-agent node rm {me}"
+            )]
+        }
+        Err(error) => vec![format!("NOT settled: {}", chain(&error))],
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What can be asked: networks, attachments, services, nodes, status, names.
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use crate::api::types::{
     ServiceInfo, Status,
 };
 use crate::catalog::facts::{HostFact, Key, Region};
+use crate::claims::Member;
 use crate::model::{Head, Name, NodeId};
 use crate::runtime::agent::{Agent, State, chain, host_name, refused};
 use crate::runtime::events::lock;
@@ -76,8 +77,8 @@ fn describe(state: &State, conflict: &Conflict) -> String {
 /// A record's data in presentation form.
 fn presentation(data: &dns::Data) -> String {
     match data {
-        dns::Data::Address(address @ std::net::IpAddr::V4(_)) => format!("A {address}"),
-        dns::Data::Address(address @ std::net::IpAddr::V6(_)) => format!("AAAA {address}"),
+        dns::Data::Address(address @ IpAddr::V4(_)) => format!("A {address}"),
+        dns::Data::Address(address @ IpAddr::V6(_)) => format!("AAAA {address}"),
         dns::Data::Name(name) => format!("PTR {name}."),
         dns::Data::Soa(soa) => format!("SOA {}.", soa.domain),
     }
@@ -158,10 +159,30 @@ pub fn service(agent: &Agent, network: &Name, name: &Name) -> Option<ServiceInfo
     })
 }
 
-/// All hosts.
+/// All hosts, those included that count without being members: they join, or a removal is not settled yet.
 pub fn nodes(agent: &Agent) -> Vec<NodeInfo> {
+    let seen = agent.cluster.get().map(|cluster| cluster.members().borrow().clone()).unwrap_or_default();
     agent.read(|state| {
         let hosts = state.catalog.hosts();
+        let unsettled = verbs::node::candidates(state).into_iter().filter_map(|candidate| {
+            let state_word = match candidate.stage {
+                verbs::node::Stage::Member => return None,
+                verbs::node::Stage::Joining => "joining",
+                verbs::node::Stage::Leaving => "leaving",
+            };
+            let Member { number, node } = candidate.member;
+            Some(NodeInfo {
+                id: node,
+                name: seen.get(&node).map_or(candidate.name, |seen| seen.name.clone()),
+                number,
+                address: seen.get(&node).map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |seen| seen.address.ip()),
+                state: state_word.to_owned(),
+                agent_version: String::new(),
+                head: state.catalog.head(node).to_string(),
+                attachments: 0,
+                replicas: 0,
+            })
+        });
         hosts
             .map(|(node, fact)| {
                 let owner = state.catalog.owner(node);
@@ -180,6 +201,7 @@ pub fn nodes(agent: &Agent) -> Vec<NodeInfo> {
                     replicas: count(|key| matches!(key, Key::Replica { .. })),
                 }
             })
+            .chain(unsettled)
             .collect()
     })
 }
@@ -269,6 +291,12 @@ fn notices(agent: &Agent) -> Vec<String> {
             state.view.conflicts().map(|conflict| describe(state, conflict)).take(64).collect();
         if !state.synced {
             notices.push("this host has not synced with another one since it started".to_owned());
+        }
+        if state.catalog.is_removed(agent.identity.node) {
+            notices.push(format!(
+                "this host was removed from its cluster: the others send it nothing any more; take down what is left with svc-agent leave, or stop the agent, move {} away and join again",
+                agent.settings.load().state_dir.display()
+            ));
         }
         notices
     });

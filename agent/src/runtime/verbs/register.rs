@@ -1,17 +1,40 @@
-//! `register`, `deregister`, `service set` and `drain`.
+//! `register`: makes an attachment a replica of a service, which is created with its first replica.
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::api::types::{Done, Failure, Register, Settings, Wait};
+use crate::api::types::{Done, Failure, Laggard, Register, Wait};
 use crate::catalog::facts::{Health, Key, ReplicaFact, ServiceDefinition, ServiceSettings, Value};
-use crate::model::{Head, Name};
-use crate::runtime::agent::{Agent, Batch, host_name, refused, usage};
+use crate::model::{Head, Name, NodeId};
+use crate::runtime::agent::{Agent, Batch, State, host_name, refused, usage};
 use crate::runtime::local::{LocalAttachment, list};
 use crate::runtime::verbs;
 use crate::runtime::verbs::attach::Caller;
 use crate::store::Writes;
 
-/// Registers a replica of a service.
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub(super) use settings::{check, differences, merged};
+
+/// What is to be registered.
+struct Asked<'a> {
+    request: &'a Register,
+    service: &'a Name,
+    attachment: &'a LocalAttachment,
+    /// For the service, if there was none when they were claimed.
+    vips: Option<Vec<IpAddr>>,
+}
+
+/// What a registration writes.
+struct Registered {
+    batch: Batch,
+    changed: Vec<String>,
+    health: Health,
+}
+
+/// Registers a replica of a service. Registering again changes what it names and leaves the rest.
 ///
 /// # Errors
 /// When it is not clear which attachment is meant, or the request disagrees with what the service is.
@@ -22,36 +45,74 @@ pub async fn register(agent: &Arc<Agent>, request: Register, caller: &Caller) ->
     }
     let turn = agent.verbs.lock().await;
     let mut changed = Vec::new();
-    let mut notes = Vec::new();
     let attachment = target(agent, &request, caller, &mut changed).await?;
     let network = attachment.network.clone();
-    let (definition, mut batch) = define(agent, &request, &service, &attachment, &mut changed).await?;
-    let key = Key::Replica {
-        network: network.clone(),
-        service: service.clone(),
-        attachment: attachment.name.clone(),
+    let vips = match agent.read(|state| state.catalog.service(&network, &service)) {
+        Some(_) => None,
+        None => {
+            check(&merged(&ServiceSettings::default(), &request.settings))?;
+            Some(verbs::addressing::vips(agent, &network).await?)
+        }
     };
-    let fact = replica(agent, &key, &request, &attachment, &definition);
-    changed.extend(replica_changes(agent, &key, &fact, &service, &attachment));
-    let waits_for_check = fact.health == Health::Starting;
-    batch.push((key.clone(), Some(Value::Replica(fact))));
-    let mut head = agent.write(batch, Writes::default())?;
+    let asked = Asked { request: &request, service: &service, attachment: &attachment, vips };
+    let mut health = Health::Serving;
+    let head = agent.update(|state| {
+        let registered = decide(state, agent.identity.node, &asked)?;
+        changed.extend(registered.changed);
+        health = registered.health;
+        Ok((registered.batch, Writes::default()))
+    })?;
     drop(turn);
     for line in &changed {
         agent.events.record("replica", line, &caller.origin);
     }
-    if waits_for_check {
-        match wait_serving(agent, &key, request.wait).await {
-            Some(serving) => head = serving,
-            None => notes.push(format!(
-                "{service} on {} gets no flows until its first check passes: svc-agent service inspect {service}",
-                attachment.name
-            )),
-        }
-    }
-    let laggards = verbs::everywhere(agent, Some(&network), head, request.wait).await;
+    let (laggards, notes) = in_force(agent, &asked, head, health != Health::Serving).await;
     let object = inspect(agent, &network, &service);
     Ok(Done { changed, notes, laggards, object })
+}
+
+/// Waits until the registration is in force everywhere, which takes a passed check where there is one: one deadline for
+/// both. Returns where it is not, and what else to know.
+async fn in_force(
+    agent: &Arc<Agent>,
+    asked: &Asked<'_>,
+    head: Head,
+    waits_for_check: bool,
+) -> (Vec<Laggard>, Vec<String>) {
+    let (started, wait) = (Instant::now(), asked.request.wait);
+    let (mut head, mut unserved) = (head, None);
+    if waits_for_check {
+        match wait_serving(agent, &asked.key(), wait).await {
+            Ok(serving) => head = serving,
+            Err(why) => unserved = Some(format!("{} on {} {why}", asked.service, asked.attachment.name)),
+        }
+    }
+    let rest = remaining(wait, started.elapsed());
+    let mut laggards = verbs::everywhere(agent, Some(&asked.attachment.network), head, rest).await;
+    let mut notes = Vec::new();
+    match unserved {
+        // Nobody waits, so nobody is late.
+        Some(reason) if wait.milliseconds == 0 => notes.push(reason),
+        Some(reason) => laggards.insert(0, Laggard { host: agent.identity.name.clone(), reason }),
+        None => {}
+    }
+    (laggards, notes)
+}
+
+/// What is left of a wait; at least a look at how things stand, unless no wait was asked for.
+fn remaining(wait: Wait, elapsed: Duration) -> Wait {
+    let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    Wait { milliseconds: wait.milliseconds.saturating_sub(elapsed).max(wait.milliseconds.min(1)) }
+}
+
+impl Asked<'_> {
+    fn key(&self) -> Key {
+        Key::Replica {
+            network: self.attachment.network.clone(),
+            service: self.service.clone(),
+            attachment: self.attachment.name.clone(),
+        }
+    }
 }
 
 pub(super) fn inspect(agent: &Agent, network: &Name, service: &Name) -> Option<serde_json::Value> {
@@ -147,24 +208,55 @@ fn ambiguous<'a>(
     usage(format!("which attachment is meant? There are {}: {}", names.len(), names.join(", ")), &hints)
 }
 
+/// What the registration writes, by what is known at the moment of writing.
+fn decide(state: &mut State, this: NodeId, asked: &Asked<'_>) -> Result<Registered, Failure> {
+    let Asked { service, attachment, request, .. } = asked;
+    let place = (attachment.network.clone(), attachment.name.clone());
+    let stands = state.local.get(&place).is_some_and(|it| it.announced && it.cookie == attachment.cookie);
+    if !stands {
+        let what = format!("{} was detached while {service} was being registered on it", attachment.name);
+        return Err(refused(what, &["see what there is: svc-agent attachments"]));
+    }
+    let mut changed = Vec::new();
+    let (settings, mut batch) = define(state, this, asked, &mut changed)?;
+    let key = asked.key();
+    let before = match state.catalog.value(this, &key) {
+        Some(Value::Replica(fact)) => Some(fact),
+        _ => None,
+    };
+    let fact = ReplicaFact {
+        addresses: attachment.addresses.clone(),
+        weight: request.weight.or(before.as_ref().map(|fact| fact.weight)).unwrap_or(1),
+        health: registered_health(settings.check.is_some(), before.as_ref().map(|fact| fact.health)),
+    };
+    changed.extend(replica_changes(before.as_ref(), &fact, service, attachment));
+    let health = fact.health;
+    batch.push((key, Some(Value::Replica(fact))));
+    Ok(Registered { batch, changed, health })
+}
+
 /// The definition that stands after the registration, and what must be written for it.
-async fn define(
-    agent: &Arc<Agent>,
-    request: &Register,
-    service: &Name,
-    attachment: &LocalAttachment,
+fn define(
+    state: &mut State,
+    this: NodeId,
+    asked: &Asked<'_>,
     changed: &mut Vec<String>,
 ) -> Result<(ServiceSettings, Batch), Failure> {
+    let Asked { service, attachment, request, vips } = asked;
     let network = &attachment.network;
-    let Some(record) = agent.read(|state| state.catalog.service(network, service)) else {
+    let Some(record) = state.catalog.service(network, service) else {
         let settings = merged(&ServiceSettings::default(), &request.settings);
+        let Some(vips) = vips.clone() else {
+            let what =
+                format!("service {service} was deregistered while a replica of it was being registered");
+            return Err(refused(what, &["register it again to create it anew"]));
+        };
         check(&settings)?;
-        let vips = verbs::addressing::vips(agent, network).await?;
-        let stamp = agent.stamp();
+        let stamp = state.catalog.next_stamp(this);
         changed.push(format!("service {service} created on network {network}: VIP {}", list(&vips)));
         let definition =
             ServiceDefinition { revision: stamp, removed: false, vips, settings: settings.clone() };
-        let key = Key::Service { network: network.clone(), name: service.clone(), born: stamp };
+        let key = Key::Service { network: network.clone(), name: (*service).clone(), born: stamp };
         return Ok((settings, vec![(key, Some(Value::Service(definition)))]));
     };
     let settings = merged(&record.definition.settings, &request.settings);
@@ -173,118 +265,49 @@ async fn define(
     }
     check(&settings)?;
     let differs = differences(&record.definition.settings, &settings);
-    let others = agent.read(|state| {
-        let mut replicas = state.catalog.replicas(network, service);
-        replicas.any(|(name, owner, _)| *name != attachment.name || owner != agent.identity.node)
-    });
-    if others {
+    let mut replicas = state.catalog.replicas(network, service);
+    if replicas.any(|(name, owner, _)| *name != attachment.name || owner != this) {
         let hint = format!("change it for all replicas: svc-agent service set {service} …");
         let what = format!("service {service} is registered otherwise: {}", differs.join("; "));
         return Err(refused(what, &[&hint, "or leave those settings out"]));
     }
+    drop(replicas);
     changed.extend(differs.into_iter().map(|line| format!("service {service}: {line}")));
-    let stamp = agent.stamp();
+    let revision = state.catalog.next_stamp(this);
     let definition =
-        ServiceDefinition { revision: stamp, settings: settings.clone(), ..(*record.definition).clone() };
-    let key = Key::Service { network: network.clone(), name: service.clone(), born: record.born };
+        ServiceDefinition { revision, settings: settings.clone(), ..(*record.definition).clone() };
+    let key = Key::Service { network: network.clone(), name: (*service).clone(), born: record.born };
     Ok((settings, vec![(key, Some(Value::Service(definition)))]))
 }
 
-/// What was typed laid over what stands.
-pub(super) fn merged(is: &ServiceSettings, typed: &Settings) -> ServiceSettings {
-    let mut ports = typed.ports.clone().unwrap_or_else(|| is.ports.clone());
-    ports.sort_unstable();
-    ports.dedup();
-    let mut aliases = typed.aliases.clone().unwrap_or_else(|| is.aliases.clone());
-    aliases.sort_unstable();
-    aliases.dedup();
-    ServiceSettings {
-        mode: typed.mode.unwrap_or(is.mode),
-        ports,
-        aliases,
-        balance: typed.balance.unwrap_or(is.balance),
-        check: typed.check.clone().or_else(|| is.check.clone()),
-    }
-}
-
-pub(super) fn check(settings: &ServiceSettings) -> Result<(), Failure> {
-    use crate::catalog::facts::Balance;
-    if settings.balance != Balance::Random {
-        return Err(refused("this version balances at random only", &["leave --lb out, or use --lb random"]));
-    }
-    let mut publics: Vec<_> = settings.ports.iter().map(|port| (port.protocol, port.public)).collect();
-    publics.dedup();
-    if publics.len() != settings.ports.len() {
-        return Err(refused("one port is declared twice with different targets", &["give each port once"]));
-    }
-    Ok(())
-}
-
-/// What differs between settings, each in words: what it is, and what was asked.
-pub(super) fn differences(is: &ServiceSettings, asked: &ServiceSettings) -> Vec<String> {
-    let mut differs = Vec::new();
-    let mut compare = |what: &str, is: serde_json::Result<String>, asked: serde_json::Result<String>| {
-        if let (Ok(is), Ok(asked)) = (is, asked)
-            && is != asked
-        {
-            differs.push(format!("{what} is {is}, asked was {asked}"));
-        }
-    };
-    compare("mode", serde_json::to_string(&is.mode), serde_json::to_string(&asked.mode));
-    compare("ports", serde_json::to_string(&is.ports), serde_json::to_string(&asked.ports));
-    compare("aliases", serde_json::to_string(&is.aliases), serde_json::to_string(&asked.aliases));
-    compare("balance", serde_json::to_string(&is.balance), serde_json::to_string(&asked.balance));
-    compare("check", serde_json::to_string(&is.check), serde_json::to_string(&asked.check));
-    differs
-}
-
-fn replica(
-    agent: &Agent,
-    key: &Key,
-    request: &Register,
-    attachment: &LocalAttachment,
-    settings: &ServiceSettings,
-) -> ReplicaFact {
-    let before = agent.read(|state| match state.catalog.value(agent.identity.node, key) {
-        Some(Value::Replica(fact)) => Some(fact),
-        _ => None,
-    });
-    let health = match (&settings.check, before.as_ref().map(|fact| fact.health)) {
-        (None, _) => Health::Serving,
-        // Registering again ends a drain; a replica that serves goes on serving until its check says otherwise.
-        (Some(_), Some(Health::Serving)) => Health::Serving,
-        (Some(_), _) => Health::Starting,
-    };
-    ReplicaFact {
-        addresses: attachment.addresses.clone(),
-        weight: request.weight.or(before.map(|fact| fact.weight)).unwrap_or(1),
-        health,
+/// Where a replica begins. Registering again ends a drain. What has served may have established flows, and goes on
+/// without new ones until its check passes; what has not gets nothing until then.
+fn registered_health(checked: bool, before: Option<Health>) -> Health {
+    match (checked, before) {
+        (false, _) | (true, Some(Health::Serving)) => Health::Serving,
+        (true, Some(Health::Failing | Health::Draining)) => Health::Failing,
+        (true, Some(Health::Starting) | None) => Health::Starting,
     }
 }
 
 fn replica_changes(
-    agent: &Agent,
-    key: &Key,
+    before: Option<&ReplicaFact>,
     fact: &ReplicaFact,
     service: &Name,
     attachment: &LocalAttachment,
 ) -> Vec<String> {
-    let before = agent.read(|state| state.catalog.value(agent.identity.node, key));
     let place = format!("replica of {service} on {} ({})", attachment.name, list(&attachment.addresses));
-    match before {
-        Some(Value::Replica(before)) if before == *fact => Vec::new(),
-        Some(Value::Replica(before)) => {
-            let mut changed = Vec::new();
-            if before.weight != fact.weight {
-                changed.push(format!("{place}: weight {} is {} now", before.weight, fact.weight));
-            }
-            if before.health != fact.health {
-                changed.push(format!("{place}: {} is {} now", health(before.health), health(fact.health)));
-            }
-            changed
-        }
-        _ => vec![format!("{place} registered, weight {}", fact.weight)],
+    let Some(before) = before else { return vec![format!("{place} registered, weight {}", fact.weight)] };
+    let mut changed = Vec::new();
+    if before.weight != fact.weight {
+        changed.push(format!("{place}: weight {} is {} now", before.weight, fact.weight));
     }
+    match (before.health, fact.health) {
+        (Health::Draining, Health::Failing) => changed.push(format!("{place}: its drain ends")),
+        (was, is) if was != is => changed.push(format!("{place}: {} is {} now", health(was), health(is))),
+        _ => {}
+    }
+    changed
 }
 
 /// A health in words.
@@ -297,17 +320,30 @@ pub fn health(health: Health) -> &'static str {
     }
 }
 
-/// Waits for the first passed check; the head that says so.
-async fn wait_serving(agent: &Agent, key: &Key, wait: Wait) -> Option<Head> {
+/// Waits for a passed check: the head that says so, or why there is none, about the replica.
+async fn wait_serving(agent: &Agent, key: &Key, wait: Wait) -> Result<Head, &'static str> {
+    let this = agent.identity.node;
     let mut heads = agent.own_head.subscribe();
-    let serving = heads.wait_for(|_| {
-        agent.read(|state| {
-            matches!(
-                state.catalog.value(agent.identity.node, key),
-                Some(Value::Replica(fact)) if fact.health == Health::Serving
-            )
-        })
-    });
+    let served = async {
+        loop {
+            heads.mark_unchanged();
+            // Outside of the watch's own lock, which a writer takes while it holds the state.
+            let (value, head) =
+                agent.read(|state| (state.catalog.value(this, key), state.catalog.head(this)));
+            match value {
+                Some(Value::Replica(fact)) if fact.health == Health::Serving => return Ok(head),
+                Some(Value::Replica(fact)) if fact.health == Health::Draining => {
+                    return Err("was drained meanwhile");
+                }
+                Some(Value::Replica(_)) => {}
+                _ => return Err("was deregistered meanwhile"),
+            }
+            if heads.changed().await.is_err() {
+                return Err("gets no flows: the agent ends");
+            }
+        }
+    };
     let limit = Duration::from_millis(wait.milliseconds.min(600_000));
-    tokio::time::timeout(limit, serving).await.ok()?.ok().map(|head| *head)
+    let late = Err("gets no flows until its check passes; svc-agent events says why it does not");
+    tokio::time::timeout(limit, served).await.unwrap_or(late)
 }

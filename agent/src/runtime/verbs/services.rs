@@ -1,16 +1,19 @@
-//! `service set`, `deregister` and `drain`, from any host.
+//! `service set`, `deregister` and `drain`, from any host. Each is decided under the lock that it is written under, so
+//! none has to wait for a verb that claims or attaches.
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::types::{Deregister, Done, Drain, Failure, ServiceSet, Wait};
+use crate::api::types::{Deregister, Done, Drain, Failure, FailureKind, ServiceSet, Wait};
 use crate::catalog::facts::{Health, Key, ReplicaFact, ServiceDefinition, Value};
+use crate::cluster::RequestError;
 use crate::model::{Name, NodeId, Stamp};
-use crate::runtime::agent::{Agent, Batch, State, refused, usage};
+use crate::runtime::agent::{Agent, Batch, State, chain, refused, usage};
 use crate::runtime::local::list;
 use crate::runtime::messages::{Answer, Request};
+use crate::runtime::peers::{self, AskError};
+use crate::runtime::verbs;
 use crate::runtime::verbs::register::{check, differences, inspect, merged};
-use crate::runtime::{peers, verbs};
 use crate::store::Writes;
 
 /// A request that is passed on to the host that owns the replica may take this much longer than its own wait.
@@ -21,24 +24,25 @@ const FORWARD_MARGIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// When there is no such service.
 pub async fn set(agent: &Arc<Agent>, request: ServiceSet, origin: &str) -> Result<Done, Failure> {
-    let turn = agent.verbs.lock().await;
     let (network, service) = choose_service(agent, request.network.as_deref(), &request.service)?;
-    let Some(record) = agent.read(|state| state.catalog.service(&network, &service)) else {
-        return Err(unknown_service(agent, &network, &service));
-    };
-    let settings = merged(&record.definition.settings, &request.settings);
-    check(&settings)?;
-    let lines = differences(&record.definition.settings, &settings);
-    let changed: Vec<String> = lines.into_iter().map(|line| format!("service {service}: {line}")).collect();
-    let definition = ServiceDefinition {
-        revision: agent.stamp(),
-        settings: settings.clone(),
-        ..(*record.definition).clone()
-    };
-    let key = Key::Service { network: network.clone(), name: service.clone(), born: record.born };
-    let batch = if changed.is_empty() { Vec::new() } else { vec![(key, Some(Value::Service(definition)))] };
-    let head = agent.write(batch, Writes::default())?;
-    drop(turn);
+    let mut changed = Vec::new();
+    let head = agent.update(|state| {
+        let Some(record) = state.catalog.service(&network, &service) else {
+            return Err(unknown_service(state, &network, &service));
+        };
+        let is = &record.definition.settings;
+        let settings = merged(is, &request.settings);
+        check(&settings)?;
+        changed
+            .extend(differences(is, &settings).into_iter().map(|line| format!("service {service}: {line}")));
+        if changed.is_empty() {
+            return Ok(Default::default());
+        }
+        let revision = state.catalog.next_stamp(agent.identity.node);
+        let definition = ServiceDefinition { revision, settings, ..(*record.definition).clone() };
+        let key = Key::Service { network: network.clone(), name: service.clone(), born: record.born };
+        Ok((vec![(key, Some(Value::Service(definition)))], Writes::default()))
+    })?;
     for line in &changed {
         agent.events.record("service", line, origin);
     }
@@ -71,11 +75,14 @@ async fn deregister_all(
     request: &Deregister,
     origin: &str,
 ) -> Result<Done, Failure> {
-    let turn = agent.verbs.lock().await;
-    let stamp = agent.stamp();
-    let batch = agent.read(|state| removal(state, network, service, stamp));
-    let head = agent.write(batch, Writes::default())?;
-    drop(turn);
+    let head = agent.update(|state| {
+        let stamp = state.catalog.next_stamp(agent.identity.node);
+        let batch = removal(state, network, service, stamp);
+        if batch.is_empty() {
+            return Err(unknown_service(state, network, service));
+        }
+        Ok((batch, Writes::default()))
+    })?;
     let line = format!("service {service} of network {network} removed, with all its replicas");
     agent.events.record("service", &line, origin);
     let laggards = verbs::everywhere(agent, Some(network), head, request.wait).await;
@@ -107,14 +114,21 @@ pub async fn deregister_here(
     request: &Deregister,
     origin: &str,
 ) -> Result<Done, Failure> {
-    let turn = agent.verbs.lock().await;
     let (network, service) = choose_service(agent, request.network.as_deref(), &request.service)?;
     let on = verbs::name("attachment", request.on.as_deref().unwrap_or_default())?;
     let key = Key::Replica { network: network.clone(), service: service.clone(), attachment: on.clone() };
-    let head = agent.write(vec![(key, None)], Writes::default())?;
-    drop(turn);
-    let line = format!("replica of {service} on {on} deregistered");
-    agent.events.record("replica", &line, origin);
+    let mut changed = Vec::new();
+    let head = agent.update(|state| {
+        // Asked for again, say because the first answer was lost, there is nothing left to do.
+        if state.catalog.value(agent.identity.node, &key).is_none() {
+            return Ok(Default::default());
+        }
+        changed.push(format!("replica of {service} on {on} deregistered"));
+        Ok((vec![(key, None)], Writes::default()))
+    })?;
+    for line in &changed {
+        agent.events.record("replica", line, origin);
+    }
     let laggards = verbs::everywhere(agent, Some(&network), head, request.wait).await;
     let left = agent.read(|state| state.catalog.replicas(&network, &service).count());
     let notes = match left {
@@ -123,7 +137,7 @@ pub async fn deregister_here(
         )],
         _ => Vec::new(),
     };
-    Ok(Done { changed: vec![line], notes, laggards, object: None })
+    Ok(Done { changed, notes, laggards, object: None })
 }
 
 /// Stops new flows to a replica, everywhere; established ones go on. From any host.
@@ -145,21 +159,21 @@ pub async fn drain(agent: &Arc<Agent>, request: Drain, origin: &str) -> Result<D
 /// # Errors
 /// When it does not.
 pub async fn drain_here(agent: &Arc<Agent>, request: &Drain, origin: &str) -> Result<Done, Failure> {
-    let turn = agent.verbs.lock().await;
     let (network, service) = choose_service(agent, request.network.as_deref(), &request.service)?;
     let on = verbs::name("attachment", &request.on)?;
     let key = Key::Replica { network: network.clone(), service: service.clone(), attachment: on.clone() };
-    let Some(Value::Replica(before)) = agent.read(|state| state.catalog.value(agent.identity.node, &key))
-    else {
-        return Err(refused(format!("{service} has no replica on {on} on this host"), &[]));
-    };
     let mut changed = Vec::new();
-    if before.health != Health::Draining {
+    let head = agent.update(|state| {
+        let Some(Value::Replica(before)) = state.catalog.value(agent.identity.node, &key) else {
+            return Err(refused(format!("{service} has no replica on {on} on this host"), &[]));
+        };
+        if before.health == Health::Draining {
+            return Ok(Default::default());
+        }
         changed.push(format!("replica of {service} on {on} drains: no new flows, established ones go on"));
-    }
-    let fact = ReplicaFact { health: Health::Draining, ..before };
-    let head = agent.write(vec![(key, Some(Value::Replica(fact)))], Writes::default())?;
-    drop(turn);
+        let fact = ReplicaFact { health: Health::Draining, ..before };
+        Ok((vec![(key, Some(Value::Replica(fact)))], Writes::default()))
+    })?;
     for line in &changed {
         agent.events.record("replica", line, origin);
     }
@@ -177,7 +191,7 @@ pub fn choose_service(agent: &Agent, network: Option<&str>, service: &str) -> Re
         let network = verbs::choose_network(agent, Some(text))?;
         return match agent.read(|state| state.catalog.service(&network, &service)) {
             Some(_) => Ok((network, service)),
-            None => Err(unknown_service(agent, &network, &service)),
+            None => Err(agent.read(|state| unknown_service(state, &network, &service))),
         };
     }
     let on: Vec<Name> = agent.read(|state| {
@@ -197,8 +211,8 @@ pub fn choose_service(agent: &Agent, network: Option<&str>, service: &str) -> Re
     }
 }
 
-fn unknown_service(agent: &Agent, network: &Name, service: &Name) -> Failure {
-    let known: Vec<Name> = agent.read(|state| state.catalog.services(network).take(8).cloned().collect());
+fn unknown_service(state: &State, network: &Name, service: &Name) -> Failure {
+    let known: Vec<Name> = state.catalog.services(network).take(8).cloned().collect();
     let hint = match known.as_slice() {
         [] => format!("network {network} has no services yet"),
         names => format!("services of {network}: {}", list(names)),
@@ -240,13 +254,25 @@ async fn forward(agent: &Arc<Agent>, owner: NodeId, request: Request, wait: Wait
     let limit = Duration::from_millis(wait.milliseconds.min(600_000)) + FORWARD_MARGIN;
     match peers::ask(agent, SocketAddr::new(host.address, host.gossip_port), &request, limit).await {
         Ok(Answer::Done(done)) => done,
-        Ok(other) => Err(refused(
-            format!("host {name} answered in words that this version does not know: {other:?}"),
-            &[],
-        )),
-        Err(error) => {
-            let why = crate::runtime::agent::chain(&error);
-            Err(refused(format!("host {name}, where the replica lives, does not answer: {why}"), &[&gone]))
+        Ok(other) => {
+            let word = other.word();
+            Err(refused(
+                format!("host {name} answered in words that this version does not know: {word}"),
+                &[],
+            ))
         }
+        Err(error) => Err(unanswered(&name, &error, &gone)),
     }
+}
+
+/// Says whether the other host may have done what it was asked.
+fn unanswered(host: &str, error: &AskError, gone: &str) -> Failure {
+    let why = chain(error);
+    if matches!(error, AskError::NotStarted | AskError::Request(RequestError::Connect { .. })) {
+        let what = format!("host {host}, where the replica lives, cannot be asked: {why}");
+        return refused(what, &["nothing was changed; try again when it is reachable", gone]);
+    }
+    let message = format!("host {host}, where the replica lives, may have done it but did not answer: {why}");
+    let hints = vec!["see whether it did: svc-agent service inspect".to_owned(), gone.to_owned()];
+    Failure { kind: FailureKind::TimedOut, message, hints }
 }

@@ -9,11 +9,11 @@ use crate::machine;
 use crate::report::{Goal, Row};
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(50);
 /// The host with one attachment.
 const ONE_ATTACHMENT: &str = "h3";
 
-/// Three hosts, twelve attachments, one service.
+/// Three hosts with twelve attachments and one service; a fourth has failed.
 pub(crate) fn small(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
     let mut samples = Vec::new();
     for _ in 0..options.rounds {
@@ -40,7 +40,12 @@ pub(crate) fn large(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
             "h2" => (Goal::None, format!("{} attachments", scene.replicas.len())),
             _ => (Goal::None, "1 attachment".to_owned()),
         };
-        Row::new(format!("memory: agent with {services} services of 10, {with} ({host})"), "MiB", goal, samples)
+        Row::new(
+            format!("memory: agent with {services} services of 10, {with} ({host})"),
+            "MiB",
+            goal,
+            samples,
+        )
     });
     Ok(rows.flatten().collect())
 }

@@ -69,7 +69,7 @@ pub(crate) struct Options {
 impl Options {
     /// How long a stream is measured each time.
     pub(crate) fn window(&self) -> Duration {
-        Duration::from_millis(if self.quick { 50 } else { 250 })
+        Duration::from_millis(if self.quick { 50 } else { 100 })
     }
 
     /// Services of the large cluster.

@@ -37,7 +37,12 @@ pub(crate) fn measure(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
         machine::prioritise(pid, false);
     }
     let rows = [
-        Row::new("registration: request to first connection by name, all 3 hosts", "s", Goal::AtMost(0.5), usable),
+        Row::new(
+            "registration: request to first connection by name, all 3 hosts",
+            "s",
+            Goal::AtMost(0.5),
+            usable,
+        ),
         Row::new("  the verb returns", "s", Goal::None, returned),
     ];
     Ok(rows.into_iter().flatten().collect())

@@ -1,5 +1,4 @@
 //! Streams: ours beside one made by hand, through a VIP beside direct, and the underlay as the physical limit.
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use agent::api::types::Wait;
@@ -7,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::Options;
 use super::scene::Scene;
+use crate::handmade::UNDERLAY_SERVER;
 use crate::report::{Goal, Row};
 use crate::stream::Stream;
 
@@ -15,15 +15,20 @@ const PORT: u16 = 5_001;
 
 pub(crate) fn overlay(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
     let bed = &scene.cluster.bed;
-    let (first, second) = (bed.namespace("h1")?, bed.namespace("h2")?);
+    let (first, second) = (bed.namespace("m1")?, bed.namespace("m2")?);
     let server = scene.replicas.first().context("no replica")?;
     let ours = Stream::open(&scene.client.namespace, &server.namespace, server.address, PORT)?;
     let made = &scene.handmade;
     let by_hand = Stream::open(&made.client, &made.server, made.server_address, PORT)?;
-    let bare = Stream::open(&first, &second, Ipv4Addr::new(192, 168, 77, 2), PORT)?;
+    let bare = Stream::open(&first, &second, UNDERLAY_SERVER, PORT)?;
     let [ours, by_hand, bare] = rounds(options, [&ours, &by_hand, &bare])?;
     let rows = [
-        Row::new("stream: our overlay / the same made with ip(8)", "x", Goal::AtLeast(0.95), ratios(&ours, &by_hand)),
+        Row::new(
+            "stream: our overlay / the same made with ip(8)",
+            "x",
+            Goal::AtLeast(0.95),
+            ratios(&ours, &by_hand),
+        ),
         Row::new("  our overlay", "Gbit/s", Goal::None, ours.clone()),
         Row::new("  made with ip(8)", "Gbit/s", Goal::None, by_hand.clone()),
         Row::new("  bare underlay (physical limit)", "Gbit/s", Goal::None, bare.clone()),
@@ -52,7 +57,7 @@ pub(crate) fn vip(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
 fn rounds<const N: usize>(options: &Options, streams: [&Stream; N]) -> Result<[Vec<f64>; N]> {
     let mut speeds = [const { Vec::new() }; N];
     for stream in streams {
-        let _warm = stream.measure(Duration::from_millis(50))?;
+        let _warm = stream.measure(Duration::from_millis(100))?;
     }
     for _ in 0..options.rounds {
         for (stream, speeds) in streams.iter().zip(&mut speeds) {

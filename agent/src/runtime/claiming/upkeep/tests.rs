@@ -1,0 +1,19 @@
+//! Whose turn it is.
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[test]
+fn withdrawals_take_turns() {
+    let keys: BTreeSet<u32> = (0..5).collect();
+    let mut last = None;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let now = turn(keys.iter(), last.as_ref(), 2);
+        last = now.last().copied();
+        seen.extend(now);
+    }
+    assert_eq!(seen, [0, 1, 2, 3, 4, 0]);
+    assert_eq!(turn(keys.iter(), Some(&9), 2), [0, 1]);
+    assert_eq!(turn(BTreeSet::<u32>::new().iter(), Some(&9), 2), [0; 0]);
+}

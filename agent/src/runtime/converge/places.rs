@@ -1,0 +1,139 @@
+//! The namespaces of a round: opened before anything is written into them, shown to others, let go of in the end.
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Converger;
+use crate::model::Name;
+use crate::runtime::agent::chain;
+use crate::runtime::events::lock;
+use crate::runtime::local::LocalAttachment;
+use crate::runtime::spaces::SpaceError;
+use crate::store::Writes;
+
+impl Converger {
+    pub(super) fn open_spaces(&mut self, present: &BTreeSet<Name>, synced: bool) -> Vec<(String, String)> {
+        let mut problems = Vec::new();
+        for network in present {
+            if let Err(error) = self.spaces.ensure_network(network) {
+                problems.push((format!("network/{network}"), chain(&error)));
+            }
+        }
+        for record in self.local.clone() {
+            if self.spaces.containers.contains_key(&record.cookie) {
+                continue;
+            }
+            let zone = self.zone(record.cookie, synced);
+            match self.spaces.ensure_container(&self.agent, &record, zone) {
+                Ok(()) => {
+                    self.due.insert(record.cookie);
+                    self.publish_handle(record.cookie);
+                }
+                Err(SpaceError::Gone) => {
+                    self.unburied.insert(record.cookie);
+                    self.agent.changed.notify_one();
+                }
+                Err(error) => problems
+                    .push((format!("network/{}/attachment/{}", record.network, record.name), chain(&error))),
+            }
+        }
+        problems
+    }
+
+    fn publish_handle(&self, cookie: u64) {
+        let resolver = self.spaces.containers.get(&cookie).and_then(|it| it.resolver.as_ref());
+        if let Some(resolver) = resolver {
+            lock(&self.agent.zones).insert(cookie, resolver.zone.clone());
+        }
+        if let Some(container) = self.spaces.containers.get(&cookie) {
+            lock(&self.agent.namespaces).insert(cookie, container.namespace.clone());
+            self.agent.opened_revision.send_modify(|revision| *revision += 1);
+        }
+    }
+
+    /// Lets go of every handle that others may use.
+    pub(super) fn retract_handle(&self, cookie: u64) {
+        lock(&self.agent.zones).remove(&cookie);
+        lock(&self.agent.namespaces).remove(&cookie);
+        self.agent.opened_revision.send_modify(|revision| *revision += 1);
+    }
+
+    /// All that one namespace may ask about.
+    fn zone(&self, cookie: u64, synced: bool) -> dns::Zone {
+        let on = self.local.iter().filter(|record| record.cookie == cookie);
+        let derived: Vec<&Name> = on.map(|record| &record.network).collect();
+        let forward = derived
+            .iter()
+            .any(|network| self.views.get(*network).is_some_and(|view| !view.definition.internal));
+        dns::Zone {
+            domain: self.agent.settings.load().domain.as_str().into(),
+            networks: derived
+                .iter()
+                .filter_map(|network| Some(Arc::clone(&self.derived.get(*network)?.names)))
+                .collect(),
+            forward,
+            synced,
+        }
+    }
+
+    pub(super) fn publish(&self, synced: bool) {
+        for (cookie, container) in &self.spaces.containers {
+            let Some(resolver) = &container.resolver else { continue };
+            let zone = self.zone(*cookie, synced);
+            let shown = resolver.zone.load();
+            let same = shown.synced == zone.synced
+                && shown.forward == zone.forward
+                && shown.networks.len() == zone.networks.len()
+                && shown.networks.iter().zip(&zone.networks).all(|(a, b)| Arc::ptr_eq(a, b));
+            if !same {
+                resolver.zone.publish(zone);
+            }
+        }
+    }
+
+    /// The rows of detached attachments go once the kernel holds nothing of them.
+    pub(super) fn forget_detached(&self) {
+        let mut state = lock(&self.agent.state);
+        let open = |row: &LocalAttachment| self.spaces.containers.contains_key(&row.cookie);
+        let (stays, goes): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.detaching).into_iter().partition(|row| {
+                // Still open although nothing is attached through it: its table could not be removed yet.
+                open(row) && !state.local.values().any(|record| record.cookie == row.cookie)
+            });
+        state.detaching = stays;
+        let mut writes = Writes::default();
+        for row in goes {
+            // The place may have been taken again meanwhile.
+            if !state.local.contains_key(&(row.network.clone(), row.name.clone())) {
+                writes.local.push((row.key(), None));
+            }
+        }
+        drop(state);
+        if !writes.local.is_empty()
+            && let Err(error) = self.agent.store.commit(&writes, false)
+        {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+
+    /// Lets go of the namespaces that nothing is attached through any more.
+    pub(super) async fn close_spaces(&mut self, present: &BTreeSet<Name>) {
+        let wanted: BTreeSet<u64> = self.local.iter().map(|record| record.cookie).collect();
+        let gone: Vec<u64> =
+            self.spaces.containers.keys().copied().filter(|cookie| !wanted.contains(cookie)).collect();
+        for cookie in gone {
+            self.retract_handle(cookie);
+            self.due.remove(&cookie);
+            self.covered.remove(&cookie);
+            self.balancer_problems.remove(&cookie);
+            self.spaces.drop_container(cookie, true).await;
+        }
+        let unused: Vec<Name> =
+            self.links.keys().filter(|network| !present.contains(*network)).cloned().collect();
+        // A network that is only not known yet keeps its namespace: facts come after a restart.
+        for network in unused.iter().filter(|network| !self.local.iter().any(|it| it.network == **network)) {
+            self.spaces.drop_network(network);
+            self.links.remove(network);
+            self.save_links();
+        }
+    }
+}

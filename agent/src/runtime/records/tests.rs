@@ -1,0 +1,32 @@
+//! What is kept of facts, and what is forgotten.
+use super::*;
+
+fn row(owner: u64, key: &str, version: u64, gone: bool) -> StoredFact {
+    let value = (!gone).then_some(Value::Claim);
+    let entry = serde_json::to_vec(&Row { version, value }).unwrap();
+    StoredFact { owner, key: key.as_bytes().to_vec(), entry }
+}
+
+#[test]
+fn withdrawals_below_the_floor_and_strangers_are_forgotten() {
+    let rows = vec![row(1, "a", 4, true), row(1, "b", 5, true), row(1, "c", 3, false), row(2, "a", 9, false)];
+    let head = HeadRow { head: Head { incarnation: 1, version: 9 }, floor: 4 };
+    let forgotten = forgettable(rows, &[(1, serde_json::to_vec(&head).unwrap())]);
+    assert_eq!(forgotten, [row(1, "a", 4, true), row(2, "a", 9, false)]);
+}
+
+#[test]
+fn what_waits_to_be_saved_is_kept_once() {
+    let mut unsaved = Writes::default();
+    for version in 0..100_u64 {
+        let mut more = Writes::default();
+        more.facts.insert((1, b"key".to_vec()), version.to_string().into_bytes());
+        more.heads.insert(1, version.to_string().into_bytes());
+        more.put_meta("freed", &version).unwrap();
+        append(&mut unsaved, more);
+    }
+    assert_eq!((unsaved.facts.len(), unsaved.heads.len(), unsaved.meta.len()), (1, 1, 1));
+    assert_eq!(unsaved.meta[0].1, b"99");
+    append(&mut unsaved, Writes { replaced_owners: vec![1], ..Writes::default() });
+    assert!(unsaved.facts.is_empty());
+}

@@ -1,0 +1,136 @@
+//! Addresses of this host's blocks that other hosts asked for and use.
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::addresses::Layout;
+use crate::catalog::Catalog;
+use crate::catalog::facts::Region;
+use crate::model::{Head, Name, NodeId};
+use crate::runtime::agent::{Agent, State, chain, host_name};
+use crate::runtime::events::lock;
+use crate::runtime::verbs::addressing::known::Known;
+use crate::store::{StoreError, Writes};
+
+/// So long after a grant its taker may still be making the attachment that it asked for.
+const TAKEN_UP_WITHIN: Duration = Duration::from_secs(60);
+
+/// An address that was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Who has it.
+    pub taker: NodeId,
+    /// How far the taker was known then.
+    pub head: Head,
+    /// When; after a restart the time of the start.
+    pub at: Instant,
+}
+
+/// Granted addresses by network. They outlive a restart.
+#[derive(Debug, Default)]
+pub struct Grants(BTreeMap<(Name, IpAddr), Grant>);
+
+/// As [`Grants`] rest.
+type Row = (Name, IpAddr, NodeId, Head);
+
+impl Grants {
+    /// The grants as they were last written.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn load(store: &crate::store::Store) -> Result<Self, StoreError> {
+        let rows: Vec<Row> = store.meta("granted")?.unwrap_or_default();
+        let at = Instant::now();
+        let grants = rows
+            .into_iter()
+            .map(|(network, address, taker, head)| ((network, address), Grant { taker, head, at }));
+        Ok(Self(grants.collect()))
+    }
+
+    /// Who has an address.
+    pub fn get(&self, network: &Name, address: IpAddr) -> Option<&Grant> {
+        self.0.get(&(network.clone(), address))
+    }
+
+    /// Takes out what was given back: its taker is removed, the network is gone, or the taker has been heard of since,
+    /// has had the time to make its attachment, and nobody has the address.
+    pub fn take_returned(&mut self, catalog: &Catalog, now: Instant) -> Vec<(Name, IpAddr)> {
+        let returned = |(network, address): &(Name, IpAddr), grant: &Grant| {
+            let heard = catalog.head(grant.taker) > grant.head;
+            let late = now.saturating_duration_since(grant.at) >= TAKEN_UP_WITHIN;
+            let unused = heard && late && catalog.holders(network, *address).next().is_none();
+            unused || catalog.is_removed(grant.taker) || catalog.network(network).is_none()
+        };
+        let gone: Vec<(Name, IpAddr)> =
+            self.0.iter().filter(|(key, grant)| returned(key, grant)).map(|(key, _)| key.clone()).collect();
+        for key in &gone {
+            self.0.remove(key);
+        }
+        gone
+    }
+
+    fn put(&self, writes: &mut Writes) -> Result<(), StoreError> {
+        let row = |((network, address), grant): (&(Name, IpAddr), &Grant)| {
+            (network.clone(), *address, grant.taker, grant.head)
+        };
+        let rows: Vec<Row> = self.0.iter().map(row).collect();
+        writes.put_meta("granted", &rows)
+    }
+}
+
+/// Grants an address of a block of ours to another host.
+///
+/// # Errors
+/// Why not.
+pub fn grant(agent: &Agent, network: &Name, address: IpAddr, to: NodeId) -> Result<(), String> {
+    tokio::task::block_in_place(|| {
+        let mut state = lock(&agent.state);
+        check(agent, &state, network, address, to)?;
+        let key = (network.clone(), address);
+        let grant = Grant { taker: to, head: state.catalog.head(to), at: Instant::now() };
+        let before = state.granted.0.insert(key.clone(), grant);
+        let mut writes = Writes::default();
+        let saved = state.granted.put(&mut writes).and_then(|()| agent.store.commit(&writes, true));
+        saved.map_err(|error| {
+            match before {
+                Some(before) => state.granted.0.insert(key, before),
+                None => state.granted.0.remove(&key),
+            };
+            chain(&error)
+        })
+    })
+}
+
+fn check(agent: &Agent, state: &State, network: &Name, address: IpAddr, to: NodeId) -> Result<(), String> {
+    let me = agent.identity.node;
+    if let Some((holder, on)) = state.catalog.holders(network, address).next() {
+        let host = host_name(&state.catalog, on);
+        return Err(format!("{address} of network {network} is in use by {holder} on host {host}"));
+    }
+    // Who asks again for what it was granted never got the answer, or gave the address back.
+    match state.granted.get(network, address) {
+        Some(grant) if grant.taker != to => {
+            let host = host_name(&state.catalog, grant.taker);
+            return Err(format!("{address} of network {network} is reserved for host {host}"));
+        }
+        _ => {}
+    }
+    let reserved = state.local.values().find(|it| it.network == *network && it.addresses.contains(&address));
+    if let Some(record) = reserved {
+        return Err(format!("{address} of network {network} is in use by {}", record.name));
+    }
+    let record =
+        state.catalog.network(network).ok_or_else(|| format!("network {network} is not known here"))?;
+    let known = Known::new(state, me, agent.started, network, Region::Endpoint);
+    let mut layouts = record.definition.subnets.iter().filter_map(|subnet| Layout::new(*subnet).ok());
+    let holds = layouts.any(|layout| {
+        layout.region_of(address) == Some(Region::Endpoint) && known.allocator(layout, false).holds(address)
+    });
+    if !holds {
+        return Err(format!("{address} of network {network} is in no block of host {}", agent.identity.name));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

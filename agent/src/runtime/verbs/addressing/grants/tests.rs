@@ -1,0 +1,55 @@
+//! When a granted address comes back.
+use super::*;
+use crate::catalog::facts::{Key, Value};
+use crate::catalog::tests::world::{attachment, attachment_key, name, network, network_key, node, stamp};
+
+const TAKER: u64 = 2;
+
+fn world() -> Catalog {
+    let mut catalog = Catalog::default();
+    for id in 1..=2 {
+        catalog.restart(node(id), 1);
+    }
+    let born = stamp(1, 1);
+    let definition = Value::Network(network(born, "10.0.0.0/16"));
+    catalog.write(node(1), vec![(network_key("alpha", born), Some(definition))]).unwrap();
+    catalog
+}
+
+fn grants(catalog: &Catalog, at: Instant) -> Grants {
+    let grant = Grant { taker: node(TAKER), head: catalog.head(node(TAKER)), at };
+    Grants([((name("alpha"), ip()), grant)].into())
+}
+
+fn ip() -> IpAddr {
+    "10.0.0.9".parse().unwrap()
+}
+
+#[test]
+fn it_comes_back_when_its_taker_was_heard_of_and_has_it_no_more() {
+    let mut catalog = world();
+    let start = Instant::now();
+    let late = start + TAKEN_UP_WITHIN;
+    let mut grants = grants(&catalog, start);
+    assert!(grants.take_returned(&catalog, late).is_empty(), "the taker was not heard of");
+    let key = attachment_key("alpha", "web");
+    let value = attachment(&["10.0.0.9"], stamp(2, TAKER));
+    catalog.write(node(TAKER), vec![(key.clone(), Some(value))]).unwrap();
+    assert!(grants.take_returned(&catalog, late).is_empty(), "it is in use");
+    catalog.write(node(TAKER), vec![(key, None)]).unwrap();
+    assert!(grants.take_returned(&catalog, start).is_empty(), "it may be taken up yet");
+    assert_eq!(grants.take_returned(&catalog, late), [(name("alpha"), ip())]);
+    assert!(grants.get(&name("alpha"), ip()).is_none());
+}
+
+#[test]
+fn it_comes_back_with_its_takers_or_networks_end() {
+    let mut catalog = world();
+    let start = Instant::now();
+    let mut of_removed = grants(&catalog, start);
+    catalog.write(node(1), vec![(Key::Removed { node: node(TAKER) }, Some(Value::Removed))]).unwrap();
+    assert_eq!(of_removed.take_returned(&catalog, start).len(), 1);
+    let mut of_gone = grants(&catalog, start);
+    catalog.write(node(1), vec![(network_key("alpha", stamp(1, 1)), None)]).unwrap();
+    assert_eq!(of_gone.take_returned(&catalog, start).len(), 1);
+}
