@@ -211,6 +211,9 @@ impl Agent {
             batch.iter().map(|(key, _)| (key.clone(), state.catalog.value(node, key))).collect();
         let (delta, changes) =
             state.catalog.write(node, batch).map_err(|error| refused(chain(&error), &[]))?;
+        if delta.is_empty() && extra.meta.is_empty() && extra.local.is_empty() {
+            return Ok(state.catalog.head(node));
+        }
         addressing::follow(state, node, &changes);
         addressing::put_freed(state, &mut extra).map_err(|error| refused(chain(&error), &[]))?;
         records::append(&mut extra, records::of_update(&Update::Delta(delta)));

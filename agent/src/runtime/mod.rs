@@ -13,6 +13,7 @@ pub mod gather;
 pub mod health;
 pub mod host;
 pub mod local;
+pub mod memory;
 pub mod messages;
 pub mod metrics;
 pub mod peers;

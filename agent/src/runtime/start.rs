@@ -25,7 +25,7 @@ use crate::runtime::peers::{self, PeerHandler};
 use crate::runtime::problems::Problems;
 use crate::runtime::spaces::{self, Spaces};
 use crate::runtime::verbs::addressing::{self, Grants, Vips};
-use crate::runtime::{health, host, records, verbs};
+use crate::runtime::{health, host, memory, records, verbs};
 use crate::store::{Store, Writes};
 use crate::view::{View, ViewChanges};
 use crate::{api, holder};
@@ -42,6 +42,7 @@ const DEATHS_MAX: usize = 1_024;
 /// # Errors
 /// Why it could not start; nothing is left running then.
 pub fn run(settings: Settings, sources: Sources, start: Start) -> Result<(), Failure> {
+    memory::frugal();
     log(&settings);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

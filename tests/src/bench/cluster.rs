@@ -83,7 +83,7 @@ impl Cluster {
     /// Until every host sees as many live ones as there are agents.
     fn wait_for_nodes(&self) -> Result<()> {
         let seen = |host: &&str| self.live_nodes(host).is_ok_and(|count| count == self.agents.len());
-        self.wait_until("all hosts see each other", || self.agents.keys().all(|host| seen(host)))
+        self.wait_until("all hosts see each other", || self.agents.keys().all(&seen))
     }
 
     /// Kills a host's agent; what the kernel holds stays. Returns when the others count it as failed.

@@ -8,7 +8,7 @@ use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::local::list;
 use crate::runtime::start::forgetting::Forgetting;
-use crate::runtime::{host, verbs};
+use crate::runtime::{host, memory, verbs};
 use crate::store::Writes;
 
 /// The host's resolv.conf is looked at this often.
@@ -33,8 +33,10 @@ pub(super) async fn housekeep(agent: Arc<Agent>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut maxima = cluster.max_incarnations();
     let mut forgetting = Forgetting::new(Instant::now());
+    let mut low = 0;
     loop {
         ticks.tick().await;
+        memory::hand_back(&mut low);
         let complaints = cluster.complaints();
         if complaints.len() > complaints_seen
             && let Some(last) = complaints.last()

@@ -66,7 +66,7 @@ pub async fn register(agent: &Arc<Agent>, request: Register, caller: &Caller) ->
     for line in &changed {
         agent.events.record("replica", line, &caller.origin);
     }
-    let (laggards, notes) = in_force(agent, &asked, head, health != Health::Serving).await;
+    let (laggards, notes) = in_force(agent, &asked, head, health).await;
     let object = inspect(agent, &network, &service);
     Ok(Done { changed, notes, laggards, object })
 }
@@ -77,12 +77,12 @@ async fn in_force(
     agent: &Arc<Agent>,
     asked: &Asked<'_>,
     head: Head,
-    waits_for_check: bool,
+    health: Health,
 ) -> (Vec<Laggard>, Vec<String>) {
     let (started, wait) = (Instant::now(), asked.request.wait);
     let (mut head, mut unserved) = (head, None);
-    if waits_for_check {
-        match wait_serving(agent, &asked.key(), wait).await {
+    if health != Health::Serving {
+        match wait_serving(agent, &asked.key(), health, wait).await {
             Ok(serving) => head = serving,
             Err(why) => unserved = Some(format!("{} on {} {why}", asked.service, asked.attachment.name)),
         }
@@ -321,7 +321,7 @@ pub fn health(health: Health) -> &'static str {
 }
 
 /// Waits for a passed check: the head that says so, or why there is none, about the replica.
-async fn wait_serving(agent: &Agent, key: &Key, wait: Wait) -> Result<Head, &'static str> {
+async fn wait_serving(agent: &Agent, key: &Key, from: Health, wait: Wait) -> Result<Head, &'static str> {
     let this = agent.identity.node;
     let mut heads = agent.own_head.subscribe();
     let served = async {
@@ -344,6 +344,11 @@ async fn wait_serving(agent: &Agent, key: &Key, wait: Wait) -> Result<Head, &'st
         }
     };
     let limit = Duration::from_millis(wait.milliseconds.min(600_000));
-    let late = Err("gets no flows until its check passes; svc-agent events says why it does not");
-    tokio::time::timeout(limit, served).await.unwrap_or(late)
+    let late = match from {
+        Health::Starting => {
+            "gets no flows until its first check passes; svc-agent events says why it does not"
+        }
+        _ => "gets no flows until its check passes; svc-agent events says why it does not",
+    };
+    tokio::time::timeout(limit, served).await.unwrap_or(Err(late))
 }
