@@ -120,6 +120,9 @@ pub async fn claim(agent: &Arc<Agent>, key: ClaimKey) -> Result<(), ClaimError> 
 
 /// As [`claim`]; of a node number, the next one that the members name when they count others than this host does.
 async fn claim_next(agent: &Arc<Agent>, mut key: ClaimKey) -> Result<ClaimKey, ClaimError> {
+    if agent.read(|state| state.catalog.is_removed(agent.identity.node)) {
+        return Err(ClaimError::Removed);
+    }
     let mut view = current_view(agent, &key);
     for _ in 0..STALE_RETRIES {
         match attempt(agent, key.clone(), view).await? {
@@ -296,10 +299,27 @@ pub(super) fn write_step(agent: &Agent, claimant: &Claimant, step: &Step) -> Res
             (&step.outcome, &claimant.record().key)
         {
             let members = claimant.record().members.clone();
+            // Numbers that were removed before: they are in nobody's tables, and without them the count has gaps.
+            for gone in claimant.record().removed.clone() {
+                let node = removed_node(&state, gone);
+                state.books.promises.remove(Member { number: gone, node }, &[]);
+            }
             state.books.promises.join(*number, members, adopted);
         }
         save_books(agent, &state)
     })
+}
+
+/// A removed number whose node is not known: no node has this id.
+const UNKNOWN: NodeId = NodeId(0);
+
+/// Who had a number that was removed, as far as what it said of itself is still there.
+fn removed_node(state: &State, number: u32) -> NodeId {
+    let had = |node: &NodeId| match state.catalog.value(*node, &Key::Host) {
+        Some(Value::Host(host)) => host.number == number,
+        _ => false,
+    };
+    state.catalog.removed().find(had).unwrap_or(UNKNOWN)
 }
 
 /// Sends a request to a member, or answers it here if that is this host.

@@ -23,6 +23,12 @@ impl Cluster {
         self.shell(place, EVERYTHING)
     }
 
+    /// How many slots a VIP has in a container's table.
+    pub fn slots(&self, container: &str, vip: IpAddr) -> usize {
+        let text = self.shell(container, "nft list map ip svc-agent slots");
+        text.matches(&format!("{vip} . ")).count()
+    }
+
     /// The VIP table of a container: the replicas' addresses of each VIP, by its slots.
     pub fn vip_table(&self, container: &str) -> BTreeMap<IpAddr, BTreeSet<IpAddr>> {
         let text = self.shell(container, "nft -j list table ip svc-agent");

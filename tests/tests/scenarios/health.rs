@@ -21,7 +21,8 @@ fn checks_decide_who_serves(sandbox: &Sandbox) {
     let register = "--check http://:8080/healthz --check-interval 200ms --check-timeout 200ms";
     // Nothing listens yet: registered, but not serving.
     let output = cluster.cli("h1", &format!("register web --on c1a {register} --timeout 600ms"));
-    assert!(output.stderr.contains("first check"), "{output:?}");
+    assert_eq!(output.exit, 4, "{output:?}");
+    assert!(output.stderr.contains("check passes"), "{output:?}");
     assert!(cluster.serving("h2", "web").is_empty());
     let web = cluster.bed().http_server("c1a", 8080).expect("a server");
     wait_serving(&cluster, "web", &["c1a"], Duration::from_secs(1), "its check passes");

@@ -42,7 +42,7 @@ fn a_restart_fails_no_flow_and_no_lookup(sandbox: &Sandbox) {
         let answer = ask(&client, RESOLVER, "payment-api", 1, Way::Udp, LIMIT)?;
         if answer.summary() == expected { Ok(()) } else { Err(io::Error::other(answer.summary())) }
     });
-    for round in 0..if is_nightly() { 20 } else { 2 } {
+    for round in 0..if is_nightly() { 20 } else { 4 } {
         // The host of the client, then that of a replica; killed, then stopped.
         for host in ["h2", "h1"] {
             if round % 2 == 0 {

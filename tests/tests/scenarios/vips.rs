@@ -8,7 +8,7 @@ use agent::bed::{Sandbox, spread};
 use tests::cluster::Cluster;
 use tests::runner::Scenario;
 use tests::statistics::assert_split;
-use tests::wait::wait_until;
+use tests::wait::{wait_equal, wait_until};
 
 const REFUSAL_LIMIT: Duration = Duration::from_millis(50);
 
@@ -100,6 +100,8 @@ fn flows_are_split_evenly_and_by_weight(sandbox: &Sandbox) {
     let weighted = cluster.spread("c2x", vip, 80, 1_000).answers;
     assert_split(&weighted, &[("c1a", 1), ("c1b", 6), ("c2a", 3)]);
     cluster.ok("h1", "register payment-api --on c1b --weight 0");
+    // Vacated slots are refilled as well as their number allows, then their number shrinks.
+    wait_equal("four slots, one and three", Duration::from_secs(5), &4, || cluster.slots("c2x", vip));
     let without = cluster.spread("c2x", vip, 80, 400).answers;
     assert_split(&without, &[("c1a", 1), ("c2a", 3)]);
 }
@@ -131,9 +133,13 @@ fn another(vip: IpAddr) -> IpAddr {
 
 fn assert_refused(cluster: &Cluster, to: IpAddr, port: u16, why: &str) {
     for udp in [false, true] {
-        let (kind, took) = cluster.refusal("c2x", to, port, udp);
-        assert_eq!(kind, ErrorKind::ConnectionRefused, "{why}: {to}:{port}, udp: {udp}");
-        assert!(took < REFUSAL_LIMIT, "{why}: {to}:{port}, udp: {udp}: refused only after {took:?}");
+        let tries = [(); 3].map(|()| cluster.refusal("c2x", to, port, udp));
+        for (kind, took) in tries {
+            assert_eq!(kind, ErrorKind::ConnectionRefused, "{why}: {to}:{port}, udp: {udp}, {took:?}");
+        }
+        // The quickest: on a busy machine this process itself may wait for its turn.
+        let quickest = tries.iter().map(|(_, took)| *took).min().unwrap_or_default();
+        assert!(quickest < REFUSAL_LIMIT, "{why}: {to}:{port}, udp: {udp}: refused only after {quickest:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use crate::claims::{ClaimRecord, ClaimState, Claimant, Entry, Member, Resume, St
 use crate::model::NodeId;
 use crate::runtime::agent::{Agent, Batch, State, chain, refused};
 use crate::runtime::claiming::removing::{self, Heard};
-use crate::runtime::claiming::{send, write_step};
+use crate::runtime::claiming::{UNKNOWN, removed_node, send, write_step};
 use crate::runtime::events::lock;
 use crate::runtime::messages::{Answer, Request as PeerRequest};
 use crate::runtime::{peers, verbs};
@@ -24,6 +24,8 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 16;
 /// Claims given back in one transaction.
 const RELEASED_AT_ONCE: usize = 256;
+/// Unknown numbers asked about in one round.
+const GAPS_AT_ONCE: usize = 16;
 /// How long a member may take to tell what it adopted with a removal.
 const TABLE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -173,14 +175,22 @@ async fn apply_removals(agent: &Arc<Agent>) {
         let promises = &state.books.promises;
         let counted: BTreeSet<Member> = promises.members().chain(promises.pending()).collect();
         let missed = |member: &Member| state.catalog.is_removed(member.node);
+        let gaps = gaps(&counted, &promises.removed().collect());
         // What this host itself was removed by is for the others to settle.
-        counted.into_iter().filter(|member| missed(member) && member.node != agent.identity.node).collect()
+        let known = counted.into_iter().filter(|member| missed(member) && member.node != agent.identity.node);
+        known.chain(gaps).collect()
     });
     for member in missed {
         for (_, host) in agent.live_peers() {
             let to = SocketAddr::new(host.address, host.gossip_port);
             let asked = peers::ask(agent, to, &PeerRequest::RemovalTable { member }, TABLE_LIMIT).await;
             let Ok(Answer::RemovalTable(Some(table))) = asked else { continue };
+            let node = if member.node == UNKNOWN {
+                agent.read(|state| removed_node(state, member.number))
+            } else {
+                member.node
+            };
+            let member = Member { node, ..member };
             if let Err(error) = removing::apply(agent, member, &table) {
                 tracing::error!("the removal of node {} cannot be applied: {}", member.node, chain(&error));
             }
@@ -189,12 +199,21 @@ async fn apply_removals(agent: &Arc<Agent>) {
     }
 }
 
+/// Numbers below a known one of which nothing is known here: they were promised and removed while this host was away, or
+/// their facts have not arrived yet; others know which.
+fn gaps(counted: &BTreeSet<Member>, removed: &BTreeSet<Member>) -> Vec<Member> {
+    let known: BTreeSet<u32> = counted.iter().chain(removed).map(|member| member.number).collect();
+    let last = known.last().copied().unwrap_or_default();
+    let gaps = (1..last).filter(|number| !known.contains(number));
+    gaps.take(GAPS_AT_ONCE).map(|number| Member { number, node: UNKNOWN }).collect()
+}
+
 /// Says of who was removed here that it was: a crash may have come between the two, on this host or on the one that
 /// removed it.
 fn publish_removals(agent: &Agent) {
     let unsaid = |state: &State| -> Vec<NodeId> {
         let removed = state.books.promises.removed().map(|member| member.node);
-        removed.filter(|node| !state.catalog.is_removed(*node)).collect()
+        removed.filter(|node| *node != UNKNOWN && !state.catalog.is_removed(*node)).collect()
     };
     if agent.read(|state| unsaid(state).is_empty()) {
         return;
@@ -212,7 +231,10 @@ fn publish_removals(agent: &Agent) {
 pub fn removal_table(agent: &Agent, member: Member) -> Option<Vec<Entry>> {
     agent.read(|state| {
         let promises = &state.books.promises;
-        promises.removed().any(|removed| removed == member).then(|| promises.entries().collect())
+        promises
+            .removed()
+            .any(|removed| removed.number == member.number)
+            .then(|| promises.entries().collect())
     })
 }
 

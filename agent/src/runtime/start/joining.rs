@@ -95,7 +95,7 @@ async fn join_cluster(agent: &Arc<Agent>) -> u32 {
                 Err(error) => tracing::warn!("this host is not a member yet: {}", chain(&error)),
             }
         }
-        if !said && began.elapsed() > JOIN_PATIENCE {
+        if !said && !pulled && began.elapsed() > JOIN_PATIENCE {
             said = true;
             let why = refusals(agent);
             tracing::warn!("no host of the cluster answers yet; looking on. {why}");

@@ -10,6 +10,7 @@ use crate::catalog::facts::{Key, Value};
 use crate::catalog::{Catalog, Update};
 use crate::model::NodeId;
 use crate::runtime::agent::{Agent, Batch, State, refused};
+use crate::runtime::events::lock;
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::{host, verbs};
 use crate::store::Writes;
@@ -54,8 +55,13 @@ async fn go(agent: &Arc<Agent>, origin: &str) -> Result<Left, Failure> {
     }
     removed.extend(farewell);
     removed.extend(remove_from_kernel(agent).await?);
+    // Taken out first: a resolv.conf is removed with the last attachment that uses it.
+    lock(&agent.state).local.clear();
+    let mut files: Vec<String> = local.iter().filter_map(|record| record.resolv_conf.clone()).collect();
+    files.sort();
+    files.dedup();
+    removed.extend(files);
     for record in &local {
-        removed.extend(record.resolv_conf.clone());
         host::remove_resolv_conf(agent, record);
     }
     if let Some(cluster) = agent.cluster.get() {

@@ -168,7 +168,7 @@ pub async fn resign(agent: &Arc<Agent>) -> Vec<String> {
             // Who agreed promises nothing until it hears this, and nobody is left to say it later.
             removing::take_back(agent, &mut removing::Heard::new()).await;
             vec![format!(
-                "NOT settled: {answered} of {needed} hosts agreed that {name} is gone: run on another host: svc-agent node rm {me}"
+                "NOT settled: {answered} of {needed} hosts agreed that {name} is gone: if another host's svc-agent node ls still shows it, run there: svc-agent node rm {me}"
             )]
         }
         Err(error) => vec![format!("NOT settled: {}", chain(&error))],

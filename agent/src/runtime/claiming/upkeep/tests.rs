@@ -17,3 +17,13 @@ fn withdrawals_take_turns() {
     assert_eq!(turn(keys.iter(), Some(&9), 2), [0, 1]);
     assert_eq!(turn(BTreeSet::<u32>::new().iter(), Some(&9), 2), [0; 0]);
 }
+
+#[test]
+fn numbers_of_which_nothing_is_known_are_asked_about() {
+    let member = |number: u32| Member { number, node: NodeId(u64::from(number)) };
+    let counted = BTreeSet::from([member(1), member(5), member(6)]);
+    let removed = BTreeSet::from([member(3)]);
+    let numbers: Vec<u32> = gaps(&counted, &removed).into_iter().map(|gap| gap.number).collect();
+    assert_eq!(numbers, [2, 4]);
+    assert!(gaps(&BTreeSet::new(), &BTreeSet::new()).is_empty());
+}
