@@ -15,10 +15,12 @@ FORCE:
 
 # Everything CI runs: lints, unit and property tests, kernel tests in namespaces of their own, scenarios.
 test: deps check
+	$(CARGO) build --locked --workspace
 	$(CARGO) test --locked --workspace
 
 # Tests too long for CI; tests/rows.toml says what they cover.
 nightly: deps
+	$(CARGO) build --locked --workspace --release
 	NIGHTLY=1 $(CARGO) test --locked --workspace --release
 
 check:

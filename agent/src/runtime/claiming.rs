@@ -9,7 +9,9 @@ use tokio::time::Instant;
 
 use crate::addresses::Layout;
 use crate::catalog::facts::{ClaimKey, Key, Value};
-use crate::claims::{Claimant, Entry, Member, Outcome, Place, Reply, Request, Step, View, answer_check};
+use crate::claims::{
+    Claimant, Entry, Member, Outcome, Place, Reply, Request, StartError, Step, View, answer_check,
+};
 use crate::model::{Name, NodeId};
 use crate::runtime::agent::{Agent, State, chain};
 use crate::runtime::events::lock;
@@ -58,7 +60,7 @@ pub enum ClaimError {
     Removed,
     /// The claim could not be started.
     #[error("the claim cannot be made")]
-    Start(#[source] crate::claims::StartError),
+    Start(#[source] StartError),
     /// The books could not be written.
     #[error("the claim cannot be written down")]
     Store(#[source] StoreError),
@@ -125,7 +127,19 @@ async fn claim_next(agent: &Arc<Agent>, mut key: ClaimKey) -> Result<ClaimKey, C
     }
     let mut view = current_view(agent, &key);
     for _ in 0..STALE_RETRIES {
-        match attempt(agent, key.clone(), view).await? {
+        let outcome = match attempt(agent, key.clone(), view).await {
+            Err(ClaimError::Start(StartError::Gap { .. })) => {
+                // Others know which numbers were removed before this host came, or while it was away.
+                upkeep::apply_removals(agent).await;
+                view = current_view(agent, &key);
+                if let ClaimKey::Node { number } = &mut key {
+                    *number = view.next_number();
+                }
+                continue;
+            }
+            outcome => outcome?,
+        };
+        match outcome {
             Outcome::Confirmed { .. } => {
                 agent.metrics.claims.with_label_values(&["confirmed"]).inc();
                 return Ok(key);

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::link::LinkAttribute;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::RouteMessageBuilder;
 
 use crate::config::LinkAddress;
+use crate::model::Name;
 use crate::netns::Namespace;
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::local::{LocalAttachment, StoredPlace};
@@ -41,7 +42,7 @@ pub enum HostError {
 
 /// Destinations of the host's own routes, default routes and the halves that VPNs use instead left out.
 pub async fn routes(agent: &Agent) -> Vec<IpNetwork> {
-    match routes_in(&agent.host_namespace).await {
+    match routes_in(&agent.host_namespace, None).await {
         Ok(routes) => routes,
         Err(error) => {
             tracing::warn!("this host's routes cannot be read, none is avoided: {}", chain(&error));
@@ -50,20 +51,34 @@ pub async fn routes(agent: &Agent) -> Vec<IpNetwork> {
     }
 }
 
-/// Destinations of the routes in a namespace's main table: what a network's subnet must not overlap.
+/// Destinations of the routes in a namespace's main table: what a network's subnet must not overlap. Routes by way of
+/// our own link of `network` are left out: an attach that a crash cut short leaves one until it is repeated.
 ///
 /// # Errors
 /// When the kernel does not tell them.
-pub async fn routes_in(namespace: &Namespace) -> Result<Vec<IpNetwork>, HostError> {
+pub async fn routes_in(namespace: &Namespace, network: Option<&Name>) -> Result<Vec<IpNetwork>, HostError> {
+    let read = |what| move |source| HostError::Read { what, source };
     let netlink = namespace.rtnetlink().map_err(HostError::Open)?;
+    let links: Vec<LinkMessage> =
+        netlink.link().get().execute().try_collect().await.map_err(read("the links"))?;
     let request = netlink.route().get(RouteMessageBuilder::<std::net::Ipv4Addr>::new().build());
-    let messages: Vec<RouteMessage> = request
-        .execute()
-        .try_collect()
-        .await
-        .map_err(|source| HostError::Read { what: "the routes", source })?;
+    let messages: Vec<RouteMessage> = request.execute().try_collect().await.map_err(read("the routes"))?;
     netlink.close().await;
-    Ok(messages.iter().filter_map(destination).collect())
+    let tag = network.map(|network| format!("{}{network}/", overlay::TAG));
+    let own: Vec<u32> = links
+        .iter()
+        .filter(|link| {
+            let tagged = |text: &str| tag.as_deref().is_some_and(|tag| text.starts_with(tag));
+            let ours = |it: &LinkAttribute| matches!(it, LinkAttribute::IfAlias(text) if tagged(text));
+            link.attributes.iter().any(ours)
+        })
+        .map(|link| link.header.index)
+        .collect();
+    let by_own = |message: &&RouteMessage| {
+        let own = |it: &RouteAttribute| matches!(it, RouteAttribute::Oif(index) if own.contains(index));
+        !message.attributes.iter().any(own)
+    };
+    Ok(messages.iter().filter(by_own).filter_map(destination).collect())
 }
 
 /// The main table (RT_TABLE_MAIN, include/uapi/linux/rtnetlink.h).

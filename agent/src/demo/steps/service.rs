@@ -43,7 +43,8 @@ pub(super) fn payment_api(
 
 pub(super) fn database(stage: &mut Stage, printer: &mut Printer, figures: &mut Figures) -> Result<(), Error> {
     printer.step("A service with a health check: refused at once until a replica serves");
-    let register = format!("register database --on db --check tcp:{DATABASE_PORT} --check-interval 200ms");
+    let register =
+        format!("register database --on db --check tcp:{DATABASE_PORT} --check-interval 200ms --no-wait");
     stage.type_in(printer, "h1", &register, Show::All)?;
     let service: ServiceInfo = stage.ask("h3", "service inspect database")?;
     let vip = at(first_v4(&service.vips, "database")?, DATABASE_PORT);

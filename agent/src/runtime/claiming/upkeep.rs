@@ -170,7 +170,7 @@ fn turn<'a, K: Ord + Clone + 'a>(
 
 /// Applies removals of which this host knows the fact but missed the telling: the promises that go with one are
 /// asked of a member that has applied it.
-async fn apply_removals(agent: &Arc<Agent>) {
+pub(super) async fn apply_removals(agent: &Arc<Agent>) {
     let missed: Vec<Member> = agent.read(|state| {
         let promises = &state.books.promises;
         let counted: BTreeSet<Member> = promises.members().chain(promises.pending()).collect();
@@ -191,6 +191,9 @@ async fn apply_removals(agent: &Arc<Agent>) {
                 member.node
             };
             let member = Member { node, ..member };
+            // Who is no member yet gets all tables when it becomes one.
+            let is_member = agent.read(|state| state.books.promises.number().is_some());
+            let table = if is_member { table } else { Vec::new() };
             if let Err(error) = removing::apply(agent, member, &table) {
                 tracing::error!("the removal of node {} cannot be applied: {}", member.node, chain(&error));
             }

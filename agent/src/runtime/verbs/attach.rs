@@ -232,7 +232,7 @@ async fn refuse_overlap(agent: &Agent, network: &Name, namespace: &Namespace) ->
     let subnets: Vec<IpNetwork> = agent.read(|state| {
         state.catalog.network(network).map(|record| record.definition.subnets.clone()).unwrap_or_default()
     });
-    let routes = host::routes_in(namespace).await.map_err(|error| {
+    let routes = host::routes_in(namespace, Some(network)).await.map_err(|error| {
         refused(format!("the routes of that namespace cannot be read: {}", chain(&error)), &[])
     })?;
     for subnet in &subnets {

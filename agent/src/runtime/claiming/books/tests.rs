@@ -28,10 +28,10 @@ fn what_was_cut_short_is_given_up_and_the_rest_stays() {
     assert_eq!((loaded.attempt, loaded.removals), (9, books.removals));
 }
 
-/// The books are written whole with every promise. This bounds what one write costs with ten thousand promises, which
+/// The books are written whole with every promise: this bounds what one write takes with ten thousand promises, which
 /// is what 64 hosts with some 150 claimed blocks each have given.
 #[test]
-fn ten_thousand_promises_are_written_in_a_fraction_of_a_second() {
+fn ten_thousand_promises_take_little_more_than_a_megabyte() {
     let me = NodeId(1);
     let mut books = Books::new(me);
     books.promises.found();
@@ -47,11 +47,8 @@ fn ten_thousand_promises_are_written_in_a_fraction_of_a_second() {
     books
         .promises
         .handle(Request::Removed { member: gone, table }, &|_: &Name, _| crate::claims::Place::Open);
-    let began = std::time::Instant::now();
     let mut writes = Writes::default();
     books.save(&mut writes).unwrap();
-    let (took, bytes) = (began.elapsed(), writes.meta[0].1.len());
-    println!("{bytes} bytes in {took:?}");
+    let bytes = writes.meta[0].1.len();
     assert!(bytes < 2_000_000, "{bytes} bytes");
-    assert!(took < std::time::Duration::from_secs(2), "{took:?}");
 }
