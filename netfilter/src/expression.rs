@@ -229,6 +229,8 @@ pub enum Expression {
     },
     /// Translates the source to the outgoing interface's address.
     Masquerade,
+    /// The packet is not tracked. In a chain before connection tracking (priority below -200).
+    Untracked,
     /// Counts packets and bytes.
     Counter,
     /// Answers and drops.

@@ -49,6 +49,7 @@ pub(crate) fn host_table(desired: &Desired) -> Table {
         chains: BTreeMap::from([
             ("tunnel-in", chain(ChainKind::Filter, HookPoint::Input, RAW, tunnel_input(host))),
             ("tunnel-out", chain(ChainKind::Filter, HookPoint::Output, RAW, tunnel_output(host))),
+            ("tunnel-untracked", chain(ChainKind::Filter, HookPoint::Prerouting, RAW, vec![untracked(host)])),
             // Just before the customary filter chains: a drop here is final, an accept there not ours to give.
             ("forward", chain(ChainKind::Filter, HookPoint::Forward, -1, host_forward(host))),
             ("postrouting", chain(ChainKind::Nat, HookPoint::Postrouting, SOURCE_NAT, masquerade(host))),
@@ -128,7 +129,13 @@ fn tunnel_output(host: &Host) -> Vec<Rule> {
             value: vec![0; 4],
         },
     ];
-    vec![rule("tunnel-user", [tunnel(host), user, dropped()].concat())]
+    vec![rule("tunnel-user", [tunnel(host), user, dropped()].concat()), untracked(host)]
+}
+
+/// The tunnel's own packets are no connections: tracked, each flow inside would take a place in a table that can be
+/// full, and each packet a look-up.
+fn untracked(host: &Host) -> Rule {
+    rule("tunnel-untracked", [tunnel(host), vec![Expression::Untracked]].concat())
 }
 
 /// What passes through the host: no frames for our tunnels (masqueraded to the host's address they would look

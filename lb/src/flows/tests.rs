@@ -44,7 +44,7 @@ fn a_connection_that_was_never_answered_does_not_wait_for_a_replica_that_quiesce
     let stale = Stale { services: &services, ranges: &[], removed: &[] };
     for (lands, expected) in [("10.128.0.1", false), ("10.128.0.2", true)] {
         let answered = flow(6, "10.96.0.1", lands, 80);
-        let unanswered = Flow::new(answered.original.clone(), answered.reply.clone(), STATUS_DESTINATION_NAT);
+        let unanswered = Flow::new(answered.original, answered.reply, STATUS_DESTINATION_NAT);
         assert!(!stale.is_stale(&answered), "{lands}");
         assert_eq!(stale.is_stale(&unanswered), expected, "{lands}");
     }
