@@ -8,7 +8,7 @@ Examples:
   svc-agent keygen > /etc/svc-agent/cluster.key      then copy the file to every host
   svc-agent run --init                               on the first host
   svc-agent run --join 192.0.2.1                     on the others
-  svc-agent attach web --container web               a container gets an address and names
+  svc-agent attach web --netns web                   a container gets an address and names
   svc-agent register payment-api --on web            and serves behind a name and a virtual IP
   svc-agent status                                   what is not as it should be, where, and why";
 
@@ -63,7 +63,7 @@ Examples:
 
 pub(super) const ATTACH: &str = "\
 Examples:
-  svc-agent attach web --container web
+  svc-agent attach web --pid 4711
   svc-agent attach web --network payment --netns web --alias shop
   svc-agent attach db --pid 4242 --ip 10.128.4.9 --mac 02:42:0a:80:04:09
   svc-agent attach host1 --netns host                this host's own processes";
@@ -80,7 +80,7 @@ With a health check it waits for the first pass; where none comes within --timeo
 Examples:
   svc-agent register payment-api                     inside the container's namespace
   svc-agent register payment-api --on web --port 80:8080
-  svc-agent register payment-api --container web --check http://:8080/healthz
+  svc-agent register payment-api --pid 4711 --check http://:8080/healthz
   svc-agent register payment-api --on web --weight 3 --check tcp:8080 --check-interval 500ms";
 
 pub(super) const DEREGISTER: &str = "\
