@@ -16,7 +16,7 @@ FORCE:
 # Everything CI runs: lints, unit and property tests, kernel tests in namespaces of their own, scenarios.
 test: deps check
 	$(CARGO) build --locked --workspace
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 
 # Tests too long for CI; tests/rows.toml says what they cover.
 nightly: deps
