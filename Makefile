@@ -22,6 +22,7 @@ test: deps check
 nightly: deps
 	$(CARGO) build --locked --workspace --release
 	NIGHTLY=1 $(CARGO) test --locked --workspace --release
+	$(CARGO) test --locked --release -p agent --lib thirty_hosts_keep_up_over_streams -- --ignored
 
 check:
 	$(CARGO) fmt --all --check

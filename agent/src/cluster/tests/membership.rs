@@ -171,7 +171,7 @@ async fn after_a_long_partition_hosts_find_each_other_again() {
 
 /// Above twenty hosts every gossip message is too large for a datagram.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "slow without optimisation: for figures, not for every run"]
+#[ignore = "too slow without optimisation: `make nightly` runs it"]
 async fn thirty_hosts_keep_up_over_streams() {
     let begun = Instant::now();
     let (hosts, _) = hosts(30).await;
