@@ -133,7 +133,7 @@ impl Map {
             Self::Redirects => (service, SetData::Value(const { &[A::FIELD, FieldType::PORT] })),
             Self::Protocols => (const { &[FieldType::PROTOCOL] }, SetData::None),
         };
-        Set { name: self.name(), key, data, interval: self == Self::Ranges }
+        Set { name: self.name(), key, data, interval: self == Self::Ranges, size_max: None }
     }
 }
 

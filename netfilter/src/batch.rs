@@ -163,6 +163,21 @@ impl Batch {
         });
     }
 
+    /// Adds a base chain of family netdev: it sees what arrives at a device, and accepts what reaches its end. A
+    /// device that is not there is ENOENT (kernel 6.16 and later: it is waited for).
+    pub fn add_ingress_chain(&mut self, table: Table<'_>, name: &str, device: &str, priority: i32) {
+        self.message(uapi::NEW_CHAIN, table.family, uapi::CREATE, |out| {
+            out.text(1, table.name);
+            out.text(3, name);
+            out.nest(4, |out| {
+                out.number(1, uapi::INGRESS);
+                out.attribute(2, &priority.to_be_bytes());
+                out.text(3, device);
+            });
+            out.text(7, "filter");
+        });
+    }
+
     /// Deletes a chain, which must be empty of references; its rules go with it (kernel 3.18 and later).
     pub fn delete_chain(&mut self, table: Table<'_>, name: &str) {
         self.message(uapi::DELETE_CHAIN, table.family, 0, |out| {
@@ -340,11 +355,16 @@ fn write_set(out: &mut Writer, table: Table<'_>, set: &Set<'_>, id: u32) {
             out.number(7, data_length);
         }
     }
-    if concatenated_ranges {
+    if concatenated_ranges || set.size_max.is_some() {
         out.nest(9, |out| {
-            out.nest(2, |out| {
-                set.key.iter().for_each(|field| out.nest(1, |out| out.number(1, field.length)));
-            });
+            if let Some(size) = set.size_max {
+                out.number(1, size);
+            }
+            if concatenated_ranges {
+                out.nest(2, |out| {
+                    set.key.iter().for_each(|field| out.nest(1, |out| out.number(1, field.length)));
+                });
+            }
         });
     }
     out.number(10, id);

@@ -40,6 +40,8 @@ pub struct ChainHook {
     pub kind: String,
     /// Whether it drops what reaches its end.
     pub drop_by_default: bool,
+    /// The device whose packets it sees (family netdev).
+    pub device: Option<String>,
 }
 
 /// A rule.
@@ -126,6 +128,8 @@ impl Chain {
                 priority: wire::find(hook, 2).and_then(wire::number)?.cast_signed(),
                 kind: wire::find(attributes, 7).map(wire::text).unwrap_or_default(),
                 drop_by_default: wire::find(attributes, 5).and_then(wire::number) == Some(0),
+                // NFTA_HOOK_DEV: the kernel names a chain's only device here as well as in the list of devices.
+                device: wire::find(hook, 3).map(wire::text),
             })
         });
         Some(Self { name, hook })

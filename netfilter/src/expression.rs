@@ -229,6 +229,11 @@ pub enum Expression {
     },
     /// Translates the source to the outgoing interface's address.
     Masquerade,
+    /// Sends the packet out by another device as it is, and is done with it. Only in chains of family netdev.
+    Forward {
+        /// Register that holds the device's index, in host order. A device that is not there swallows the packet.
+        device: Register,
+    },
     /// The packet is not tracked. In a chain before connection tracking (priority below -200).
     Untracked,
     /// Counts packets and bytes.

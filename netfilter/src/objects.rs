@@ -9,6 +9,8 @@ pub enum Family {
     Ip,
     /// ARP.
     Arp,
+    /// Whatever arrives at a device, before anything else looks at it (kernel 4.2 and later).
+    Netdev,
     /// Frames that a bridge forwards.
     Bridge,
     /// IPv6.
@@ -22,13 +24,15 @@ impl Family {
             Self::Inet => 1,
             Self::Ip => 2,
             Self::Arp => 3,
+            Self::Netdev => 5,
             Self::Bridge => 7,
             Self::Ip6 => 10,
         }
     }
 
     pub(crate) fn from_number(number: u8) -> Option<Self> {
-        [Self::Inet, Self::Ip, Self::Arp, Self::Bridge, Self::Ip6].into_iter().find(|f| f.number() == number)
+        let all = [Self::Inet, Self::Ip, Self::Arp, Self::Netdev, Self::Bridge, Self::Ip6];
+        all.into_iter().find(|family| family.number() == number)
     }
 }
 
@@ -153,6 +157,8 @@ impl FieldType {
     pub const PORT: Self = Self { code: 13, length: 2 };
     /// A packet mark, in host order; the type to list a random number by.
     pub const MARK: Self = Self { code: 19, length: 4 };
+    /// An interface's index, in host order.
+    pub const INTERFACE_INDEX: Self = Self { code: 20, length: 4 };
     /// An interface's name, padded with zeros.
     pub const INTERFACE_NAME: Self = Self { code: 41, length: 16 };
 
@@ -184,6 +190,9 @@ pub struct Set<'a> {
     /// Elements are ranges. With one field each range is two elements (start, and an interval end one past its
     /// last key); with several it is one element with `key_end` (kernel 5.6 and later).
     pub interval: bool,
+    /// How many elements it may have; one more is refused with ENFILE. The kernel takes a table of fixed size for
+    /// such a set, which is looked up in a third of the time (net/netfilter/nft_set_hash.c).
+    pub size_max: Option<u32>,
 }
 
 /// Type and length of a concatenation, as nft numbers it: 6 bits for each field.

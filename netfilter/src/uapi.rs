@@ -33,6 +33,9 @@ pub(crate) const GET_GENERATION: u16 = 16;
 pub(crate) const NEW_OBJECT: u16 = 18;
 pub(crate) const DELETE_OBJECT: u16 = 20;
 
+/// NF_NETDEV_INGRESS.
+pub(crate) const INGRESS: u32 = 0;
+
 pub(crate) const SET_INTERVAL: u32 = 0x4;
 pub(crate) const SET_MAP: u32 = 0x8;
 pub(crate) const SET_CONCATENATED: u32 = 0x80;

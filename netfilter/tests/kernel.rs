@@ -53,11 +53,18 @@ fn every_expression_is_accepted_and_comes_back() {
             key: &[FieldType::IPV4_ADDRESS, FieldType::MARK],
             data: SetData::Value(&[FieldType::IPV4_ADDRESS, FieldType::PORT]),
             interval: false,
+            size_max: None,
         };
         batch.add_set(TABLE, &map);
         batch.add_set(
             TABLE,
-            &Set { name: "what", key: &[FieldType::PORT], data: SetData::Verdict, interval: false },
+            &Set {
+                name: "what",
+                key: &[FieldType::PORT],
+                data: SetData::Verdict,
+                interval: false,
+                size_max: None,
+            },
         );
         let load = |meta| Expression::meta(meta, FIRST);
         let filter = vec![
@@ -171,7 +178,13 @@ fn hundred_thousand_elements_are_one_transaction() {
         let fields = [FieldType::IPV4_ADDRESS];
         batch.add_set(
             TABLE,
-            &Set { name: "big", key: &fields, data: SetData::Value(&fields), interval: false },
+            &Set {
+                name: "big",
+                key: &fields,
+                data: SetData::Value(&fields),
+                interval: false,
+                size_max: None,
+            },
         );
         batch.add_elements(TABLE, "big", |list| {
             for number in 0..100_000_u32 {
@@ -236,14 +249,22 @@ fn ranges_are_looked_up() {
         let (address, port) = (FieldType::IPV4_ADDRESS, FieldType::PORT);
         batch.add_set(
             TABLE,
-            &Set { name: "one", key: &[address], data: SetData::Value(&[address]), interval: true },
+            &Set {
+                name: "one",
+                key: &[address],
+                data: SetData::Value(&[address]),
+                interval: true,
+                size_max: None,
+            },
         );
         batch.add_elements(TABLE, "one", |list| {
             list.push(&[10, 0, 0, 0], &ElementData::Value(&[1, 2, 3, 4]));
             list.push_interval_end(&[10, 0, 1, 0]);
         });
-        batch
-            .add_set(TABLE, &Set { name: "two", key: &[address, port], data: SetData::None, interval: true });
+        batch.add_set(
+            TABLE,
+            &Set { name: "two", key: &[address, port], data: SetData::None, interval: true, size_max: None },
+        );
         batch.add_elements(TABLE, "two", |list| {
             list.push_range(&[10, 0, 0, 0, 0, 1, 0, 0], &[10, 0, 0, 9, 0, 9, 0, 0], &ElementData::None);
         });

@@ -27,5 +27,5 @@ pub use observed::{ChainState, ForwardHook, Link, LinkKind, Observed, PortFlags,
 pub use op::{Object, Op, Peer, Step};
 pub use plan::{Plan, Problem, ROUTE_PROTOCOL, plan};
 pub use reconcile::{Phase, Reconciler, Report, Teardown};
-pub use rule::{Chain, Rule, Set, Table};
+pub use rule::{Chain, Entry, Rule, Set, Table};
 pub use world::World;

@@ -22,6 +22,9 @@ pub struct Observed {
     pub tunnels: BTreeSet<(Mac, IpAddr)>,
     /// The bridge's table without local entries: port, and whether the entry is static.
     pub forwarding: BTreeMap<Mac, (String, bool)>,
+    /// Where frames to a MAC go without the bridge's help, by the name of the link; the zero MAC stands for all that
+    /// are not local. A link that is gone has no name: "".
+    pub ways: BTreeMap<Mac, String>,
     /// Sysctls below /proc/sys that the overlay may want; absent files are left out.
     pub sysctls: BTreeMap<String, String>,
     /// Our nf_tables tables.
@@ -135,17 +138,19 @@ pub struct Route {
 pub struct TableState {
     /// Chains by name.
     pub chains: BTreeMap<String, ChainState>,
-    /// Elements by set.
+    /// Elements by set; maps are left out.
     pub sets: BTreeMap<String, BTreeSet<Vec<u8>>>,
 }
 
-/// A base chain as the kernel holds it.
+/// A chain as the kernel holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChainState {
     /// Priority.
     pub priority: i32,
     /// Policy.
     pub drop_by_default: bool,
+    /// The device whose packets it sees.
+    pub device: Option<String>,
     /// The rules' comments, in order; each holds its rule's fingerprint.
     pub rules: Vec<String>,
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use netfilter::Family;
 
-use crate::rule::Table;
+use crate::rule::{Chain, Table};
 use crate::{Mac, PortFlags, Route, Space};
 
 /// One operation in its namespace, for an object whose status it decides.
@@ -257,6 +257,34 @@ pub enum Op {
         /// Keys that are there.
         delete: BTreeSet<Vec<u8>>,
     },
+    /// Writes a chain with its rules in one transaction, in place of what is there.
+    SetChain {
+        /// The table's family.
+        family: Family,
+        /// Name.
+        name: String,
+        /// The chain.
+        chain: Chain,
+    },
+    /// Deletes a chain with its rules.
+    DeleteChain {
+        /// The table's family.
+        family: Family,
+        /// Name.
+        name: String,
+    },
+    /// Sends frames to a MAC past the bridge, in place of where they went; the zero MAC is the tunnel.
+    SetWay {
+        /// MAC.
+        mac: Mac,
+        /// Link.
+        port: String,
+    },
+    /// Leaves frames to a MAC to the bridge again.
+    DeleteWay {
+        /// MAC.
+        mac: Mac,
+    },
     /// Deletes a table.
     DeleteTable {
         /// Its family.
@@ -322,6 +350,10 @@ impl fmt::Display for Op {
             Self::ChangeElements { set, add, delete, .. } => {
                 write!(f, "add {} and delete {} elements of set {set}", add.len(), delete.len())
             }
+            Self::SetChain { name, .. } => write!(f, "write chain {name}"),
+            Self::DeleteChain { name, .. } => write!(f, "delete chain {name}"),
+            Self::SetWay { mac, port } => write!(f, "pass {mac} to {port}"),
+            Self::DeleteWay { mac } => write!(f, "stop passing {mac}"),
             Self::DeleteTable { family } => write!(f, "delete {family:?} table"),
             Self::SetForwardException => write!(f, "put our rule into DOCKER-USER"),
             Self::DeleteForwardException => write!(f, "take our rule out of DOCKER-USER"),

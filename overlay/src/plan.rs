@@ -5,6 +5,7 @@ mod egress;
 mod forwarding;
 mod host;
 mod network;
+mod ports;
 mod prune;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +65,7 @@ pub(crate) fn plan_changed(
         wanted: BTreeSet::new(),
         taken: BTreeMap::new(),
         unseen: BTreeSet::new(),
+        rewritten: BTreeSet::new(),
     };
     planner.host();
     for (name, network) in &desired.networks {
@@ -88,6 +90,8 @@ struct Planner<'a> {
     wanted: BTreeSet<(Space, String)>,
     /// Tags of objects that could not be looked at: their links stay.
     unseen: BTreeSet<String>,
+    /// Networks' namespaces whose ports' table this plan writes anew.
+    rewritten: BTreeSet<Space>,
     /// Names that this plan gives to links of containers.
     taken: BTreeMap<Space, BTreeSet<String>>,
 }
@@ -167,9 +171,8 @@ impl Planner<'_> {
         }
     }
 
-    /// A table: written whole if its chains or rules differ, else element by element. Without `adds` missing
-    /// elements are left to somebody else's step.
-    fn table(&mut self, object: &Object, space: &Space, table: Table, adds: bool) {
+    /// A table: written whole if its chains or rules differ, else element by element.
+    fn table(&mut self, object: &Object, space: &Space, table: Table) {
         let wanted = table.state();
         let now = self.observed.get(space).and_then(|observed| observed.tables.get(&table.family));
         let same_shape =
@@ -180,9 +183,7 @@ impl Planner<'_> {
         for ((set, wanted), now) in wanted.sets.iter().zip(now.sets.values()) {
             let add: BTreeSet<Vec<u8>> = wanted.difference(now).cloned().collect();
             let delete: BTreeSet<Vec<u8>> = now.difference(wanted).cloned().collect();
-            if adds {
-                self.add_elements(object, space, table.family, set, add);
-            }
+            self.add_elements(object, space, table.family, set, add);
             if !delete.is_empty() {
                 let (family, set, add) = (table.family, set.clone(), BTreeSet::new());
                 self.remove(object, space, Op::ChangeElements { family, set, add, delete });

@@ -12,8 +12,8 @@ pub struct Table {
     pub family: Family,
     /// Sets by name.
     pub sets: BTreeMap<&'static str, Set>,
-    /// Base chains by name.
-    pub chains: BTreeMap<&'static str, Chain>,
+    /// Chains by name.
+    pub chains: BTreeMap<String, Chain>,
 }
 
 /// A set.
@@ -21,17 +21,32 @@ pub struct Table {
 pub struct Set {
     /// Fields of its key.
     pub key: &'static [FieldType],
+    /// What its elements carry, if it is a map. A map's elements are not part of the table: see [`crate::Op::SetWay`].
+    pub data: Option<FieldType>,
+    /// How many elements it may have.
+    pub size_max: Option<u32>,
     /// Keys, each field padded to 4 bytes.
     pub elements: BTreeSet<Vec<u8>>,
 }
 
-/// A base chain.
+/// A chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// Where it hooks in.
-    pub hook: Hook,
+    /// How packets get into it.
+    pub entry: Entry,
     /// Rules in order.
     pub rules: Vec<Rule>,
+}
+
+/// How packets get into a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// By a hook.
+    Hook(Hook),
+    /// By a device where they arrive (family netdev).
+    Device(String),
+    /// From another chain.
+    Jump,
 }
 
 /// A rule.
@@ -53,12 +68,25 @@ impl Rule {
 impl Table {
     /// What the kernel shows once it holds this table.
     pub fn state(&self) -> TableState {
-        let chains = self.chains.iter().map(|(name, chain)| {
-            let rules = chain.rules.iter().map(Rule::comment).collect();
-            let Hook { priority, drop_by_default, .. } = chain.hook;
-            ((*name).to_owned(), ChainState { priority, drop_by_default, rules })
-        });
-        let sets = self.sets.iter().map(|(name, set)| ((*name).to_owned(), set.elements.clone()));
+        let chains = self.chains.iter().map(|(name, chain)| (name.clone(), chain.state()));
+        let sets = self.sets.iter().filter(|(_, set)| set.data.is_none());
+        let sets = sets.map(|(name, set)| ((*name).to_owned(), set.elements.clone()));
         TableState { chains: chains.collect(), sets: sets.collect() }
+    }
+}
+
+impl Chain {
+    /// What the kernel shows once it holds this chain.
+    pub fn state(&self) -> ChainState {
+        let rules = self.rules.iter().map(Rule::comment).collect();
+        match &self.entry {
+            Entry::Hook(Hook { priority, drop_by_default, .. }) => {
+                ChainState { priority: *priority, drop_by_default: *drop_by_default, device: None, rules }
+            }
+            Entry::Device(device) => {
+                ChainState { device: Some(device.clone()), rules, ..ChainState::default() }
+            }
+            Entry::Jump => ChainState { rules, ..ChainState::default() },
+        }
     }
 }

@@ -2,8 +2,10 @@
 use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
+use netfilter::Family;
 
 use crate::op::Peer;
+use crate::rule::Entry;
 use crate::{Link, LinkKind, Mac, Observed, Op, PortFlags, Route, Space, Vxlan};
 
 /// The MAC of entries that flood.
@@ -133,6 +135,7 @@ impl Observed {
         self.routes.retain(|route| route.link.as_deref() != Some(name));
         self.neighbours.retain(|(on, _), _| on != name);
         self.forwarding.retain(|_, (port, _)| port != name);
+        self.ways.values_mut().filter(|port| *port == name).for_each(String::clear);
         match link.kind {
             LinkKind::Vxlan(_) => self.tunnels.clear(),
             LinkKind::Bridge { .. } => self.release_ports(name),
@@ -179,7 +182,19 @@ impl Observed {
                 self.routes.remove(route).then_some(()).ok_or(libc::ESRCH)?;
             }
             Op::SetTable { table } => {
+                self.forget_ways(table.family);
                 self.tables.insert(table.family, table.state());
+            }
+            Op::SetChain { family, name, chain } => {
+                if let Entry::Device(device) = &chain.entry {
+                    self.links.contains_key(device).then_some(()).ok_or(libc::ENOENT)?;
+                }
+                let table = self.tables.get_mut(family).ok_or(libc::ENOENT)?;
+                table.chains.insert(name.clone(), chain.state());
+            }
+            Op::DeleteChain { family, name } => {
+                let table = self.tables.get_mut(family).ok_or(libc::ENOENT)?;
+                table.chains.remove(name).ok_or(libc::ENOENT)?;
             }
             Op::ChangeElements { family, set, add, delete } => {
                 let table = self.tables.get_mut(family).ok_or(libc::ENOENT)?;
@@ -191,6 +206,7 @@ impl Observed {
                 elements.extend(add.iter().cloned());
             }
             Op::DeleteTable { family } => {
+                self.forget_ways(*family);
                 self.tables.remove(family).ok_or(libc::ENOENT)?;
             }
             Op::SetForwardException => {
@@ -204,6 +220,13 @@ impl Observed {
             _ => self.apply_bulk(op)?,
         }
         Ok(())
+    }
+
+    /// They are elements of the table.
+    fn forget_ways(&mut self, family: Family) {
+        if family == Family::Netdev {
+            self.ways.clear();
+        }
     }
 
     fn set_down(&mut self, name: &str) -> Outcome {
@@ -277,6 +300,14 @@ impl Observed {
             }
             Op::DeleteForwarding { mac, .. } => {
                 self.forwarding.remove(mac).ok_or(libc::ENOENT)?;
+            }
+            Op::SetWay { mac, port } => {
+                self.tables.get(&Family::Netdev).ok_or(libc::ENOENT)?;
+                self.link(port)?;
+                self.ways.insert(*mac, port.clone());
+            }
+            Op::DeleteWay { mac } => {
+                self.ways.remove(mac).ok_or(libc::ENOENT)?;
             }
             _ => return Err(libc::EOPNOTSUPP),
         }

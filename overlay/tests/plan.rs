@@ -89,6 +89,10 @@ fn a_second_plan_is_empty() {
     assert_eq!(planned(&desired, &built(&desired)), Plan::default());
 }
 
+fn sets_chain(step: &Step, port: &str) -> bool {
+    matches!(&step.op, Op::SetChain { name, .. } if *name == format!("port-{port}"))
+}
+
 #[test]
 fn fences_stand_before_what_they_guard() {
     let plan = planned(&desired(), &empty());
@@ -97,10 +101,7 @@ fn fences_stand_before_what_they_guard() {
     let tunnel = place(steps, |step| matches!(step.op, Op::AddVxlan { .. }));
     let entry = place(steps, |step| matches!(step.op, Op::SetTunnel { .. }));
     assert!(host_table < tunnel && tunnel < entry);
-    let fence = place(
-        steps,
-        |step| matches!(&step.op, Op::SetTable { table } if table.family == netfilter::Family::Bridge),
-    );
+    let fence = place(steps, |step| sets_chain(step, &network_port("web")));
     let up = |name: String| place(steps, move |step| step.op == Op::SetUp { name: name.clone() });
     assert!(fence < up(network_port("web")));
     assert!(up(network_port("web")) < up("eth0".to_owned()));
@@ -118,7 +119,7 @@ fn a_second_attachment_is_fenced_before_it_is_up() {
     second.metric = 1;
     network.attachments.insert("db".to_owned(), second);
     let steps = planned(&desired, &kernel).additions;
-    let fence = place(&steps, |step| matches!(&step.op, Op::ChangeElements { set, .. } if set == "four"));
+    let fence = place(&steps, |step| sets_chain(step, &network_port("db")));
     let up = place(&steps, |step| step.op == Op::SetUp { name: network_port("db") });
     assert!(fence < up);
     let made = steps.iter().find_map(|step| match &step.op {

@@ -55,6 +55,7 @@ impl Expression {
             }),
             Self::Nat { kind, family, address, port } => write_nat(out, *kind, *family, *address, *port),
             Self::Masquerade => expression(out, "masq", |_| {}),
+            Self::Forward { device } => expression(out, "fwd", |out| out.number(1, device.number())),
             Self::Untracked => expression(out, "notrack", |_| {}),
             Self::Counter => expression(out, "counter", |_| {}),
             Self::Reject(answer) => write_reject(out, *answer),

@@ -6,6 +6,7 @@ mod links;
 mod observe;
 mod request;
 mod tables;
+mod ways;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -150,6 +151,12 @@ impl Kernel for LinuxKernel {
             Op::ChangeElements { family, set, add, delete } => {
                 open.change_elements(*family, set.clone(), add.clone(), delete.clone()).await
             }
+            Op::SetChain { family, name, chain } => {
+                open.set_chain(*family, name.clone(), chain.clone()).await
+            }
+            Op::DeleteChain { family, name } => open.delete_chain(*family, name.clone()).await,
+            Op::SetWay { mac, port } => open.set_way(*mac, port).await,
+            Op::DeleteWay { mac } => open.delete_way(*mac).await,
             Op::DeleteTable { family } => open.delete_table(*family).await,
             Op::SetForwardException => open.set_forward_exception(true).await,
             Op::DeleteForwardException => open.set_forward_exception(false).await,

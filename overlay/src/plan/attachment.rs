@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use super::egress::RouteRule;
 use super::forwarding::has_port;
 use super::{Planner, ROUTE_PROTOCOL, Wanted};
-use crate::fence::fence_elements;
 use crate::name::{BRIDGE, attachment_tag, host_port, network_port};
 use crate::op::Peer;
 use crate::{
@@ -56,8 +55,9 @@ impl Planner<'_> {
         self.settle(&object, &wanted.space, &link, far.as_ref(), &inner);
         self.settle(&object, &home, &port, near.as_ref(), &outer);
         self.own_entries(&object, &home, at_home, near.is_some(), &port, wanted);
-        self.fenced(&object, &home, name, wanted);
+        self.fenced(&object, &home, &port, near.is_none(), wanted);
         self.up(&object, &home, &port, near.as_ref());
+        self.way(&object, &home, wanted.mac, &port, near.is_none());
         let lost = self.addresses(&object, &wanted.space, &link, far.is_some(), &wanted.addresses);
         if let Space::Container(_) = wanted.space {
             self.loopback(&object, &wanted.space);
@@ -122,20 +122,6 @@ impl Planner<'_> {
         }
         for address in &wanted.addresses {
             self.neighbour(object, home, observed, observed, address.ip(), wanted.mac);
-        }
-    }
-
-    /// What this attachment may send as. Where the table is written anew it names all attachments already.
-    fn fenced(&mut self, object: &Object, home: &Space, name: &str, wanted: &Attachment) {
-        let family = netfilter::Family::Bridge;
-        let Some(table) = self.observed.get(home).and_then(|observed| observed.tables.get(&family)) else {
-            return;
-        };
-        let (four, six) = fence_elements(name, wanted);
-        for (set, keys) in [("four", four), ("six", six)] {
-            let now = table.sets.get(set);
-            let missing = keys.into_iter().filter(|key| now.is_none_or(|now| !now.contains(key)));
-            self.add_elements(object, home, family, set, missing.collect());
         }
     }
 

@@ -11,7 +11,7 @@ impl Planner<'_> {
             return self.problem(&object, "look at it", "its namespace is not open");
         };
         if !self.desired.networks.is_empty() {
-            self.table(&object, &space, host_table(self.desired), true);
+            self.table(&object, &space, host_table(self.desired));
         }
         if !self.desired.networks.values().any(|network| !network.internal) {
             return;

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::{Planner, Wanted};
-use crate::fence::{network_table, port_fence};
+use crate::fence::network_table;
 use crate::name::{BRIDGE, VXLAN, attachment_tag, gateway_mac, network_tag};
+use crate::world::FLOOD;
 use crate::{Link, LinkKind, Mac, Network, Object, Observed, Op, PortFlags, Space, Vxlan};
 
 impl Planner<'_> {
@@ -17,9 +18,9 @@ impl Planner<'_> {
             return self.problem(&object, "look at it", "its namespace is not open");
         };
         self.sysctls(&object, &space, &sysctls(network));
-        self.table(&object, &space, network_table(&self.desired.host, network), true);
-        // Each attachment adds its own elements: one that cannot be fenced does not come up.
-        self.table(&object, &space, port_fence(network), false);
+        self.table(&object, &space, network_table(&self.desired.host, network));
+        // Each attachment adds its own chain: one that cannot be fenced does not come up.
+        self.port_table(&object, &space, observed, network, bridge_mac(network));
         self.up(&object, &space, "lo", observed.links.get("lo"));
         self.bridge(&object, &space, observed, name, network);
         self.tunnel(&object, &space, observed, name, network);
@@ -105,7 +106,9 @@ impl Planner<'_> {
         let port_of = Some((BRIDGE, PortFlags::TUNNEL));
         let wanted = Wanted { mtu: network.mtu, alias: network_tag(name), mac: None, port_of };
         self.settle(object, space, VXLAN, link, &wanted);
+        self.tunnel_chain(object, space, link.is_none());
         self.up(object, space, VXLAN, link);
+        self.way(object, space, FLOOD, VXLAN, link.is_none());
     }
 
     /// Whether a link is the VXLAN device that this network wants.

@@ -19,6 +19,7 @@ impl Planner<'_> {
         }
         self.wanted = wanted;
         self.once_per_pair();
+        self.prune_port_chains();
         self.prune_host();
     }
 

@@ -145,6 +145,8 @@ pub(super) fn is_done(op: &Op, errno: Option<i32>) -> bool {
         | Op::DeleteNeighbour { .. }
         | Op::DeleteTunnel { .. }
         | Op::DeleteForwarding { .. }
+        | Op::DeleteChain { .. }
+        | Op::DeleteWay { .. }
         | Op::DeleteTable { .. } => errno.is_some_and(|errno| gone.contains(&errno)),
         Op::AddAddress { .. } => errno == Some(libc::EEXIST),
         _ => false,

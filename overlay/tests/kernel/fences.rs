@@ -1,10 +1,10 @@
 //! Who may send what: the ports' fence and the tunnel's.
 use std::net::{IpAddr, Ipv4Addr};
 
-use overlay::{Op, Space};
+use overlay::{Kernel, Op, Space};
 
 use crate::bed::{Bed, Namespace, mac_of};
-use crate::traffic::{PATIENCE, SILENCE, Tap, arp, datagram, ethernet, reaches, vxlan};
+use crate::traffic::{PATIENCE, SILENCE, Tap, arp, datagram, ethernet, in_two, reaches, vxlan};
 
 const VICTIM: Ipv4Addr = Ipv4Addr::new(10, 20, 1, 10);
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
@@ -97,8 +97,56 @@ async fn the_tunnel_takes_frames_of_peers_only() {
     masquerade(&sender);
     send(&engine, host, &forged(4097)).unwrap();
     assert_eq!(victim.wait(SILENCE, is_forged), None, "a forwarded frame");
+    assert_eq!(bed.nodes[0].drops("tunnel-stranger").await, 1, "it is stopped on its way in");
+    // With a peer's address from the start it gets as far as the forward hook.
+    let IpAddr::V4(peer) = host else { panic!("{host}") };
+    let link = bed.nodes[0].kernel.observe(&Space::Host).await.unwrap().links["docker0"].mac.unwrap();
+    let packet = datagram(peer, peer, 4789, &forged(4097));
+    Tap::open(&engine, "eth0").send(&ethernet(link.0, [2, 0, 0, 0, 0, 7], 0x0800, &packet));
+    assert_eq!(victim.wait(SILENCE, is_forged), None, "a forwarded frame of a peer's address");
     assert_eq!(bed.nodes[0].drops("tunnel-forwarded").await, 1);
     assert!(reaches(&here, &there, "10.20.1.10"));
+}
+
+/// On hosts that track connections, and put fragments together before they look at them, and on hosts that do not.
+#[tokio::test]
+async fn no_fragment_hides_a_frame() {
+    for internal in [false, true] {
+        let mut bed = Bed::new(2).await;
+        bed.network("blue", 4097, "10.20.0.0/16", internal, &[0, 1]);
+        let here = bed.member(0, "blue", "web1", "10.20.0.10");
+        let there = bed.member(1, "blue", "web2", "10.20.1.10");
+        bed.settle().await;
+        assert!(reaches(&here, &there, "10.20.1.10"));
+        let victim = Tap::open(&there, "eth0");
+        let stranger = Namespace::new();
+        bed.plug(&stranger, 66, Ipv4Addr::new(192, 168, 77, 66)).await;
+        let host = bed.nodes[1].address;
+        assert!(reaches(&stranger, &bed.nodes[1].namespace, &host.to_string()));
+        let IpAddr::V4(to) = host else { panic!("{host}") };
+        let link = bed.nodes[1].kernel.observe(&Space::Host).await.unwrap().links["u0"].mac.unwrap();
+        let tap = Tap::open(&stranger, "u0");
+        let whole = datagram(Ipv4Addr::new(192, 168, 77, 66), to, 4789, &forged(4097));
+        for first in [8, 16, 24] {
+            let before =
+                bed.nodes[1].drops("tunnel-stranger").await + bed.nodes[1].drops("tunnel-short").await;
+            for fragment in in_two(&whole, first) {
+                tap.send(&ethernet(link.0, [2, 0, 0, 0, 0, 7], 0x0800, &fragment));
+            }
+            let what = format!("{first} bytes first, internal: {internal}");
+            assert_eq!(victim.wait(SILENCE, is_forged), None, "{what}");
+            let after =
+                bed.nodes[1].drops("tunnel-stranger").await + bed.nodes[1].drops("tunnel-short").await;
+            assert_eq!(after, before + 1, "{what}");
+        }
+        // From a peer it would have been taken.
+        let peer = bed.nodes[0].address;
+        let IpAddr::V4(peer) = peer else { panic!("{peer}") };
+        for fragment in in_two(&datagram(peer, to, 4789, &forged(4097)), 16) {
+            tap.send(&ethernet(link.0, [2, 0, 0, 0, 0, 7], 0x0800, &fragment));
+        }
+        assert!(victim.wait(PATIENCE, is_forged).is_some(), "internal: {internal}");
+    }
 }
 
 /// A container of some other engine on a host: 172.17.0.2 behind 172.17.0.1.
@@ -126,7 +174,7 @@ async fn foreign_container(host: &Namespace) -> Namespace {
         (&inside, Op::SetRoute { route, replace: false }),
     ];
     for (space, op) in steps {
-        overlay::Kernel::apply(&kernel, space, &op).await.unwrap();
+        Kernel::apply(&kernel, space, &op).await.unwrap();
     }
     // A link that is up sends nothing before the kernel has noticed its carrier, which takes up to a second.
     assert!(reaches(&engine, host, "172.17.0.1"));
@@ -183,7 +231,7 @@ async fn other_peoples_vxlan_on_the_port_is_untouched() {
             (space.clone(), Op::SetUp { name: "vxlan".to_owned() }),
         ];
         for (space, op) in steps {
-            overlay::Kernel::apply(&kernel, &space, &op).await.unwrap();
+            Kernel::apply(&kernel, &space, &op).await.unwrap();
         }
     }
     assert!(reaches(&foreign[0], &foreign[1], "10.99.0.2"), "before");

@@ -20,6 +20,7 @@ async fn what_was_changed_by_hand_is_repaired_and_counted() {
     let (mut bed, here, there) = two_hosts().await;
     let space = Space::Network("blue".to_owned());
     let mac = crate::bed::mac_of("10.20.1.10".parse().unwrap());
+    let own = crate::bed::mac_of("10.20.0.10".parse().unwrap());
     let (vxlan, bridge) = ("vxlan".to_owned(), "br".to_owned());
     let vtep = bed.nodes[1].address;
     let port = bed.nodes[0].port("web1");
@@ -33,7 +34,12 @@ async fn what_was_changed_by_hand_is_repaired_and_counted() {
         ),
         (&space, Op::SetForwarding { port: port.clone(), mac }),
         (&space, Op::DeleteNeighbour { name: bridge, address: "10.20.1.10".parse().unwrap() }),
-        (&space, Op::DeleteTable { family: netfilter::Family::Bridge }),
+        (&space, Op::DeleteTable { family: netfilter::Family::Netdev }),
+        (&space, Op::DeleteChain { family: netfilter::Family::Netdev, name: format!("port-{port}") }),
+        (&space, Op::DeleteWay { mac: own }),
+        (&space, Op::SetWay { mac: own, port: "vxlan".to_owned() }),
+        (&space, Op::SetWay { mac, port: port.clone() }),
+        (&space, Op::DeleteWay { mac: overlay::Mac([0; 6]) }),
         (&space, Op::DeleteTable { family: netfilter::Family::Inet }),
         (&Space::Host, Op::DeleteTable { family: netfilter::Family::Inet }),
         (

@@ -165,14 +165,33 @@ pub(crate) fn datagram(from: Ipv4Addr, to: Ipv4Addr, port: u16, payload: &[u8]) 
     header.extend([0, 1, 0, 0, 64, 17, 0, 0]);
     header.extend(from.octets());
     header.extend(to.octets());
+    seal(&mut header);
+    let udp =
+        [&40000_u16.to_be_bytes()[..], &port.to_be_bytes(), &udp_length.to_be_bytes(), &[0, 0]].concat();
+    [header, udp, payload.to_vec()].concat()
+}
+
+/// Writes the checksum of an IPv4 header without options (RFC 791).
+fn seal(header: &mut [u8]) {
+    header[10..12].fill(0);
     let mut sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-    let udp =
-        [&40000_u16.to_be_bytes()[..], &port.to_be_bytes(), &udp_length.to_be_bytes(), &[0, 0]].concat();
-    [header, udp, payload.to_vec()].concat()
+}
+
+/// An IPv4 packet in two fragments, the first with so many bytes of payload, a multiple of 8.
+pub(crate) fn in_two(packet: &[u8], first: u8) -> [Vec<u8>; 2] {
+    let (header, payload) = packet.split_at(20);
+    let (head, tail) = payload.split_at(first.into());
+    [(0x20, 0, head), (0, first / 8, tail)].map(|(more, offset, part)| {
+        let mut header = header.to_vec();
+        header[2..4].copy_from_slice(&u16::try_from(part.len() + 20).unwrap().to_be_bytes());
+        header[6..8].copy_from_slice(&[more, offset]);
+        seal(&mut header);
+        [&header, part].concat()
+    })
 }
 
 /// A frame as VXLAN carries it (RFC 7348).

@@ -217,6 +217,7 @@ fn family(family: Family) -> &'static str {
         Family::Inet => "inet",
         Family::Ip => "ip",
         Family::Arp => "arp",
+        Family::Netdev => "netdev",
         Family::Bridge => "bridge",
         Family::Ip6 => "ip6",
     }

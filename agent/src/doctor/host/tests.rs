@@ -64,8 +64,10 @@ fn firewall_of_another(table: Table<'_>) -> Batch {
     let hook = |point, drop_by_default| Hook { kind: ChainKind::Filter, point, priority: 0, drop_by_default };
     batch.add_chain(table, "in", Some(&hook(HookPoint::Input, true)));
     batch.add_chain(table, "through", Some(&hook(HookPoint::Forward, false)));
-    batch
-        .add_set(table, &Set { name: "open", key: &[FieldType::PORT], data: SetData::None, interval: false });
+    batch.add_set(
+        table,
+        &Set { name: "open", key: &[FieldType::PORT], data: SetData::None, interval: false, size_max: None },
+    );
     batch.add_elements(table, "open", |list| list.push(&4789_u16.to_be_bytes(), &ElementData::None));
     let about = |protocol: u8| {
         vec![

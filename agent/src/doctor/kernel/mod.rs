@@ -169,13 +169,13 @@ const PROBES: &[Probe] = &[
     },
     Probe {
         about: About {
-            name: "nftables-bridge",
+            name: "nftables-device",
             needed_for: "the fence that keeps a container from using another's address",
-            remedy: "use a kernel with CONFIG_NF_TABLES_BRIDGE",
+            remedy: "load module nft_fwd_netdev, or use a kernel with CONFIG_NF_TABLES_NETDEV and CONFIG_NFT_FWD_NETDEV",
             capability: NET_ADMIN,
             without: Missing,
         },
-        trial: Plain(tables::bridge),
+        trial: Plain(tables::device),
     },
     Probe {
         about: About {

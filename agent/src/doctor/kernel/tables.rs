@@ -38,8 +38,14 @@ pub(super) fn tables() -> Outcome {
         batch.add_chain(table, "input", Some(&hook(ChainKind::Filter, HookPoint::Input, 0)));
         batch.add_chain(table, "class", None);
         let key = &[FieldType::IPV4_ADDRESS];
-        batch.add_set(table, &Set { name: "verdicts", key, data: SetData::Verdict, interval: false });
-        batch.add_set(table, &Set { name: "ranges", key, data: SetData::None, interval: true });
+        batch.add_set(
+            table,
+            &Set { name: "verdicts", key, data: SetData::Verdict, interval: false, size_max: None },
+        );
+        batch.add_set(
+            table,
+            &Set { name: "ranges", key, data: SetData::None, interval: true, size_max: None },
+        );
         batch.add_elements(table, "verdicts", |list| {
             list.push(&[192, 0, 2, 1], &ElementData::Verdict(Verdict::goto("class")));
         });
@@ -86,6 +92,7 @@ pub(super) fn balancing() -> Outcome {
             key: &[FieldType::IPV4_ADDRESS, FieldType::MARK],
             data: SetData::Value(&[FieldType::IPV4_ADDRESS]),
             interval: false,
+            size_max: None,
         };
         batch.add_set(table, &slots);
         batch.add_elements(table, "slots", |list| {
@@ -103,25 +110,32 @@ pub(super) fn balancing() -> Outcome {
     })
 }
 
-pub(super) fn bridge() -> Outcome {
-    let done = "loaded a fence of source addresses";
-    committed(done, TableFlags::PLAIN, Family::Bridge, |batch, table| {
-        batch.add_chain(table, "prerouting", Some(&hook(ChainKind::Filter, HookPoint::Prerouting, -300)));
-        let sources = Set {
-            name: "sources",
-            key: &[FieldType::INTERFACE_NAME, FieldType::MAC_ADDRESS],
-            data: SetData::None,
+pub(super) fn device() -> Outcome {
+    let done = "loaded a fence of a device's frames, and sent them on to another";
+    committed(done, TableFlags::PLAIN, Family::Netdev, |batch, table| {
+        let ways = Set {
+            name: "ways",
+            key: &[FieldType::MAC_ADDRESS],
+            data: SetData::Value(&[FieldType::INTERFACE_INDEX]),
             interval: false,
+            size_max: None,
         };
-        batch.add_set(table, &sources);
+        batch.add_set(table, &ways);
+        // Every namespace has this one.
+        batch.add_ingress_chain(table, "port", "lo", 0);
         let fence = [
-            Expression::meta(Meta::IncomingName, FIRST),
-            Expression::payload(Base::Link, 6, 6, FIRST.after(4)),
-            Expression::not_in_set("sources", FIRST),
+            Expression::payload(Base::Link, 6, 6, FIRST),
+            Expression::not_equal(FIRST, [2, 0, 0, 0, 0, 1]),
             Expression::Counter,
             Expression::Verdict(Verdict::Drop),
         ];
-        batch.add_rule(table, "prerouting", &fence, None);
+        batch.add_rule(table, "port", &fence, None);
+        let onward = [
+            Expression::payload(Base::Link, 0, 6, FIRST),
+            Expression::map("ways", FIRST, FIRST.after(4)),
+            Expression::Forward { device: FIRST.after(4) },
+        ];
+        batch.add_rule(table, "port", &onward, None);
     })
 }
 

@@ -18,6 +18,8 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use netfilter::Family;
+
 use super::Open;
 use crate::kernel::KernelError;
 use crate::name::VXLAN;
@@ -38,7 +40,11 @@ const NETWORK_SYSCTLS: &[&str] = &[
     "net/ipv6/conf/all/forwarding",
 ];
 
-type Names = HashMap<u32, String>;
+/// Families in which a table of ours may be.
+const HOST_FAMILIES: &[Family] = &[Family::Inet];
+const NETWORK_FAMILIES: &[Family] = &[Family::Inet, Family::Netdev];
+
+pub(super) type Names = HashMap<u32, String>;
 
 impl Open {
     pub(super) async fn observe(&self) -> Result<Observed, KernelError> {
@@ -49,14 +55,15 @@ impl Open {
             Space::Host => {
                 observed.sysctls = self.sysctls(HOST_SYSCTLS).await?;
                 observed.forward_hook = self.forward_hook().await?;
-                (observed.tables, observed.drops) = self.tables().await?;
+                (observed.tables, observed.drops) = self.tables(HOST_FAMILIES).await?;
             }
             Space::Network(_) => {
                 observed.routes = self.routes(&names).await?;
                 observed.neighbours = self.neighbours(&names).await?;
                 self.forwarding(&names, &mut observed).await?;
                 observed.sysctls = self.sysctls(NETWORK_SYSCTLS).await?;
-                (observed.tables, observed.drops) = self.tables().await?;
+                (observed.tables, observed.drops) = self.tables(NETWORK_FAMILIES).await?;
+                observed.ways = self.ways(&names, &observed.tables).await?;
             }
             Space::Container(_) => observed.routes = self.routes(&names).await?,
         }

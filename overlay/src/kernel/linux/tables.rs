@@ -1,14 +1,14 @@
 //! nf_tables: our tables, and what other tools do to forwarded packets.
 use std::collections::{BTreeMap, BTreeSet};
 
-use netfilter::{Batch, ElementData, ElementList, Error, Family, Socket, TableFlags};
+use netfilter::{Batch, ElementData, ElementList, Error, Family, SetData, Socket, TableFlags};
 
 use super::Open;
 use crate::fence::forward_exception;
 use crate::kernel::KernelError;
 use crate::name::{HOST_LINK_PREFIX, TABLE, TAG};
 use crate::observed::{ChainState, ForwardHook, TableState};
-use crate::rule::{Rule, Table};
+use crate::rule::{Chain, Entry, Rule, Table};
 
 /// Number of the forward hook in families ip and inet (NF_INET_FORWARD).
 const FORWARD: u32 = 2;
@@ -19,11 +19,11 @@ const DOCKER_USER: &str = "DOCKER-USER";
 type Tables = (BTreeMap<Family, TableState>, BTreeMap<String, u64>);
 
 impl Open {
-    pub(super) async fn tables(&self) -> Result<Tables, KernelError> {
+    pub(super) async fn tables(&self, families: &'static [Family]) -> Result<Tables, KernelError> {
         self.netfilter(|socket| {
             let mut tables = BTreeMap::new();
             let mut drops = BTreeMap::new();
-            for family in [Family::Inet, Family::Bridge] {
+            for family in families.iter().copied() {
                 if socket.table(named(family))?.is_some() {
                     tables.insert(family, read_table(socket, family, &mut drops)?);
                 }
@@ -52,6 +52,33 @@ impl Open {
             if !add.is_empty() {
                 batch.add_elements(named(family), &set, |list| push(list, &add));
             }
+            socket.commit(&batch)
+        })
+        .await
+    }
+
+    pub(super) async fn set_chain(
+        &self,
+        family: Family,
+        name: String,
+        chain: Chain,
+    ) -> Result<(), KernelError> {
+        self.netfilter(move |socket| {
+            let mut batch = Batch::new();
+            // Added first, so that there is one to delete.
+            add_chain(&mut batch, named(family), &name, &chain);
+            batch.delete_chain(named(family), &name);
+            add_chain(&mut batch, named(family), &name, &chain);
+            add_rules(&mut batch, named(family), &name, &chain);
+            socket.commit(&batch)
+        })
+        .await
+    }
+
+    pub(super) async fn delete_chain(&self, family: Family, name: String) -> Result<(), KernelError> {
+        self.netfilter(move |socket| {
+            let mut batch = Batch::new();
+            batch.delete_chain(named(family), &name);
             socket.commit(&batch)
         })
         .await
@@ -98,7 +125,7 @@ impl Open {
     }
 }
 
-fn named(family: Family) -> netfilter::Table<'static> {
+pub(super) fn named(family: Family) -> netfilter::Table<'static> {
     netfilter::Table { family, name: TABLE }
 }
 
@@ -110,20 +137,36 @@ fn whole(table: &Table) -> Batch {
     batch.add_table(name, TableFlags::PLAIN);
     for (set_name, set) in &table.sets {
         let set_name = *set_name;
-        let shape =
-            netfilter::Set { name: set_name, key: set.key, data: netfilter::SetData::None, interval: false };
-        batch.add_set(name, &shape);
+        let data = set.data.as_ref().map_or(SetData::None, |data| SetData::Value(std::slice::from_ref(data)));
+        let size_max = set.size_max;
+        batch
+            .add_set(name, &netfilter::Set { name: set_name, key: set.key, data, interval: false, size_max });
         if !set.elements.is_empty() {
             batch.add_elements(name, set_name, |list| push(list, &set.elements));
         }
     }
+    // All of them before the first rule, which may jump to any.
     for (chain_name, chain) in &table.chains {
-        batch.add_chain(name, chain_name, Some(&chain.hook));
-        for rule in &chain.rules {
-            batch.add_rule(name, chain_name, &rule.expressions, Some(&rule.comment()));
-        }
+        add_chain(&mut batch, name, chain_name, chain);
+    }
+    for (chain_name, chain) in &table.chains {
+        add_rules(&mut batch, name, chain_name, chain);
     }
     batch
+}
+
+fn add_chain(batch: &mut Batch, table: netfilter::Table<'_>, name: &str, chain: &Chain) {
+    match &chain.entry {
+        Entry::Hook(hook) => batch.add_chain(table, name, Some(hook)),
+        Entry::Device(device) => batch.add_ingress_chain(table, name, device, 0),
+        Entry::Jump => batch.add_chain(table, name, None),
+    }
+}
+
+fn add_rules(batch: &mut Batch, table: netfilter::Table<'_>, name: &str, chain: &Chain) {
+    for rule in &chain.rules {
+        batch.add_rule(table, name, &rule.expressions, Some(&rule.comment()));
+    }
 }
 
 fn push(list: &mut ElementList<'_>, keys: &BTreeSet<Vec<u8>>) {
@@ -137,9 +180,9 @@ fn read_table(
 ) -> Result<TableState, Error> {
     let mut state = TableState::default();
     for chain in socket.chains(named(family))? {
-        let (priority, drop_by_default) =
-            chain.hook.map(|hook| (hook.priority, hook.drop_by_default)).unwrap_or_default();
-        state.chains.insert(chain.name, ChainState { priority, drop_by_default, rules: Vec::new() });
+        let hook = chain.hook.map(|hook| (hook.priority, hook.drop_by_default, hook.device));
+        let (priority, drop_by_default, device) = hook.unwrap_or_default();
+        state.chains.insert(chain.name, ChainState { priority, drop_by_default, device, rules: Vec::new() });
     }
     for rule in socket.rules(named(family), None)? {
         let comment = rule.comment.clone().unwrap_or_default();
@@ -152,7 +195,7 @@ fn read_table(
             chain.rules.push(comment);
         }
     }
-    for set in socket.sets(named(family))? {
+    for set in socket.sets(named(family))?.into_iter().filter(|set| set.data_length == 0) {
         let elements = socket.elements(named(family), &set.name, |element| Some(element.key.to_vec()))?;
         state.sets.insert(set.name, elements.into_iter().collect());
     }
@@ -210,6 +253,7 @@ fn family_name(family: Family) -> &'static str {
         Family::Inet => "inet",
         Family::Ip => "ip",
         Family::Arp => "arp",
+        Family::Netdev => "netdev",
         Family::Bridge => "bridge",
         Family::Ip6 => "ip6",
     }

@@ -1,0 +1,187 @@
+//! The host's table: the tunnel's fence, and the host's half of egress.
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use netfilter::{Base, ChainKind, Comparison, Expression, Family, FieldType, HookPoint, Meta, Register};
+
+use super::{ACCEPT, CARRIED, FOUR, RAW, SIX, SOURCE_NAT, answers, chain, dropped, of_family, rule, set};
+use crate::name::{host_link, host_port, interface_key};
+use crate::rule::{Chain, Rule, Set, Table};
+use crate::{Desired, Host, Space};
+
+const UDP: u8 = 17;
+/// A VNI and the byte behind it, which is 0 in our elements and masked in packets; nft's type "integer". Of four
+/// bytes because the kernel compares those in registers.
+const VNI: FieldType = FieldType { code: 4, length: 4 };
+/// Hosts of a cluster, and networks on a host: ten times what they are made for. Beyond, the kernel refuses.
+const PEERS_MAX: u32 = 4096;
+const VNIS_MAX: u32 = 4096;
+
+/// The host's table. What needs connection tracking is in it only where a network has egress: tracking costs each
+/// packet of the host a look-up, and the tunnel's 3 % of a stream although it is exempt.
+pub(crate) fn host_table(desired: &Desired) -> Table {
+    let host = &desired.host;
+    let egress = desired.networks.values().any(|network| !network.internal);
+    let mut chains: BTreeMap<String, Chain> = BTreeMap::from([
+        ("tunnel-in".to_owned(), chain(ChainKind::Filter, HookPoint::Prerouting, RAW, tunnel_input(host))),
+        ("tunnel-out".to_owned(), chain(ChainKind::Filter, HookPoint::Output, RAW, tunnel_output(host))),
+        // Just before the customary filter chains: a drop here is final, an accept there not ours to give.
+        ("forward".to_owned(), chain(ChainKind::Filter, HookPoint::Forward, -1, host_forward(host, egress))),
+    ]);
+    if egress {
+        let postrouting = chain(ChainKind::Nat, HookPoint::Postrouting, SOURCE_NAT, masquerade(host));
+        chains.insert("postrouting".to_owned(), postrouting);
+    }
+    Table { family: Family::Inet, sets: host_sets(desired), chains }
+}
+
+fn host_sets(desired: &Desired) -> BTreeMap<&'static str, Set> {
+    let peers = || desired.host.peers.iter().filter(|peer| **peer != desired.host.address);
+    let four = peers().filter_map(|peer| match peer {
+        IpAddr::V4(four) => Some(four.octets().to_vec()),
+        IpAddr::V6(_) => None,
+    });
+    let six = peers().filter_map(|peer| match peer {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(six) => Some(six.octets().to_vec()),
+    });
+    let vnis = desired.networks.values().map(|network| (network.vni << 8).to_be_bytes().to_vec());
+    let links = desired.networks.values().filter(|network| !network.internal);
+    let links = links.map(|network| interface_key(&host_link(network.link_index)));
+    let ports = desired.networks.iter().flat_map(|(name, network)| {
+        let of_host = network.attachments.iter().filter(|(_, attachment)| attachment.space == Space::Host);
+        of_host.map(move |(attachment, _)| interface_key(&host_port(name, attachment)))
+    });
+    BTreeMap::from([
+        ("peers4", Set { size_max: Some(PEERS_MAX), ..set(&[FieldType::IPV4_ADDRESS], four) }),
+        ("peers6", Set { size_max: Some(PEERS_MAX), ..set(&[FieldType::IPV6_ADDRESS], six) }),
+        ("vnis", Set { size_max: Some(VNIS_MAX), ..set(&[VNI], vnis) }),
+        ("links", set(&[FieldType::INTERFACE_NAME], links)),
+        ("ports", set(&[FieldType::INTERFACE_NAME], ports)),
+    ])
+}
+
+/// Matches UDP to the tunnel's port.
+fn to_port(host: &Host) -> Vec<Expression> {
+    let register = Register::word(0);
+    vec![
+        Expression::meta(Meta::TransportProtocol, register),
+        Expression::equal(register, [UDP]),
+        Expression::payload(Base::Transport, 2, 2, register),
+        Expression::equal(register, host.vxlan_port.to_be_bytes()),
+    ]
+}
+
+/// The VNI: bytes 4 to 6 of the VXLAN header (RFC 7348, section 5). Does not match a datagram too short for one.
+fn load_vni() -> Vec<Expression> {
+    let register = Register::word(0);
+    let mask = vec![0xff, 0xff, 0xff, 0];
+    vec![
+        Expression::payload(Base::Transport, 12, 4, register),
+        Expression::Bitwise { from: register, to: register, mask, xor: vec![0; 4] },
+    ]
+}
+
+/// Matches frames of our networks. Other people's VXLAN on the port is not ours to judge.
+fn tunnel(host: &Host) -> Vec<Expression> {
+    [to_port(host), load_vni(), vec![Expression::in_set("vnis", Register::word(0))]].concat()
+}
+
+/// What arrives for the tunnel: taken from peers, and not tracked. The tunnel's own packets are no connections:
+/// tracked, each flow inside would take a place in a table that can be full, and each packet a look-up.
+///
+/// Judged before routing, where one chain is enough for both. Fragments have been put together by then, if
+/// anything in the namespace tracks connections. Where nothing does, or somebody exempts packets from it before
+/// that, they come one by one: then it is the first one, which names the port, that is judged, and one so short
+/// that it hides the VNI is dropped; no datagram is put together later without its first fragment, nor of fragments
+/// that overlap (net/ipv4/ip_fragment.c, net/ipv6/reassembly.c).
+fn tunnel_input(host: &Host) -> Vec<Rule> {
+    let register = Register::word(0);
+    let from = |family: u8, offset: u32, length: u32, peers: &str| {
+        let mut rule = tunnel(host);
+        rule.extend(of_family(family));
+        rule.push(Expression::payload(Base::Network, offset, length, register));
+        rule.push(Expression::in_set(peers, register));
+        rule.push(Expression::Untracked);
+        rule.push(ACCEPT);
+        rule
+    };
+    vec![
+        rule("peer", from(FOUR, 12, 4, "peers4")),
+        rule("peer", from(SIX, 8, 16, "peers6")),
+        rule("tunnel-stranger", [tunnel(host), dropped()].concat()),
+        rule("other-tunnel", [to_port(host), load_vni(), vec![ACCEPT]].concat()),
+        rule("tunnel-short", [to_port(host), dropped()].concat()),
+    ]
+}
+
+/// What the kernel's tunnel sends has the priority that its attachment's port gave it, and is let through at once.
+/// Of the rest, a frame that a process sends has a socket with a user; one of the kernel's (routed between two
+/// subnets, say) has none in this namespace.
+fn tunnel_output(host: &Host) -> Vec<Rule> {
+    let register = Register::word(0);
+    let carried = vec![
+        Expression::meta(Meta::Priority, register),
+        Expression::equal(register, CARRIED.to_ne_bytes()),
+        Expression::Untracked,
+        ACCEPT,
+    ];
+    let user = vec![
+        Expression::meta(Meta::SocketUser, register),
+        Expression::Compare { register, operation: Comparison::GreaterOrEqual, value: vec![0; 4] },
+    ];
+    vec![
+        rule("carried", carried),
+        rule("tunnel-user", [tunnel(host), user, dropped()].concat()),
+        rule("tunnel-untracked", [tunnel(host), vec![Expression::Untracked]].concat()),
+    ]
+}
+
+/// What passes through the host: no frames for our tunnels (masqueraded to the host's address they would look
+/// like a peer's), nothing to or from the host's own attachments, nothing between two networks, and to a network
+/// only answers.
+fn host_forward(host: &Host, egress: bool) -> Vec<Rule> {
+    let (input, output) = (Meta::IncomingName, Meta::OutgoingName);
+    let mut rules = vec![
+        rule("tunnel-forwarded", [tunnel(host), dropped()].concat()),
+        rule("from-host-attachment", [named(input, "ports"), dropped()].concat()),
+        rule("to-host-attachment", [named(output, "ports"), dropped()].concat()),
+    ];
+    if egress {
+        let spoofed = [of_family(FOUR), of_pool(host, Comparison::NotEqual), dropped()].concat();
+        let answer = [named(output, "links"), answers(Register::word(0)), vec![ACCEPT]].concat();
+        rules.extend([
+            rule("between-networks", [named(input, "links"), named(output, "links"), dropped()].concat()),
+            rule("link-spoofed", [named(input, "links"), spoofed].concat()),
+            rule("egress", [named(input, "links"), vec![ACCEPT]].concat()),
+            rule("answer", answer),
+            rule("unsolicited", [named(output, "links"), dropped()].concat()),
+        ]);
+    }
+    rules
+}
+
+fn masquerade(host: &Host) -> Vec<Rule> {
+    let register = Register::word(0);
+    let outside = vec![
+        Expression::meta(Meta::OutgoingName, register),
+        Expression::not_in_set("links", register),
+        Expression::Masquerade,
+    ];
+    vec![rule("masquerade", [of_family(FOUR), of_pool(host, Comparison::Equal), outside].concat())]
+}
+
+/// Compares an IPv4 packet's source with the link pool.
+fn of_pool(host: &Host, operation: Comparison) -> Vec<Expression> {
+    let register = Register::word(0);
+    let mask = host.link_pool.mask().octets().to_vec();
+    vec![
+        Expression::payload(Base::Network, 12, 4, register),
+        Expression::Bitwise { from: register, to: register, mask, xor: vec![0; 4] },
+        Expression::Compare { register, operation, value: host.link_pool.network().octets().to_vec() },
+    ]
+}
+
+fn named(key: Meta, set: &str) -> Vec<Expression> {
+    vec![Expression::meta(key, Register::word(0)), Expression::in_set(set, Register::word(0))]
+}
