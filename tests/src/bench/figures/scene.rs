@@ -4,6 +4,7 @@
 //!   h1: client      h2: replica-0 .. replica-9      h3: third      our agents, network default
 //!   h4: plain                                                      as h1, but the container's table is removed
 //!   m1: mc          m2: ms                                         the overlay made by hand
+//!   m3: nc          m4: ns                                         the same, with an engine's translations
 //! ```
 //! `service` has the ten replicas on h2. The agent of h4 is killed, or it would repair what is removed.
 use std::net::Ipv4Addr;
@@ -15,7 +16,7 @@ use anyhow::Result;
 use lb::{Balancer, Real};
 
 use crate::cluster::{Attached, Cluster};
-use crate::handmade::Handmade;
+use crate::handmade::{Handmade, Kind};
 
 /// Replicas of the service that connects go to.
 const REPLICAS: usize = 10;
@@ -26,6 +27,7 @@ pub(crate) struct Scene {
     pub(crate) third: Attached,
     pub(crate) plain: Attached,
     pub(crate) handmade: Handmade,
+    pub(crate) translated: Handmade,
     /// VIP of `service`.
     pub(crate) vip: Ipv4Addr,
     pub(crate) cluster: Cluster,
@@ -46,8 +48,9 @@ impl Scene {
         plain
             .namespace
             .run(|| anyhow::Ok(Balancer::new(Real::new(netfilter::Socket::open()?)).remove()?))??;
-        let handmade = Handmade::build(&mut cluster.bed)?;
+        let handmade = Handmade::build(&mut cluster.bed, Kind::Plain)?;
+        let translated = Handmade::build(&mut cluster.bed, Kind::Translated)?;
         let vip = cluster.vip("h2", "service")?;
-        Ok(Self { client, replicas, third, plain, handmade, vip, cluster })
+        Ok(Self { client, replicas, third, plain, handmade, translated, vip, cluster })
     }
 }

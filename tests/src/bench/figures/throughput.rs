@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::Options;
 use super::scene::Scene;
-use crate::handmade::UNDERLAY_SERVER;
+use crate::handmade::{Handmade, UNDERLAY_SERVER};
 use crate::report::{Goal, Row};
 use crate::stream::Stream;
 
@@ -18,10 +18,10 @@ pub(crate) fn overlay(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
     let (first, second) = (bed.namespace("m1")?, bed.namespace("m2")?);
     let server = scene.replicas.first().context("no replica")?;
     let ours = Stream::open(&scene.client.namespace, &server.namespace, server.address, PORT)?;
-    let made = &scene.handmade;
-    let by_hand = Stream::open(&made.client, &made.server, made.server_address, PORT)?;
+    let made = |by: &Handmade| Stream::open(&by.client, &by.server, by.server_address, PORT);
+    let (by_hand, translated) = (made(&scene.handmade)?, made(&scene.translated)?);
     let bare = Stream::open(&first, &second, UNDERLAY_SERVER, PORT)?;
-    let [ours, by_hand, bare] = rounds(options, [&ours, &by_hand, &bare])?;
+    let [ours, by_hand, translated, bare] = rounds(options, [&ours, &by_hand, &translated, &bare])?;
     let rows = [
         Row::new(
             "stream: our overlay / the same made with ip(8)",
@@ -29,8 +29,15 @@ pub(crate) fn overlay(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
             Goal::AtLeast(0.95),
             ratios(&ours, &by_hand),
         ),
+        Row::new(
+            "  our overlay / the same with an engine's egress and resolver",
+            "x",
+            Goal::None,
+            ratios(&ours, &translated),
+        ),
         Row::new("  our overlay", "Gbit/s", Goal::None, ours.clone()),
         Row::new("  made with ip(8)", "Gbit/s", Goal::None, by_hand.clone()),
+        Row::new("  the same with an engine's egress and resolver", "Gbit/s", Goal::None, translated.clone()),
         Row::new("  bare underlay (physical limit)", "Gbit/s", Goal::None, bare.clone()),
         Row::new("  our overlay / bare underlay", "x", Goal::None, ratios(&ours, &bare)),
     ];
