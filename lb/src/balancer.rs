@@ -182,7 +182,7 @@ impl<K: Kernel> Balancer<K> {
         if !change.pairs.iter().any(strands) {
             return;
         }
-        let left = change.vips.iter().filter(|vip| !self.services.by_vip.contains_key(vip));
+        let left = change.vips.iter().filter(|vip| self.services.by_vip.get(**vip).is_none());
         let removed = left.take(REMOVED_MAX).copied().collect();
         self.sweep = merge(self.sweep.take(), Some(removed));
     }

@@ -1,11 +1,9 @@
 //! Which flows must go: those to replicas that no longer are, or no longer should be, spoken to.
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use netfilter::conntrack::{Flow, STATUS_DESTINATION_NAT, STATUS_SEEN_REPLY, Transport};
 
-use crate::{ReplicaState, Service, VipRange};
+use crate::{ReplicaState, Service, VipRange, Vips};
 
 /// TCP and SCTP flows outlive the end of new ones.
 const CONNECTED: [u8; 2] = [6, 132];
@@ -14,7 +12,7 @@ const CONNECTED: [u8; 2] = [6, 132];
 #[derive(Debug)]
 pub struct Stale<'a> {
     /// The service of each VIP.
-    pub services: &'a HashMap<IpAddr, Arc<Service>>,
+    pub services: &'a Vips,
     /// In which any other address is a VIP that is served no more.
     pub ranges: &'a [VipRange],
     /// VIPs, perhaps outside the ranges, that were ours until lately.
@@ -36,7 +34,7 @@ impl Stale<'_> {
         }
         let vip = flow.original.destination;
         let refused = matches!(flow.reply.transport, Transport::Ports { source: 0, .. });
-        let Some(service) = self.services.get(&vip) else {
+        let Some(service) = self.services.get(vip) else {
             return !refused && self.was_ours(vip);
         };
         if refused {
@@ -70,7 +68,7 @@ pub(crate) fn serves(service: &Service, vip: IpAddr) -> bool {
 /// Whether going from one declaration of a service to the next can make flows stale.
 pub(crate) fn may_strand(old: &Service, new: &Service) -> bool {
     let gets_new_flows = |service: &Service, addresses: &[IpAddr]| {
-        let found = service.replicas.iter().find(|replica| replica.addresses == addresses);
+        let found = service.replicas.iter().find(|replica| *replica.addresses == *addresses);
         found.is_some_and(|replica| replica.state == ReplicaState::Serving && replica.weight > 0)
     };
     let lost = old.replicas.iter().any(|replica| !gets_new_flows(new, &replica.addresses));

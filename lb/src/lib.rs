@@ -26,11 +26,13 @@ mod services;
 pub mod slots;
 mod table;
 pub mod transaction;
+mod vips;
 pub mod wanted;
 
 pub use balancer::Balancer;
 pub use flows::Stale;
 pub use kernel::real::Real;
+pub use vips::Vips;
 
 /// The name of our table, in families ip and, where IPv6 addresses occur, ip6. Everything in it is ours.
 pub const TABLE_NAME: &str = "svc-agent";
@@ -95,8 +97,8 @@ pub struct Port {
 /// A replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
-    /// Its addresses on the network, at most one per family.
-    pub addresses: Vec<IpAddr>,
+    /// Its addresses on the network, at most one per family; shared by the services that it is a replica of.
+    pub addresses: Arc<[IpAddr]>,
     /// Share of new flows, 0 to 256.
     pub weight: u16,
     /// What it may be sent.

@@ -22,7 +22,8 @@ pub struct Mirror<A: Address> {
     pub users: BTreeMap<Chain, u32>,
 }
 
-/// All that concerns one VIP. 64 bytes and its slots, for an IPv4 service without declared ports.
+/// All that concerns one VIP. 40 bytes and its slots, for an IPv4 service without declared ports: there is one for each
+/// service in each namespace, so its lists have no room to spare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<A> {
     /// Slots of the class in `vips`; 0 = no element.
@@ -32,9 +33,9 @@ pub struct Entry<A> {
     /// Whether it is in `served`.
     pub served: bool,
     /// Whom each slot leads to; [`Address::UNSPECIFIED`] = no element.
-    pub slots: Vec<A>,
+    pub slots: Box<[A]>,
     /// Its ports, sorted.
-    pub ports: Vec<PortEntry>,
+    pub ports: Box<[PortEntry]>,
 }
 
 /// What is there for one port of a VIP.
@@ -52,7 +53,7 @@ pub struct PortEntry {
 
 impl<A> Default for Entry<A> {
     fn default() -> Self {
-        Self { class: 0, echo: 0, served: false, slots: Vec::new(), ports: Vec::new() }
+        Self { class: 0, echo: 0, served: false, slots: Box::default(), ports: Box::default() }
     }
 }
 
@@ -85,7 +86,7 @@ impl<A: Address> Entry<A> {
             self.ports.binary_search_by_key(&(at.protocol, at.port), |port| (port.protocol, port.public));
         let place = place.unwrap_or_else(|place| {
             let port = PortEntry { protocol: at.protocol, public: at.port, class: 0, target: None };
-            self.ports.insert(place, port);
+            resize(&mut self.ports, |ports| ports.insert(place, port));
             place
         });
         &mut self.ports[place]
@@ -94,15 +95,25 @@ impl<A: Address> Entry<A> {
     fn set_slot(&mut self, slot: u16, replica: A) {
         let slot = usize::from(slot);
         if self.slots.len() <= slot {
-            // Ten slots are to take the room of ten, not of the next power of two.
-            self.slots.reserve_exact(slot + 1 - self.slots.len());
-            self.slots.resize(slot + 1, A::UNSPECIFIED);
+            resize(&mut self.slots, |slots| {
+                // Ten slots are to take the room of ten, not of the next power of two.
+                slots.reserve_exact(slot + 1 - slots.len());
+                slots.resize(slot + 1, A::UNSPECIFIED);
+            });
         }
         self.slots[slot] = replica;
-        while self.slots.last() == Some(&A::UNSPECIFIED) {
-            self.slots.pop();
+        if self.slots.last() == Some(&A::UNSPECIFIED) {
+            let filled = self.slots.iter().rposition(|replica| *replica != A::UNSPECIFIED);
+            resize(&mut self.slots, |slots| slots.truncate(filled.map_or(0, |last| last + 1)));
         }
     }
+}
+
+/// Changes the length of a list that has no room to spare.
+fn resize<T>(list: &mut Box<[T]>, change: impl FnOnce(&mut Vec<T>)) {
+    let mut items = std::mem::take(list).into_vec();
+    change(&mut items);
+    *list = items.into_boxed_slice();
 }
 
 impl<A: Address> Mirror<A> {
@@ -110,7 +121,6 @@ impl<A: Address> Mirror<A> {
     pub fn from_elements(elements: impl IntoIterator<Item = Element<A>>) -> Self {
         let mut mirror = Self::default();
         elements.into_iter().for_each(|element| mirror.put(&element, true));
-        mirror.vips.values_mut().for_each(|entry| entry.slots.shrink_to_fit());
         mirror
     }
 
@@ -187,7 +197,10 @@ impl<A: Address> Mirror<A> {
             Element::Range { .. } | Element::Redirect { .. } => {}
         }
         if !present {
-            entry.ports.retain(|port| port.class != 0 || port.target.is_some());
+            let used = |port: &PortEntry| port.class != 0 || port.target.is_some();
+            if !entry.ports.iter().all(used) {
+                resize(&mut entry.ports, |ports| ports.retain(used));
+            }
             if entry.is_empty() {
                 self.vips.remove(&vip);
             }
@@ -209,7 +222,7 @@ impl<A: Address> Entry<A> {
         out.extend((self.class > 0).then_some(Element::Vip { vip, slots: self.class }));
         out.extend((self.echo > 0).then_some(Element::Echo { vip, slots: self.echo }));
         out.extend(self.served.then_some(Element::Served { vip }));
-        for (slot, replica) in (0_u16..).zip(&self.slots) {
+        for (slot, replica) in (0_u16..).zip(self.slots.iter()) {
             let element = Element::Slot { vip, slot, replica: *replica };
             out.extend((*replica != A::UNSPECIFIED).then_some(element));
         }

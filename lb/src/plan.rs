@@ -108,7 +108,7 @@ fn plan_vip<A: Address>(
         }
         transaction.add.push(Element::Slot { vip, slot: *slot, replica: *replica });
     }
-    for (slot, replica) in (0_u16..).zip(&entry.slots).skip(usize::from(step.keep)) {
+    for (slot, replica) in (0_u16..).zip(entry.slots.iter()).skip(usize::from(step.keep)) {
         if *replica != A::UNSPECIFIED {
             transaction.delete.push(Element::Slot { vip, slot, replica: *replica });
         }

@@ -1,17 +1,17 @@
 //! The services as last declared: what a new declaration changes, found by comparing pointers.
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::wanted::{problems, servable, usable};
-use crate::{Problem, Service};
+use crate::{Problem, Service, Vips};
 
 /// The services as last declared.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     declared: Vec<Arc<Service>>,
     /// The service of each VIP.
-    pub(crate) by_vip: HashMap<IpAddr, Arc<Service>>,
+    pub(crate) by_vip: Vips,
     /// What is wrong with each service, by name; services without fault have no entry.
     problems: BTreeMap<String, Vec<Problem>>,
     contested: bool,
@@ -42,9 +42,7 @@ impl Services {
             self.problems.remove(&old.name);
             for vip in &old.vips {
                 change.vips.push(*vip);
-                if self.by_vip.get(vip).is_some_and(|owner| Arc::ptr_eq(owner, old)) {
-                    self.by_vip.remove(vip);
-                }
+                self.by_vip.replace(*vip, old, None);
             }
         }
         for new in change.pairs.iter().filter_map(|(_, new)| new.as_ref()) {
@@ -102,9 +100,7 @@ impl Services {
     /// Another pointer to an equal service: nothing changes but whom the index points to.
     fn adopt_pointer(&mut self, before: &Arc<Service>, after: &Arc<Service>) {
         for vip in &after.vips {
-            if let Some(owner) = self.by_vip.get_mut(vip).filter(|owner| Arc::ptr_eq(owner, before)) {
-                *owner = Arc::clone(after);
-            }
+            self.by_vip.replace(*vip, before, Some(after));
         }
     }
 
@@ -112,7 +108,7 @@ impl Services {
     fn claim(&mut self, service: &Arc<Service>) {
         let mut found = problems(service);
         for vip in service.vips.iter().filter(|vip| usable(**vip) && servable(service)) {
-            let owner = self.by_vip.entry(*vip).or_insert_with(|| Arc::clone(service));
+            let owner = self.by_vip.claim(*vip, service);
             if !Arc::ptr_eq(owner, service) {
                 self.contested = true;
                 let reason = format!("its VIP {vip} is also one of {}, which keeps it", owner.name);

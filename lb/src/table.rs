@@ -1,14 +1,12 @@
 //! One family's table: read, planned, committed, followed.
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::address::Address;
 use crate::kernel::{Features, Kernel, TableStatus};
 use crate::mirror::Mirror;
 use crate::plan::plan;
 use crate::wanted::{Scope, Wanted, wanted_vip};
-use crate::{Error, Service};
+use crate::{Error, Vips};
 
 /// Foreign changes between reading and committing that are put up with.
 const TRIES: u32 = 16;
@@ -20,7 +18,7 @@ pub(crate) struct Context<'a, K> {
     pub(crate) features: Features,
     /// The ruleset's generation after our last look or commit.
     pub(crate) generation: &'a mut Option<u32>,
-    pub(crate) services: &'a HashMap<IpAddr, Arc<Service>>,
+    pub(crate) services: &'a Vips,
 }
 
 /// What a table's turn has come to.
@@ -160,8 +158,8 @@ impl<A: Address> FamilyTable<A> {
         Ok(())
     }
 
-    fn scope(&self, changed: Option<&[IpAddr]>, services: &HashMap<IpAddr, Arc<Service>>) -> Scope<A> {
-        let of = |vip: &A| services.get(&(*vip).into()).map(|service| wanted_vip(service));
+    fn scope(&self, changed: Option<&[IpAddr]>, services: &Vips) -> Scope<A> {
+        let of = |vip: &A| services.get((*vip).into()).map(|service| wanted_vip(service));
         match changed.filter(|_| !self.whole) {
             Some(changed) => {
                 let mut vips: Vec<A> = changed.iter().filter_map(|vip| A::of(*vip)).collect();
@@ -171,7 +169,7 @@ impl<A: Address> FamilyTable<A> {
                 Scope::Some(vips.into_iter().map(|vip| (vip, of(&vip))).collect())
             }
             None => {
-                let vips = services.keys().filter_map(|vip| A::of(*vip));
+                let vips = services.addresses().filter_map(A::of);
                 Scope::All(vips.filter_map(|vip| Some((vip, of(&vip)?))).collect())
             }
         }

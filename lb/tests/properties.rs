@@ -20,7 +20,7 @@ const PLAIN: Features = Features { owned: false, timeouts: false };
 
 fn a_replica(last: u8) -> impl Strategy<Value = Replica> {
     (0_u16..5, any::<bool>()).prop_map(move |(weight, serving)| Replica {
-        addresses: vec![Ipv4Addr::new(10, 128, 0, last).into()],
+        addresses: [Ipv4Addr::new(10, 128, 0, last).into()].into(),
         weight,
         state: if serving { ReplicaState::Serving } else { ReplicaState::Quiescing },
     })

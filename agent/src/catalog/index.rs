@@ -242,7 +242,11 @@ impl NetworkIndex {
             (Key::Replica { service, attachment, .. }, Stored::Replica(fact)) => {
                 self.change_service(service, |it| match it.find(attachment, owner) {
                     Ok(at) => it.replicas[at].2 = Arc::clone(fact),
-                    Err(at) => it.replicas.insert(at, (attachment.clone(), owner, Arc::clone(fact))),
+                    Err(at) => {
+                        // A service has a few replicas; 10,000 services' room to grow would be megabytes.
+                        it.replicas.reserve_exact(1);
+                        it.replicas.insert(at, (attachment.clone(), owner, Arc::clone(fact)));
+                    }
                 });
                 if !self.on.contains_key(attachment) {
                     self.on.insert(attachment.clone(), BTreeSet::new());
@@ -297,11 +301,13 @@ impl NetworkIndex {
     fn give_attachment(&mut self, owner: NodeId, name: &Name, fact: &Arc<AttachmentFact>) {
         let owners = self.attachments.entry(name.clone()).or_default();
         let at = owners.partition_point(|(node, _)| *node < owner);
+        owners.reserve_exact(1);
         owners.insert(at, (owner, Arc::clone(fact)));
         for address in &fact.addresses {
             let holders = self.addresses.entry(*address).or_default();
             let holder = (name.clone(), owner);
             if let Err(at) = holders.binary_search(&holder) {
+                holders.reserve_exact(1);
                 holders.insert(at, holder);
             }
         }

@@ -94,6 +94,10 @@ impl Derived {
 
 fn named(view: &ServiceView) -> dns::Service {
     let serving = view.replicas.iter().filter(|replica| replica.state == ReplicaState::Serving);
+    // A weight of 0 takes a replica out of balancing; it would be wrong to name it where the client balances.
+    let named = serving.filter(|replica| replica.weight > 0);
+    let mut replicas: Vec<IpAddr> = named.flat_map(|replica| replica.addresses.iter().copied()).collect();
+    replicas.shrink_to_fit();
     dns::Service {
         name: view.name.shared(),
         aliases: view.aliases.iter().map(Name::shared).collect(),
@@ -102,11 +106,7 @@ fn named(view: &ServiceView) -> dns::Service {
             ServiceMode::Dnsrr => dns::Mode::RoundRobin,
         },
         vips: view.dns_vips.clone(),
-        // A weight of 0 takes a replica out of balancing; it would be wrong to name it where the client balances.
-        replicas: serving
-            .filter(|replica| replica.weight > 0)
-            .flat_map(|replica| replica.addresses.iter().copied())
-            .collect(),
+        replicas,
     }
 }
 
@@ -120,7 +120,7 @@ fn balanced(network: &Name, view: &ServiceView) -> lb::Service {
         .replicas
         .iter()
         .map(|replica| lb::Replica {
-            addresses: replica.addresses.to_vec(),
+            addresses: Arc::clone(&replica.addresses),
             weight: replica.weight,
             state: match replica.state {
                 ReplicaState::Serving => lb::ReplicaState::Serving,
@@ -129,8 +129,10 @@ fn balanced(network: &Name, view: &ServiceView) -> lb::Service {
         })
         .collect();
     replicas.sort_by(|a, b| a.addresses.cmp(&b.addresses));
+    let mut name = format!("{network}/{}", view.name);
+    name.shrink_to_fit();
     lb::Service {
-        name: format!("{network}/{}", view.name),
+        name,
         vips: view.vips.clone(),
         ports: view
             .ports

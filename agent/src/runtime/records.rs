@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::facts::{Key, Value};
 use crate::catalog::{Catalog, Entry, Full, Update};
 use crate::model::{Head, NodeId};
-use crate::store::{Store, StoreError, StoredFact, Writes};
+use crate::store::{Store, StoreError, StoredFact, StoredRow, Writes};
 
 /// A row's value.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,7 +42,10 @@ pub fn of_update(update: &Update) -> Writes {
     };
     for entry in entries {
         let row = Row { version: entry.version, value: entry.value.clone() };
-        if let (Ok(key), Ok(entry)) = (serde_json::to_vec(&entry.key), serde_json::to_vec(&row)) {
+        if let (Ok(mut key), Ok(mut entry)) = (serde_json::to_vec(&entry.key), serde_json::to_vec(&row)) {
+            // Tens of thousands of them may wait for the disk.
+            key.shrink_to_fit();
+            entry.shrink_to_fit();
             writes.facts.insert((owner.0, key), entry);
         }
     }
@@ -74,15 +77,32 @@ pub fn append(writes: &mut Writes, more: Writes) {
 
 /// Of the rows of a store those that nobody needs any more: withdrawals up to their owner's floor, as the store has it
 /// (a reader that is further behind gets the whole state), and what has no head. What cannot be read stays.
-pub fn forgettable(facts: Vec<StoredFact>, heads: &[(u64, Vec<u8>)]) -> Vec<StoredFact> {
-    let floor = |head: &[u8]| serde_json::from_slice::<HeadRow>(head).map_or(0, |head| head.floor);
-    let floors: BTreeMap<u64, u64> = heads.iter().map(|(owner, head)| (*owner, floor(head))).collect();
-    let needless = |fact: &StoredFact| {
-        let Some(floor) = floors.get(&fact.owner) else { return true };
-        let row = serde_json::from_slice::<Row>(&fact.entry);
-        row.is_ok_and(|row| row.value.is_none() && row.version <= *floor)
-    };
-    facts.into_iter().filter(needless).collect()
+#[derive(Debug, Default)]
+pub struct Forgettable {
+    floors: BTreeMap<u64, u64>,
+    /// Those found so far.
+    pub rows: Vec<StoredFact>,
+}
+
+impl Forgettable {
+    /// Looks at a row; heads come first.
+    pub fn visit(&mut self, row: StoredRow<'_>) {
+        match row {
+            StoredRow::Head { owner, head } => {
+                let floor = serde_json::from_slice::<HeadRow>(head).map_or(0, |head| head.floor);
+                self.floors.insert(owner, floor);
+            }
+            StoredRow::Fact { owner, key, entry } => {
+                let needless = self.floors.get(&owner).is_none_or(|floor| {
+                    let row = serde_json::from_slice::<Row>(entry);
+                    row.is_ok_and(|row| row.value.is_none() && row.version <= *floor)
+                });
+                if needless {
+                    self.rows.push(StoredFact { owner, key: key.to_vec(), entry: entry.to_vec() });
+                }
+            }
+        }
+    }
 }
 
 /// The catalog as it was last saved, and what could not be read.
@@ -90,33 +110,57 @@ pub fn forgettable(facts: Vec<StoredFact>, heads: &[(u64, Vec<u8>)]) -> Vec<Stor
 /// # Errors
 /// When the database cannot be read at all.
 pub fn load(store: &Store) -> Result<(Catalog, Vec<String>), StoreError> {
-    let (facts, heads) = store.facts()?;
-    let mut unreadable = Vec::new();
-    let mut fulls = BTreeMap::<u64, Full>::new();
-    for (owner, row) in heads {
-        match serde_json::from_slice::<HeadRow>(&row) {
-            Ok(row) => {
-                let entries = Vec::new();
-                fulls.insert(owner, Full { owner: NodeId(owner), head: row.head, floor: row.floor, entries });
-            }
-            Err(error) => unreadable.push(format!("head of {}: {error}", NodeId(owner))),
+    let mut loading = Loading::default();
+    store.facts(|row| loading.visit(row))?;
+    Ok(loading.finish())
+}
+
+/// A catalog on its way out of the store. Facts come owner by owner: each is taken up when the next one begins.
+#[derive(Debug, Default)]
+struct Loading {
+    fulls: BTreeMap<u64, Full>,
+    current: Option<u64>,
+    catalog: Catalog,
+    unreadable: Vec<String>,
+}
+
+impl Loading {
+    fn visit(&mut self, row: StoredRow<'_>) {
+        match row {
+            StoredRow::Head { owner, head } => match serde_json::from_slice::<HeadRow>(head) {
+                Ok(row) => {
+                    let (head, floor, entries) = (row.head, row.floor, Vec::new());
+                    self.fulls.insert(owner, Full { owner: NodeId(owner), head, floor, entries });
+                }
+                Err(error) => self.unreadable.push(format!("head of {}: {error}", NodeId(owner))),
+            },
+            StoredRow::Fact { owner, key, entry } => self.fact(owner, key, entry),
         }
     }
-    for fact in facts {
-        let Some(full) = fulls.get_mut(&fact.owner) else { continue };
-        match (serde_json::from_slice::<Key>(&fact.key), serde_json::from_slice::<Row>(&fact.entry)) {
+
+    fn fact(&mut self, owner: u64, key: &[u8], entry: &[u8]) {
+        if self.current != Some(owner) {
+            let before = self.current.replace(owner);
+            if let Some(full) = before.and_then(|before| self.fulls.remove(&before)) {
+                self.catalog.apply_full(full);
+            }
+        }
+        let Some(full) = self.fulls.get_mut(&owner) else { return };
+        match (serde_json::from_slice::<Key>(key), serde_json::from_slice::<Row>(entry)) {
             (Ok(key), Ok(row)) => full.entries.push(Entry { key, version: row.version, value: row.value }),
             (Err(error), _) | (_, Err(error)) => {
-                let key = String::from_utf8_lossy(&fact.key).into_owned();
-                unreadable.push(format!("fact {key} of {}: {error}", NodeId(fact.owner)));
+                let key = String::from_utf8_lossy(key);
+                self.unreadable.push(format!("fact {key} of {}: {error}", NodeId(owner)));
             }
         }
     }
-    let mut catalog = Catalog::default();
-    for full in fulls.into_values() {
-        catalog.apply_full(full);
+
+    fn finish(mut self) -> (Catalog, Vec<String>) {
+        for full in self.fulls.into_values() {
+            self.catalog.apply_full(full);
+        }
+        (self.catalog, self.unreadable)
     }
-    Ok((catalog, unreadable))
 }
 
 #[cfg(test)]

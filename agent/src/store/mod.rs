@@ -25,6 +25,10 @@ const LOCAL: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("local");
 /// Layout of the tables; a store of a later layout is refused, never guessed at.
 const LAYOUT: u32 = 1;
 
+/// Pages kept in memory. The store is read once, at the start, and written in the order of keys, so a cache saves
+/// nothing; redb's own bound of 1 GiB kept the whole catalog a second time.
+const CACHE_BYTES: usize = 4 << 20;
+
 /// A failed operation on the store; the database is as it was before it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -86,6 +90,27 @@ pub struct StoredFact {
     pub entry: Vec<u8>,
 }
 
+/// A row as it is read; all of it JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredRow<'a> {
+    /// How far an owner is known.
+    Head {
+        /// Whose.
+        owner: u64,
+        /// As it was put.
+        head: &'a [u8],
+    },
+    /// An owner's fact.
+    Fact {
+        /// Whose.
+        owner: u64,
+        /// Of what.
+        key: &'a [u8],
+        /// Version and value.
+        entry: &'a [u8],
+    },
+}
+
 /// Changes that become durable together.
 #[derive(Debug, Default)]
 pub struct Writes {
@@ -143,7 +168,9 @@ impl Store {
         let failed = |source: Boxed| StoreError::Open { path: path.clone(), source };
         std::fs::create_dir_all(directory).map_err(|e| failed(e.into()))?;
         restrict(directory).map_err(|e| failed(e.into()))?;
-        let database = Database::create(&path).map_err(|e| failed(e.into()))?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        let database = builder.create(&path).map_err(|e| failed(e.into()))?;
         let store = Self { database };
         store.create_tables().map_err(failed)?;
         match store.meta::<u32>("layout")? {
@@ -183,30 +210,27 @@ impl Store {
         Ok(Some(serde_json::from_slice(guard.value())?))
     }
 
-    /// All facts and heads (owner, JSON).
+    /// Shows all heads, then all facts in the order of owners, as they are at one moment: one by one, because together
+    /// they take more memory than the catalog that is made of them.
     ///
     /// # Errors
     /// When the database cannot be read.
-    #[expect(clippy::type_complexity, reason = "two plain lists, named by the function")]
-    pub fn facts(&self) -> Result<(Vec<StoredFact>, Vec<(u64, Vec<u8>)>), StoreError> {
-        self.read_facts().map_err(|source| StoreError::Read { what: "the facts".to_owned(), source })
+    pub fn facts(&self, visit: impl FnMut(StoredRow<'_>)) -> Result<(), StoreError> {
+        self.read_facts(visit).map_err(|source| StoreError::Read { what: "the facts".to_owned(), source })
     }
 
-    #[expect(clippy::type_complexity, reason = "as `facts`")]
-    fn read_facts(&self) -> Result<(Vec<StoredFact>, Vec<(u64, Vec<u8>)>), Boxed> {
+    fn read_facts(&self, mut visit: impl FnMut(StoredRow<'_>)) -> Result<(), Boxed> {
         let transaction = self.database.begin_read()?;
-        let mut facts = Vec::new();
+        for row in transaction.open_table(HEADS)?.iter()? {
+            let (owner, head) = row?;
+            visit(StoredRow::Head { owner: owner.value(), head: head.value() });
+        }
         for row in transaction.open_table(FACTS)?.iter()? {
             let (key, entry) = row?;
             let (owner, key) = key.value();
-            facts.push(StoredFact { owner, key: key.to_vec(), entry: entry.value().to_vec() });
+            visit(StoredRow::Fact { owner, key, entry: entry.value() });
         }
-        let mut heads = Vec::new();
-        for row in transaction.open_table(HEADS)?.iter()? {
-            let (owner, head) = row?;
-            heads.push((owner.value(), head.value().to_vec()));
-        }
-        Ok((facts, heads))
+        Ok(())
     }
 
     /// All local attachments. A record that cannot be read is left out and named in the second list.

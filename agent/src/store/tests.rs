@@ -1,5 +1,18 @@
 use super::*;
 
+/// All facts, and how many heads there are.
+fn all_facts(store: &Store) -> (Vec<StoredFact>, usize) {
+    let (mut facts, mut heads) = (Vec::new(), 0);
+    let visit = |row: StoredRow<'_>| match row {
+        StoredRow::Head { .. } => heads += 1,
+        StoredRow::Fact { owner, key, entry } => {
+            facts.push(StoredFact { owner, key: key.to_vec(), entry: entry.to_vec() });
+        }
+    };
+    store.facts(visit).unwrap();
+    (facts, heads)
+}
+
 #[test]
 fn what_was_committed_is_there_after_reopening() {
     let directory = tempfile::tempdir().unwrap();
@@ -15,8 +28,8 @@ fn what_was_committed_is_there_after_reopening() {
     let store = Store::open(directory.path()).unwrap();
     assert_eq!(store.meta::<u64>("incarnation").unwrap(), Some(7));
     assert_eq!(store.local::<String>().unwrap().0, ["record"]);
-    let (facts, heads) = store.facts().unwrap();
-    assert_eq!((facts.len(), heads.len()), (1, 1));
+    let (facts, heads) = all_facts(&store);
+    assert_eq!((facts.len(), heads), (1, 1));
 }
 
 #[test]
@@ -28,7 +41,7 @@ fn replacing_an_owner_leaves_the_others() {
     store.commit(&writes, false).unwrap();
     let writes = Writes { replaced_owners: vec![2], facts: [fact(2, b"{b")].into(), ..Writes::default() };
     store.commit(&writes, true).unwrap();
-    let keys: Vec<_> = store.facts().unwrap().0.into_iter().map(|f| (f.owner, f.key)).collect();
+    let keys: Vec<_> = all_facts(&store).0.into_iter().map(|f| (f.owner, f.key)).collect();
     assert_eq!(keys, [(1, b"a".to_vec()), (2, b"{b".to_vec()), (3, b"a".to_vec())]);
 }
 
@@ -58,10 +71,10 @@ fn a_row_that_was_written_anew_is_not_forgotten() {
     let store = Store::open(directory.path()).unwrap();
     let facts = [((1, b"a".to_vec()), b"gone".to_vec()), ((1, b"b".to_vec()), b"gone".to_vec())].into();
     store.commit(&Writes { facts, ..Writes::default() }, true).unwrap();
-    let (rows, _) = store.facts().unwrap();
+    let (rows, _) = all_facts(&store);
     let facts = [((1, b"a".to_vec()), b"back".to_vec())].into();
     store.commit(&Writes { facts, ..Writes::default() }, true).unwrap();
     store.forget(&rows).unwrap();
-    let (rows, _) = store.facts().unwrap();
+    let (rows, _) = all_facts(&store);
     assert_eq!(rows, [StoredFact { owner: 1, key: b"a".to_vec(), entry: b"back".to_vec() }]);
 }

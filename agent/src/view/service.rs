@@ -106,6 +106,9 @@ fn vips(place: &Place<'_>, name: &Name, record: &ServiceRecord) -> (Vec<IpAddr>,
             dns_vips.extend_from_slice(&vips[own..]);
         }
     }
+    // Mostly one each, in room for four.
+    vips.shrink_to_fit();
+    dns_vips.shrink_to_fit();
     conflicts.extend(record.conflicts().map(|(born, _)| {
         let (network, service) = (place.network.clone(), name.clone());
         Conflict::Settings { network, service, born }

@@ -1,11 +1,10 @@
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use netfilter::conntrack::{Flow, STATUS_DESTINATION_NAT, STATUS_SEEN_REPLY, Transport, Tuple};
 
 use super::{Stale, may_strand};
-use crate::{Replica, ReplicaState, Service, VipRange};
+use crate::{Replica, ReplicaState, Service, VipRange, Vips};
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -13,7 +12,7 @@ fn address(text: &str) -> IpAddr {
 
 fn service(replicas: &[(&str, u16, ReplicaState)]) -> Service {
     let replica = |(ip, weight, state): &(&str, u16, ReplicaState)| Replica {
-        addresses: vec![address(ip)],
+        addresses: [address(ip)].into(),
         weight: *weight,
         state: *state,
     };
@@ -40,7 +39,7 @@ fn flow(protocol: u8, to: &str, lands: &str, port: u16) -> Flow {
 fn a_connection_that_was_never_answered_does_not_wait_for_a_replica_that_quiesces() {
     let service =
         service(&[("10.128.0.1", 1, ReplicaState::Serving), ("10.128.0.2", 1, ReplicaState::Quiescing)]);
-    let services = HashMap::from([(service.vips[0], Arc::new(service))]);
+    let services = Vips::from_iter([(service.vips[0], Arc::new(service))]);
     let stale = Stale { services: &services, ranges: &[], removed: &[] };
     for (lands, expected) in [("10.128.0.1", false), ("10.128.0.2", true)] {
         let answered = flow(6, "10.96.0.1", lands, 80);
@@ -54,8 +53,7 @@ fn a_connection_that_was_never_answered_does_not_wait_for_a_replica_that_quiesce
 type Case = (u8, &'static str, &'static str, u16, bool);
 
 fn check(service: Option<Service>, cases: &[Case]) {
-    let services: HashMap<IpAddr, Arc<Service>> =
-        service.into_iter().map(|service| (service.vips[0], Arc::new(service))).collect();
+    let services: Vips = service.into_iter().map(|service| (service.vips[0], Arc::new(service))).collect();
     let range =
         VipRange { first: address("10.96.0.0"), last: address("10.96.0.255"), own: address("10.80.0.2") };
     let removed = [address("10.97.0.1")];
@@ -105,7 +103,7 @@ fn flows_of_a_removed_service_go_and_refusals_stay() {
 fn what_is_not_translated_is_not_ours() {
     let mut direct = flow(6, "10.96.0.1", "10.96.0.1", 80);
     direct.status = 0;
-    let stale = Stale { services: &HashMap::new(), ranges: &[], removed: &[address("10.96.0.1")] };
+    let stale = Stale { services: &Vips::default(), ranges: &[], removed: &[address("10.96.0.1")] };
     assert!(!stale.is_stale(&direct));
 }
 

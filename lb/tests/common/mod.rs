@@ -100,7 +100,7 @@ pub(crate) fn address(text: &str) -> IpAddr {
 }
 
 pub(crate) fn replica(address: &str, weight: u16, state: ReplicaState) -> Replica {
-    Replica { addresses: vec![self::address(address)], weight, state }
+    Replica { addresses: [self::address(address)].into(), weight, state }
 }
 
 /// A service of equal replicas on 10.128.0.x.

@@ -11,8 +11,12 @@ fn row(owner: u64, key: &str, version: u64, gone: bool) -> StoredFact {
 fn withdrawals_below_the_floor_and_strangers_are_forgotten() {
     let rows = vec![row(1, "a", 4, true), row(1, "b", 5, true), row(1, "c", 3, false), row(2, "a", 9, false)];
     let head = HeadRow { head: Head { incarnation: 1, version: 9 }, floor: 4 };
-    let forgotten = forgettable(rows, &[(1, serde_json::to_vec(&head).unwrap())]);
-    assert_eq!(forgotten, [row(1, "a", 4, true), row(2, "a", 9, false)]);
+    let mut forgettable = Forgettable::default();
+    forgettable.visit(StoredRow::Head { owner: 1, head: &serde_json::to_vec(&head).unwrap() });
+    for StoredFact { owner, key, entry } in &rows {
+        forgettable.visit(StoredRow::Fact { owner: *owner, key, entry });
+    }
+    assert_eq!(forgettable.rows, [row(1, "a", 4, true), row(2, "a", 9, false)]);
 }
 
 #[test]

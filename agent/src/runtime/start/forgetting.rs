@@ -94,8 +94,9 @@ fn forget_tombstones(agent: &Agent) {
 
 /// Deletes the rows that the store's own floors make needless; what has changed since it was read stays.
 fn forget_rows(agent: &Agent) -> Result<(), crate::store::StoreError> {
-    let (facts, heads) = agent.store.facts()?;
-    let rows = records::forgettable(facts, &heads);
+    let mut forgettable = records::Forgettable::default();
+    agent.store.facts(|row| forgettable.visit(row))?;
+    let rows = forgettable.rows;
     if !rows.is_empty() {
         agent.store.forget(&rows)?;
         tracing::debug!("{} rows forgotten", rows.len());

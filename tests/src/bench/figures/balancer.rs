@@ -107,7 +107,7 @@ fn plain() -> Vec<(u32, u16)> {
 
 fn service(number: u32, replicas: &[(u32, u16)]) -> Arc<Service> {
     let replica = |(place, weight): &(u32, u16)| Replica {
-        addresses: vec![IpAddr::V4(Ipv4Addr::from_bits(0x0a80_0000 + number * 16 + place))],
+        addresses: [IpAddr::V4(Ipv4Addr::from_bits(0x0a80_0000 + number * 16 + place))].into(),
         weight: *weight,
         state: ReplicaState::Serving,
     };

@@ -1,5 +1,5 @@
 //! Freed addresses rest: so long others may still send to who had them before.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -20,9 +20,9 @@ const FREED: &str = "freed";
 /// free.
 #[derive(Debug, Default)]
 pub struct Vips {
-    services: BTreeMap<(Name, Name), Vec<IpAddr>>,
-    /// Network and VIP; more than one service is a conflict.
-    holders: BTreeMap<(Name, IpAddr), BTreeSet<Name>>,
+    services: BTreeMap<(Name, Name), Box<[IpAddr]>>,
+    /// Network and VIP; more than one service is a conflict. Sorted lists, because a set's node takes 200 bytes for one.
+    holders: BTreeMap<(Name, IpAddr), Box<[Name]>>,
 }
 
 impl Vips {
@@ -51,23 +51,27 @@ impl Vips {
     fn follow_one(&mut self, catalog: &Catalog, network: &Name, service: &Name) -> Vec<(Name, IpAddr)> {
         let key = (network.clone(), service.clone());
         let vips = catalog.service(network, service).map(|record| record.vips()).unwrap_or_default();
-        let before = self.services.get(&key).map_or(&[][..], Vec::as_slice);
+        let before = self.services.get(&key).map_or(&[][..], |vips| &vips[..]);
         if before == vips.as_slice() {
             return Vec::new();
         }
         let gone: Vec<IpAddr> = before.iter().filter(|vip| !vips.contains(vip)).copied().collect();
         for vip in &vips {
-            self.holders.entry((network.clone(), *vip)).or_default().insert(service.clone());
+            let holders = self.holders.entry((network.clone(), *vip)).or_default();
+            let others = holders.iter().filter(|holder| *holder != service);
+            let mut all: Vec<Name> = others.chain([service]).cloned().collect();
+            all.sort_unstable();
+            *holders = all.into();
         }
         match vips.is_empty() {
             true => self.services.remove(&key),
-            false => self.services.insert(key, vips),
+            false => self.services.insert(key, vips.into()),
         };
         let mut freed = Vec::new();
         for vip in gone {
             let place = (network.clone(), vip);
             let Some(holders) = self.holders.get_mut(&place) else { continue };
-            holders.remove(service);
+            *holders = holders.iter().filter(|holder| *holder != service).cloned().collect();
             if holders.is_empty() {
                 self.holders.remove(&place);
                 freed.push(place);
