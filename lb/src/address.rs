@@ -34,68 +34,43 @@ pub trait Address: Copy + Ord + Hash + Debug + Display + Send + Sync + Into<IpAd
     fn previous(self) -> Option<Self>;
 }
 
-impl Address for Ipv4Addr {
-    const FAMILY: Family = Family::Ip;
-    const FIELD: FieldType = FieldType::IPV4_ADDRESS;
-    const WORDS: u8 = 1;
-    const DESTINATION_OFFSET: u32 = 16;
-    const ICMP: u8 = 1;
-    const UNSPECIFIED: Self = Self::UNSPECIFIED;
-    const LAST: Self = Self::from_bits(u32::MAX);
+/// All but numbers and names is the same for both.
+macro_rules! address {
+    (
+        $address:ident, $variant:ident, $bits:ty, $family:ident, $field:ident,
+        words $words:literal, destination at $offset:literal, icmp $icmp:literal
+    ) => {
+        impl Address for $address {
+            const FAMILY: Family = Family::$family;
+            const FIELD: FieldType = FieldType::$field;
+            const WORDS: u8 = $words;
+            const DESTINATION_OFFSET: u32 = $offset;
+            const ICMP: u8 = $icmp;
+            const UNSPECIFIED: Self = Self::UNSPECIFIED;
+            const LAST: Self = Self::from_bits(<$bits>::MAX);
 
-    fn of(address: IpAddr) -> Option<Self> {
-        match address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
+            fn of(address: IpAddr) -> Option<Self> {
+                if let IpAddr::$variant(address) = address { Some(address) } else { None }
+            }
+
+            fn read(bytes: &[u8]) -> Option<Self> {
+                bytes.first_chunk().map(|bytes| Self::from(*bytes))
+            }
+
+            fn write(self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.octets());
+            }
+
+            fn next(self) -> Option<Self> {
+                self.to_bits().checked_add(1).map(Self::from_bits)
+            }
+
+            fn previous(self) -> Option<Self> {
+                self.to_bits().checked_sub(1).map(Self::from_bits)
+            }
         }
-    }
-
-    fn read(bytes: &[u8]) -> Option<Self> {
-        Some(<[u8; 4]>::try_from(bytes.get(..4)?).ok()?.into())
-    }
-
-    fn write(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.octets());
-    }
-
-    fn next(self) -> Option<Self> {
-        self.to_bits().checked_add(1).map(Self::from_bits)
-    }
-
-    fn previous(self) -> Option<Self> {
-        self.to_bits().checked_sub(1).map(Self::from_bits)
-    }
+    };
 }
 
-impl Address for Ipv6Addr {
-    const FAMILY: Family = Family::Ip6;
-    const FIELD: FieldType = FieldType::IPV6_ADDRESS;
-    const WORDS: u8 = 4;
-    const DESTINATION_OFFSET: u32 = 24;
-    const ICMP: u8 = 58;
-    const UNSPECIFIED: Self = Self::UNSPECIFIED;
-    const LAST: Self = Self::from_bits(u128::MAX);
-
-    fn of(address: IpAddr) -> Option<Self> {
-        match address {
-            IpAddr::V6(address) => Some(address),
-            IpAddr::V4(_) => None,
-        }
-    }
-
-    fn read(bytes: &[u8]) -> Option<Self> {
-        Some(<[u8; 16]>::try_from(bytes.get(..16)?).ok()?.into())
-    }
-
-    fn write(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.octets());
-    }
-
-    fn next(self) -> Option<Self> {
-        self.to_bits().checked_add(1).map(Self::from_bits)
-    }
-
-    fn previous(self) -> Option<Self> {
-        self.to_bits().checked_sub(1).map(Self::from_bits)
-    }
-}
+address!(Ipv4Addr, V4, u32, Ip, IPV4_ADDRESS, words 1, destination at 16, icmp 1);
+address!(Ipv6Addr, V6, u128, Ip6, IPV6_ADDRESS, words 4, destination at 24, icmp 58);

@@ -9,6 +9,22 @@ use async_trait::async_trait;
 
 use crate::{Observed, Op, Space};
 
+/// What of /proc/sys is read in the host's namespace, and in those of networks.
+const HOST_SYSCTLS: &[&str] = &["net/ipv4/ip_forward"];
+const NETWORK_SYSCTLS: &[&str] = &[
+    "net/bridge/bridge-nf-call-iptables",
+    "net/bridge/bridge-nf-call-ip6tables",
+    "net/bridge/bridge-nf-call-arptables",
+    "net/ipv6/conf/default/addr_gen_mode",
+    "net/ipv6/conf/default/accept_ra",
+    "net/ipv4/conf/all/rp_filter",
+    "net/ipv4/conf/all/arp_ignore",
+    "net/ipv4/conf/all/send_redirects",
+    "net/ipv4/conf/default/send_redirects",
+    "net/ipv4/ip_forward",
+    "net/ipv6/conf/all/forwarding",
+];
+
 /// A kernel's namespaces.
 #[async_trait]
 pub trait Kernel: Send + Sync {

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use netfilter::Family;
 
 use crate::op::Step;
+use crate::reconcile::Phase;
 use crate::rule::Table;
 use crate::{Desired, Link, Mac, Object, Observed, Op, PortFlags, Space};
 
@@ -66,6 +67,7 @@ pub(crate) fn plan_changed(
         taken: BTreeMap::new(),
         unseen: BTreeSet::new(),
         rewritten: BTreeSet::new(),
+        bare: BTreeSet::new(),
     };
     planner.host();
     for (name, network) in &desired.networks {
@@ -92,6 +94,10 @@ struct Planner<'a> {
     unseen: BTreeSet<String>,
     /// Networks' namespaces whose ports' table this plan writes anew.
     rewritten: BTreeSet<Space>,
+    /// Networks whose bridge is without an IPv4 address for an instant of this phase or from then on. It loses its
+    /// IPv4 neighbours with it, permanent ones too (net/ipv4/fib_frontend.c, fib_inetaddr_event): they are written
+    /// again.
+    bare: BTreeSet<(Space, Phase)>,
     /// Names that this plan gives to links of containers.
     taken: BTreeMap<Space, BTreeSet<String>>,
 }

@@ -13,7 +13,7 @@ const ATTEMPTS: u32 = 2;
 
 /// Which half of the work to do. A caller with other tables that refer to the overlay adds here first, then there,
 /// then removes there, then here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Adds, changes and replaces.
     Additions,
@@ -53,6 +53,9 @@ pub struct Reconciler<K> {
     before: BTreeMap<String, String>,
     /// [`Observed::former`] of namespaces that are to be observed again.
     former: BTreeMap<Space, BTreeMap<IpAddr, Mac>>,
+    /// Namespaces with a veth pair between them that we made since we looked: the mirror does not know its indexes,
+    /// so that a look at one end alone would show no pair.
+    paired: BTreeSet<(Space, Space)>,
     drift: u64,
 }
 
@@ -67,6 +70,7 @@ impl<K: Kernel> Reconciler<K> {
             base: None,
             before: BTreeMap::new(),
             former: BTreeMap::new(),
+            paired: BTreeSet::new(),
             drift: 0,
         }
     }
@@ -229,6 +233,7 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn forget_all(&mut self) {
+        self.paired.clear();
         let spaces: Vec<Space> = self.world.spaces.keys().cloned().collect();
         spaces.iter().for_each(|space| self.forget(space));
         self.done = (false, false);
@@ -240,6 +245,10 @@ impl<K: Kernel> Reconciler<K> {
             && !former.is_empty()
         {
             self.former.insert(space.clone(), former);
+        }
+        let with: Vec<_> = self.paired.extract_if(.., |(near, far)| near == space || far == space).collect();
+        for (near, far) in with {
+            self.forget(if near == *space { &far } else { &near });
         }
     }
 }

@@ -3,7 +3,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Kernel, KernelError};
+use super::{HOST_SYSCTLS, Kernel, KernelError, NETWORK_SYSCTLS};
 use crate::{Link, LinkKind, Observed, Op, Space, World};
 
 /// A kernel in memory. Not an approximation of timing or packets: of state alone.
@@ -12,19 +12,14 @@ pub struct FakeKernel {
     world: Mutex<World>,
 }
 
-/// Sysctls that a fresh namespace has, as a kernel with br_netfilter shows them.
-const SYSCTLS: &[(&str, &str)] = &[
-    ("net/ipv4/ip_forward", "0"),
-    ("net/ipv4/conf/all/rp_filter", "0"),
-    ("net/ipv4/conf/all/arp_ignore", "0"),
-    ("net/ipv4/conf/all/send_redirects", "1"),
-    ("net/ipv4/conf/default/send_redirects", "1"),
-    ("net/ipv6/conf/all/forwarding", "0"),
-    ("net/ipv6/conf/default/accept_ra", "1"),
-    ("net/ipv6/conf/default/addr_gen_mode", "0"),
-    ("net/bridge/bridge-nf-call-iptables", "1"),
-    ("net/bridge/bridge-nf-call-ip6tables", "1"),
-    ("net/bridge/bridge-nf-call-arptables", "1"),
+/// Sysctls that a fresh namespace has on and not off, as a kernel with br_netfilter shows them.
+const ON: &[&str] = &[
+    "net/bridge/bridge-nf-call-iptables",
+    "net/bridge/bridge-nf-call-ip6tables",
+    "net/bridge/bridge-nf-call-arptables",
+    "net/ipv6/conf/default/accept_ra",
+    "net/ipv4/conf/all/send_redirects",
+    "net/ipv4/conf/default/send_redirects",
 ];
 
 impl FakeKernel {
@@ -46,7 +41,13 @@ impl FakeKernel {
             port: None,
             peer_index: None,
         };
-        let sysctls = SYSCTLS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let keys = match &space {
+            Space::Host => HOST_SYSCTLS,
+            Space::Network(_) => NETWORK_SYSCTLS,
+            Space::Container(_) => &[],
+        };
+        let value = |key: &str| if ON.contains(&key) { "1" } else { "0" };
+        let sysctls = keys.iter().map(|key| ((*key).to_owned(), value(key).to_owned()));
         let observed = Observed {
             links: [("lo".to_owned(), lo)].into(),
             sysctls: sysctls.collect(),
@@ -83,12 +84,30 @@ impl Kernel for FakeKernel {
     }
 
     async fn observe(&self, space: &Space) -> Result<Observed, KernelError> {
-        self.world().spaces.get(space).cloned().ok_or_else(|| KernelError::NoSpace(space.clone()))
+        let mut observed = self.world().spaces.get(space).cloned();
+        if let Some(observed) = &mut observed {
+            leave_out_unread(space, observed);
+        }
+        observed.ok_or_else(|| KernelError::NoSpace(space.clone()))
     }
 
     async fn apply(&self, space: &Space, op: &Op) -> Result<(), KernelError> {
         self.world()
             .apply(space, op)
             .map_err(|errno| KernelError::Refused(std::io::Error::from_raw_os_error(errno)))
+    }
+}
+
+/// What is there and not asked for: the tables of bridges and tunnels are read in networks' namespaces alone.
+fn leave_out_unread(space: &Space, observed: &mut Observed) {
+    if matches!(space, Space::Network(_)) {
+        return;
+    }
+    observed.neighbours.clear();
+    observed.tunnels.clear();
+    observed.forwarding.clear();
+    match space {
+        Space::Host => observed.routes.clear(),
+        _ => observed.tables.clear(),
     }
 }

@@ -6,7 +6,7 @@ use super::Planner;
 use super::changes::{Changes, changes};
 use crate::name::{BRIDGE, VXLAN, network_port};
 use crate::world::FLOOD;
-use crate::{Mac, Network, Object, Observed, Op, Space};
+use crate::{Mac, Network, Object, Observed, Op, Phase, Space};
 
 /// The tables of a network, as wanted.
 struct Tables {
@@ -23,7 +23,9 @@ impl Planner<'_> {
         let Some(observed) = self.observed.get(&space) else { return };
         let keeps_tunnel = observed.links.get(VXLAN).is_some_and(|link| self.is_tunnel(link, network));
         let keeps_bridge = observed.links.contains_key(BRIDGE);
-        let base = base.filter(|_| keeps_tunnel && keeps_bridge);
+        let bare = |phase| self.bare.contains(&(space.clone(), phase));
+        let (bare_first, bare_last) = (bare(Phase::Additions), bare(Phase::Removals));
+        let base = base.filter(|_| keeps_tunnel && keeps_bridge && !bare_first && !bare_last);
         let changes = base.map(|base| changes(base, network));
         if changes.as_ref().is_some_and(Changes::is_empty) {
             return;
@@ -39,6 +41,17 @@ impl Planner<'_> {
         self.neighbours(name, &space, now, observed, network, &tables);
         if keeps_bridge {
             self.stale_entries(name, &space, observed, &tables);
+        }
+        if bare_last {
+            self.restore_neighbours(name, &space, &tables);
+        }
+    }
+
+    /// Once the bridge's last IPv4 address has gone.
+    fn restore_neighbours(&mut self, name: &str, space: &Space, tables: &Tables) {
+        for (address, mac) in tables.neighbours.iter().filter(|(address, _)| address.is_ipv4()) {
+            let op = Op::SetNeighbour { name: BRIDGE.to_owned(), address: *address, mac: *mac };
+            self.remove(&Object::Remote(name.to_owned(), *mac), space, op);
         }
     }
 
@@ -98,7 +111,8 @@ impl Planner<'_> {
         mac: Mac,
     ) {
         let key = (BRIDGE.to_owned(), address);
-        let known = now.neighbours.get(&key);
+        let lost = address.is_ipv4() && self.bare.contains(&(space.clone(), Phase::Additions));
+        let known = now.neighbours.get(&key).filter(|_| !lost);
         if known == Some(&mac) {
             return;
         }

@@ -7,7 +7,7 @@ use super::{Planner, Wanted};
 use crate::fence::network_table;
 use crate::name::{BRIDGE, VXLAN, attachment_tag, gateway_mac, network_tag};
 use crate::world::FLOOD;
-use crate::{Link, LinkKind, Mac, Network, Object, Observed, Op, PortFlags, Space, Vxlan};
+use crate::{Link, LinkKind, Mac, Network, Object, Observed, Op, Phase, PortFlags, Space, Vxlan};
 
 impl Planner<'_> {
     pub(super) fn network(&mut self, name: &str, network: &Network) {
@@ -45,8 +45,23 @@ impl Planner<'_> {
         if link.is_none_or(|link| link.kind != LinkKind::Bridge { snooping: false }) {
             self.add(object, space, Op::StopSnooping { name: BRIDGE.to_owned() });
         }
-        self.addresses(object, space, BRIDGE, link.is_some(), &gateways(network));
+        let gateways = gateways(network);
+        self.addresses(object, space, BRIDGE, link.is_some(), &gateways);
+        self.note_bare(space, observed, &gateways);
         self.up(object, space, BRIDGE, link);
+    }
+
+    /// Notes that none of the IPv4 addresses that the bridge has is wanted any more.
+    fn note_bare(&mut self, space: &Space, observed: &Observed, wanted: &[IpNetwork]) {
+        let now = observed.addresses.iter().filter(|(on, address)| on == BRIDGE && address.is_ipv4());
+        let now: Vec<&IpNetwork> = now.map(|(_, address)| address).collect();
+        if now.is_empty() || now.iter().any(|address| wanted.contains(address)) {
+            return;
+        }
+        // Another one comes at once, or the last goes with what is wanted no more.
+        let replaced = wanted.iter().any(IpNetwork::is_ipv4);
+        let phase = if replaced { Phase::Additions } else { Phase::Removals };
+        self.bare.insert((space.clone(), phase));
     }
 
     /// Exactly these addresses on a link of ours. `exists` is false for one that this plan makes. Answers whether

@@ -81,7 +81,10 @@ impl<K: Kernel> Reconciler<K> {
                 *operations = operations.saturating_add(1);
                 self.note_before(step);
                 self.note_former(step);
-                if self.world.apply(&step.space, &step.op).is_err() {
+                if let Op::AddVeth { peer, .. } = &step.op {
+                    self.paired.insert((step.space.clone(), peer.space.clone()));
+                }
+                if self.world.apply(&step.space, &step.op).is_err() || self.may_have_taken_more(step) {
                     self.forget_touched(step);
                 }
                 None
@@ -117,6 +120,17 @@ impl<K: Kernel> Reconciler<K> {
         if let Some(mac) = observed.neighbours.get(&(name.clone(), *address)) {
             observed.former.insert(*address, *mac);
         }
+    }
+
+    /// An IPv4 address that was the first of its subnet takes the others with it, unless promote_secondaries is
+    /// set; which was the first is not observed.
+    fn may_have_taken_more(&self, step: &Step) -> bool {
+        let Op::DeleteAddress { name, address } = &step.op else { return false };
+        let left = self.world.spaces.get(&step.space).map(|seen| seen.addresses.iter());
+        address.is_ipv4()
+            && left.is_some_and(|mut left| {
+                left.any(|(on, other)| on == name && other.is_ipv4() && other.contains(address.network()))
+            })
     }
 
     fn forget_touched(&mut self, step: &Step) {

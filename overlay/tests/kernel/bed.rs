@@ -1,87 +1,14 @@
-//! Hosts, containers and the switch between them, as network namespaces that live as long as a descriptor.
-#![allow(unsafe_code, reason = "unshare and setns on threads of their own")]
+//! Hosts, containers and the switch between them, as network namespaces.
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use overlay::{
-    Attachment, DefaultRoute, Desired, Enter, Handles, Host, Kernel, LinuxKernel, Mac, Network, Op, Peer,
-    Phase, Reconciler, Remote, Report, Space, Subnet, network_port,
+    Attachment, DefaultRoute, Desired, Host, Kernel, LinuxKernel, Mac, Network, Op, Peer, Phase, Reconciler,
+    Remote, Report, Space, Subnet, network_port,
 };
 
-/// A namespace; it goes with its last descriptor.
-#[derive(Clone)]
-pub(crate) struct Namespace(Arc<OwnedFd>);
-
-impl Namespace {
-    pub(crate) fn new() -> Self {
-        let fd = std::thread::scope(|scope| {
-            let made = scope.spawn(|| {
-                // SAFETY: changes this thread only, which ends here.
-                if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                File::open("/proc/thread-self/ns/net")
-            });
-            made.join().unwrap()
-        });
-        let file = fd.expect("these tests need CAP_SYS_ADMIN: run them as root");
-        Self(Arc::new(file.into()))
-    }
-
-    /// Runs `work` on a thread inside.
-    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                self.join().expect("setns");
-                work()
-            });
-            inside.join().unwrap()
-        })
-    }
-
-    /// The calling thread joins; for threads of their own only.
-    pub(crate) fn join(&self) -> io::Result<()> {
-        // SAFETY: a valid descriptor; changes this thread only.
-        match unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    pub(crate) fn handles(&self) -> Handles {
-        let runtime = tokio::runtime::Handle::current();
-        let (connection, route, netfilter) = self.run(|| {
-            let _guard = runtime.enter();
-            let (connection, route, _) = rtnetlink::new_connection().unwrap();
-            (connection, route, netfilter::Socket::open().unwrap())
-        });
-        tokio::spawn(connection);
-        Handles { route, netfilter, namespace: Arc::clone(&self.0), enter: Arc::new(self.clone()) }
-    }
-
-    /// How to look around in here while a test waits.
-    pub(crate) fn look(&self) -> String {
-        format!("nsenter --net=/proc/{}/fd/{}", std::process::id(), self.0.as_fd().as_raw_fd())
-    }
-
-    pub(crate) fn sysctl(&self, key: &str) -> String {
-        self.run(|| std::fs::read_to_string(format!("/proc/sys/{key}")).unwrap().trim().to_owned())
-    }
-
-    pub(crate) fn set_sysctl(&self, key: &str, value: &str) {
-        self.run(|| std::fs::write(format!("/proc/sys/{key}"), value).unwrap());
-    }
-}
-
-impl Enter for Namespace {
-    fn enter(&self, work: Box<dyn FnOnce() -> io::Result<()> + Send>) -> io::Result<()> {
-        self.run(work)
-    }
-}
+pub(crate) use crate::namespace::Namespace;
 
 /// One host: its namespace, a reconciler, and what is wanted there.
 pub(crate) struct Node {
@@ -121,6 +48,16 @@ impl Bed {
         }
         bed.introduce();
         bed
+    }
+
+    /// Two hosts with network "blue", and one container on each: 10.20.0.10 and 10.20.1.10.
+    pub(crate) async fn pair() -> (Self, Namespace, Namespace) {
+        let mut bed = Self::new(2).await;
+        bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
+        let here = bed.member(0, "blue", "web1", "10.20.0.10");
+        let there = bed.member(1, "blue", "web2", "10.20.1.10");
+        bed.settle().await;
+        (bed, here, there)
     }
 
     /// Every host knows every other one by its address.
@@ -223,9 +160,12 @@ impl Bed {
         (space, namespace)
     }
 
-    /// Attaches a namespace; the MAC is made of the address.
+    /// Attaches a namespace; the MAC is made of the address, the metric is the order of attachment.
     pub(crate) fn attach(&mut self, host: usize, network: &str, name: &str, space: &Space, address: &str) {
-        let wanted = self.nodes[host].desired.networks.get_mut(network).unwrap();
+        let networks = &mut self.nodes[host].desired.networks;
+        let all = networks.values().flat_map(|network| network.attachments.values());
+        let before = all.filter(|attachment| attachment.space == *space).count();
+        let wanted = networks.get_mut(network).unwrap();
         let cidr = wanted.subnets[0].cidr;
         let ip: IpAddr = address.parse().unwrap();
         let never = *space == Space::Host || wanted.internal;
@@ -234,7 +174,7 @@ impl Bed {
             addresses: vec![ipnetwork::IpNetwork::new(ip, cidr.prefix()).unwrap()],
             mac: mac_of(ip),
             default_route: if never { DefaultRoute::Never } else { DefaultRoute::IfNone },
-            metric: 0,
+            metric: u32::try_from(before).unwrap(),
         };
         wanted.attachments.insert(name.to_owned(), attachment);
         self.spread();

@@ -11,11 +11,7 @@ use crate::traffic::{
 
 #[tokio::test]
 async fn unicast_between_hosts_at_the_exact_mtu() {
-    let mut bed = Bed::new(2).await;
-    bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
-    let here = bed.member(0, "blue", "web1", "10.20.0.10");
-    let there = bed.member(1, "blue", "web2", "10.20.1.10");
-    bed.settle().await;
+    let (_bed, here, there) = Bed::pair().await;
     let address = "10.20.1.10".parse().unwrap();
     assert_eq!(exchange(&here, &there, address, 1422, PATIENCE), Some("10.20.0.10".parse().unwrap()));
     assert_eq!(send_unfragmented(&here, address, 1422), None);
@@ -26,11 +22,7 @@ async fn unicast_between_hosts_at_the_exact_mtu() {
 
 #[tokio::test]
 async fn the_mtu_follows_on_all_links_without_a_new_device() {
-    let mut bed = Bed::new(2).await;
-    bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
-    let here = bed.member(0, "blue", "web1", "10.20.0.10");
-    let there = bed.member(1, "blue", "web2", "10.20.1.10");
-    bed.settle().await;
+    let (mut bed, here, there) = Bed::pair().await;
     let address = "10.20.1.10".parse().unwrap();
     for mtu in [1350_u32, 1450] {
         for node in &mut bed.nodes {
@@ -48,11 +40,7 @@ async fn the_mtu_follows_on_all_links_without_a_new_device() {
 
 #[tokio::test]
 async fn vni_port_and_local_address_converge() {
-    let mut bed = Bed::new(2).await;
-    bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
-    let here = bed.member(0, "blue", "web1", "10.20.0.10");
-    let there = bed.member(1, "blue", "web2", "10.20.1.10");
-    bed.settle().await;
+    let (mut bed, here, there) = Bed::pair().await;
     assert!(reaches(&here, &there, "10.20.1.10"));
     for (vni, port) in [(5000, 4789), (5000, 4790)] {
         for node in &mut bed.nodes {
@@ -169,11 +157,7 @@ async fn broadcast_and_multicast_reach_everybody() {
 
 #[tokio::test]
 async fn the_gateway_answers_on_its_own_host_only() {
-    let mut bed = Bed::new(2).await;
-    bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
-    let here = bed.member(0, "blue", "web1", "10.20.0.10");
-    let there = bed.member(1, "blue", "web2", "10.20.1.10");
-    bed.settle().await;
+    let (bed, here, there) = Bed::pair().await;
     assert!(reaches(&here, &there, "10.20.1.10"));
     let gateway: Ipv4Addr = "10.20.0.1".parse().unwrap();
     let own: Ipv4Addr = "10.20.0.10".parse().unwrap();

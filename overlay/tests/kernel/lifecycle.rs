@@ -6,18 +6,9 @@ use overlay::{Kernel, LinuxKernel, Observed, Op, Phase, Reconciler, Space};
 use crate::bed::Bed;
 use crate::traffic::reaches;
 
-async fn two_hosts() -> (Bed, crate::bed::Namespace, crate::bed::Namespace) {
-    let mut bed = Bed::new(2).await;
-    bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
-    let here = bed.member(0, "blue", "web1", "10.20.0.10");
-    let there = bed.member(1, "blue", "web2", "10.20.1.10");
-    bed.settle().await;
-    (bed, here, there)
-}
-
 #[tokio::test]
 async fn what_was_changed_by_hand_is_repaired_and_counted() {
-    let (mut bed, here, there) = two_hosts().await;
+    let (mut bed, here, there) = Bed::pair().await;
     let space = Space::Network("blue".to_owned());
     let mac = crate::bed::mac_of("10.20.1.10".parse().unwrap());
     let own = crate::bed::mac_of("10.20.0.10".parse().unwrap());
@@ -68,7 +59,7 @@ async fn what_was_changed_by_hand_is_repaired_and_counted() {
 
 #[tokio::test]
 async fn an_unchanged_desire_costs_nothing_and_a_restart_touches_nothing() {
-    let (mut bed, here, there) = two_hosts().await;
+    let (mut bed, here, there) = Bed::pair().await;
     let node = &mut bed.nodes[0];
     assert_eq!(node.reconcile().await.operations, 0);
     let before = snapshot(&node.kernel).await;

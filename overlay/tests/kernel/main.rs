@@ -7,4 +7,6 @@ mod egress;
 mod fences;
 mod forwarding;
 mod lifecycle;
+#[path = "../common/namespace.rs"]
+mod namespace;
 mod traffic;

@@ -21,24 +21,9 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netfilter::Family;
 
 use super::Open;
-use crate::kernel::KernelError;
+use crate::kernel::{HOST_SYSCTLS, KernelError, NETWORK_SYSCTLS};
 use crate::name::VXLAN;
 use crate::{Link, LinkKind, Mac, Observed, PortFlags, Route, Space, Vxlan};
-
-const HOST_SYSCTLS: &[&str] = &["net/ipv4/ip_forward"];
-const NETWORK_SYSCTLS: &[&str] = &[
-    "net/bridge/bridge-nf-call-iptables",
-    "net/bridge/bridge-nf-call-ip6tables",
-    "net/bridge/bridge-nf-call-arptables",
-    "net/ipv6/conf/default/addr_gen_mode",
-    "net/ipv6/conf/default/accept_ra",
-    "net/ipv4/conf/all/rp_filter",
-    "net/ipv4/conf/all/arp_ignore",
-    "net/ipv4/conf/all/send_redirects",
-    "net/ipv4/conf/default/send_redirects",
-    "net/ipv4/ip_forward",
-    "net/ipv6/conf/all/forwarding",
-];
 
 /// Families in which a table of ours may be.
 const HOST_FAMILIES: &[Family] = &[Family::Inet];
