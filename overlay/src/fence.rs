@@ -10,7 +10,7 @@ use crate::rule::{Chain, Entry, Rule, Set};
 pub(crate) use host::host_table;
 pub(crate) use network::network_table;
 pub(crate) use port::{
-    LOCAL_WAYS, PORT_CHAIN_PREFIX, TUNNEL_WAY, is_port_chain, port_chain, port_chain_name, port_table,
+    LOCAL_WAYS, TUNNEL_WAY, closed_chain, port_chain, port_chain_name, port_of_chain, port_table,
     tunnel_chain,
 };
 
@@ -28,6 +28,9 @@ const ANSWERS: u32 = 6;
 /// forge with a packet socket then. It survives encapsulation, which a mark does not; its lower half is 0, so that
 /// queues treat it as best effort.
 const CARRIED: u32 = 0x5ca6_0000;
+/// Priority of what arrives for somebody else's tunnel on our port: should a part of it come out of ours, it was
+/// hidden in a datagram that the kernel took apart behind the fence.
+const OTHERS: u32 = 0x5ca7_0000;
 
 const ACCEPT: Expression = Expression::Verdict(Verdict::Accept);
 

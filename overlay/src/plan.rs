@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netfilter::Family;
 
+use crate::observed::TableState;
 use crate::op::Step;
 use crate::reconcile::Phase;
 use crate::rule::Table;
@@ -77,6 +78,7 @@ pub(crate) fn plan_changed(
         for (attachment_name, attachment) in &network.attachments {
             planner.attachment(name, network, attachment_name, attachment);
         }
+        planner.tunnel_way(name, network);
     }
     planner.prune();
     // The host's fence forgets a VNI or a peer only once no device and no entry is left that it was for.
@@ -183,20 +185,27 @@ impl Planner<'_> {
         let now = self.observed.get(space).and_then(|observed| observed.tables.get(&table.family));
         let same_shape =
             now.is_some_and(|now| now.chains == wanted.chains && now.sets.keys().eq(wanted.sets.keys()));
-        let Some(now) = now.filter(|_| same_shape) else {
-            return self.add(object, space, Op::SetTable { table });
+        let family = table.family;
+        let there = match now.filter(|_| same_shape) {
+            Some(now) => now.sets.clone(),
+            None => {
+                let table = keeping(table, now);
+                let there = table.state().sets;
+                self.add(object, space, Op::SetTable { table });
+                there
+            }
         };
-        for ((set, wanted), now) in wanted.sets.iter().zip(now.sets.values()) {
-            let add: BTreeSet<Vec<u8>> = wanted.difference(now).cloned().collect();
-            let delete: BTreeSet<Vec<u8>> = now.difference(wanted).cloned().collect();
-            self.add_elements(object, space, table.family, set, add);
+        for ((set, wanted), there) in wanted.sets.iter().zip(there.values()) {
+            self.add_elements(object, space, family, set, wanted.difference(there).cloned().collect());
+            let delete: BTreeSet<Vec<u8>> = there.difference(wanted).cloned().collect();
             if !delete.is_empty() {
-                let (family, set, add) = (table.family, set.clone(), BTreeSet::new());
+                let (set, add) = (set.clone(), BTreeSet::new());
                 self.remove(object, space, Op::ChangeElements { family, set, add, delete });
             }
         }
     }
 
+    /// The elements that are missing.
     fn add_elements(
         &mut self,
         object: &Object,
@@ -218,4 +227,15 @@ impl Planner<'_> {
         let belong = near.peer_index == Some(far.index) && far.peer_index == Some(near.index);
         belong.then_some((near, far))
     }
+}
+
+/// With the elements that are there now: those that nobody wants go with the removals, like all that does.
+fn keeping(mut table: Table, now: Option<&TableState>) -> Table {
+    for (name, set) in &mut table.sets {
+        let length = usize::try_from(set.key_length()).unwrap_or_default();
+        let there = now.and_then(|now| now.sets.get(*name)).into_iter().flatten();
+        // An older agent's set may have had another key.
+        set.elements.extend(there.filter(|key| key.len() == length).cloned());
+    }
+    table
 }

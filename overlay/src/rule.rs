@@ -58,6 +58,16 @@ pub struct Rule {
     pub expressions: Vec<Expression>,
 }
 
+impl Set {
+    /// Bytes of a key.
+    pub(crate) fn key_length(&self) -> u32 {
+        match self.key {
+            [single] => single.length,
+            fields => fields.iter().map(|field| field.length.next_multiple_of(4)).sum(),
+        }
+    }
+}
+
 impl Rule {
     /// What the kernel keeps beside the rule: two rules with one comment are the same rule.
     pub fn comment(&self) -> String {

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use netfilter::{Base, ChainKind, Comparison, Expression, Family, FieldType, HookPoint, Meta, Register};
 
-use super::{ACCEPT, CARRIED, FOUR, RAW, SIX, SOURCE_NAT, answers, chain, dropped, of_family, rule, set};
+use super::{
+    ACCEPT, CARRIED, FOUR, OTHERS, RAW, SIX, SOURCE_NAT, answers, chain, dropped, of_family, rule, set,
+};
 use crate::name::{host_link, host_port, interface_key};
 use crate::rule::{Chain, Rule, Set, Table};
 use crate::{Desired, Host, Space};
@@ -19,9 +21,8 @@ const VNIS_MAX: u32 = 4096;
 
 /// The host's table. What needs connection tracking is in it only where a network has egress: tracking costs each
 /// packet of the host a look-up, and the tunnel's 3 % of a stream although it is exempt.
-pub(crate) fn host_table(desired: &Desired) -> Table {
+pub(crate) fn host_table(desired: &Desired, egress: bool) -> Table {
     let host = &desired.host;
-    let egress = desired.networks.values().any(|network| !network.internal);
     let mut chains: BTreeMap<String, Chain> = BTreeMap::from([
         ("tunnel-in".to_owned(), chain(ChainKind::Filter, HookPoint::Prerouting, RAW, tunnel_input(host))),
         ("tunnel-out".to_owned(), chain(ChainKind::Filter, HookPoint::Output, RAW, tunnel_output(host))),
@@ -94,7 +95,10 @@ fn tunnel(host: &Host) -> Vec<Expression> {
 /// anything in the namespace tracks connections. Where nothing does, or somebody exempts packets from it before
 /// that, they come one by one: then it is the first one, which names the port, that is judged, and one so short
 /// that it hides the VNI is dropped; no datagram is put together later without its first fragment, nor of fragments
-/// that overlap (net/ipv4/ip_fragment.c, net/ipv6/reassembly.c).
+/// that overlap (net/ipv4/ip_fragment.c, net/ipv6/reassembly.c). A local sender may also hand over many datagrams as
+/// one (UDP_SEGMENT), of which only the first is seen here: what comes out of it later has the priority of others'.
+///
+/// A port that the host itself translates to the tunnel's (an administrator's redirect) is not judged.
 fn tunnel_input(host: &Host) -> Vec<Rule> {
     let register = Register::word(0);
     let from = |family: u8, offset: u32, length: u32, peers: &str| {
@@ -110,14 +114,48 @@ fn tunnel_input(host: &Host) -> Vec<Rule> {
         rule("peer", from(FOUR, 12, 4, "peers4")),
         rule("peer", from(SIX, 8, 16, "peers6")),
         rule("tunnel-stranger", [tunnel(host), dropped()].concat()),
-        rule("other-tunnel", [to_port(host), load_vni(), vec![ACCEPT]].concat()),
-        rule("tunnel-short", [to_port(host), dropped()].concat()),
+        rule("other-tunnel", [to_port(host), load_vni(), others()].concat()),
+        rule("tunnel-short", [to_port(host), of_family(FOUR), more_fragments(), dropped()].concat()),
+        rule("tunnel-short", [to_port(host), of_family(SIX), dropped()].concat()),
     ]
 }
 
+fn others() -> Vec<Expression> {
+    let register = Register::word(0);
+    vec![
+        Expression::Immediate { to: register, value: OTHERS.to_ne_bytes().to_vec() },
+        Expression::MetaSet { key: Meta::Priority, from: register },
+        ACCEPT,
+    ]
+}
+
+/// Matches an IPv4 fragment that others follow (RFC 791: bit 2 of byte 6).
+fn more_fragments() -> Vec<Expression> {
+    let register = Register::word(0);
+    vec![
+        Expression::payload(Base::Network, 6, 1, register),
+        Expression::Bitwise { from: register, to: register, mask: vec![0x20], xor: vec![0] },
+        Expression::not_equal(register, [0]),
+    ]
+}
+
+/// Matches what goes to a peer's tunnel, whatever it says it carries: a process can hand over many datagrams as one
+/// (UDP_SEGMENT), and rules see the first one's VNI only.
+fn to_peer(host: &Host) -> [Vec<Expression>; 2] {
+    let register = Register::word(0);
+    let to = |family: u8, offset: u32, length: u32, peers: &str| {
+        let peer = vec![
+            Expression::payload(Base::Network, offset, length, register),
+            Expression::in_set(peers, register),
+        ];
+        [to_port(host), of_family(family), peer].concat()
+    };
+    [to(FOUR, 16, 4, "peers4"), to(SIX, 24, 16, "peers6")]
+}
+
 /// What the kernel's tunnel sends has the priority that its attachment's port gave it, and is let through at once.
-/// Of the rest, a frame that a process sends has a socket with a user; one of the kernel's (routed between two
-/// subnets, say) has none in this namespace.
+/// Of the rest, what a process sends has a socket with a user; a frame of the kernel's (routed between two subnets,
+/// say) has none in this namespace.
 fn tunnel_output(host: &Host) -> Vec<Rule> {
     let register = Register::word(0);
     let carried = vec![
@@ -130,11 +168,12 @@ fn tunnel_output(host: &Host) -> Vec<Rule> {
         Expression::meta(Meta::SocketUser, register),
         Expression::Compare { register, operation: Comparison::GreaterOrEqual, value: vec![0; 4] },
     ];
-    vec![
-        rule("carried", carried),
-        rule("tunnel-user", [tunnel(host), user, dropped()].concat()),
-        rule("tunnel-untracked", [tunnel(host), vec![Expression::Untracked]].concat()),
-    ]
+    let mut rules = vec![rule("carried", carried)];
+    for to in [vec![tunnel(host)], to_peer(host).into()].concat() {
+        rules.push(rule("tunnel-user", [to, user.clone(), dropped()].concat()));
+    }
+    rules.push(rule("tunnel-untracked", [tunnel(host), vec![Expression::Untracked]].concat()));
+    rules
 }
 
 /// What passes through the host: no frames for our tunnels (masqueraded to the host's address they would look
@@ -142,11 +181,11 @@ fn tunnel_output(host: &Host) -> Vec<Rule> {
 /// only answers.
 fn host_forward(host: &Host, egress: bool) -> Vec<Rule> {
     let (input, output) = (Meta::IncomingName, Meta::OutgoingName);
-    let mut rules = vec![
-        rule("tunnel-forwarded", [tunnel(host), dropped()].concat()),
-        rule("from-host-attachment", [named(input, "ports"), dropped()].concat()),
-        rule("to-host-attachment", [named(output, "ports"), dropped()].concat()),
-    ];
+    let to_tunnels = [vec![tunnel(host)], to_peer(host).into()].concat();
+    let mut rules: Vec<Rule> =
+        to_tunnels.into_iter().map(|to| rule("tunnel-forwarded", [to, dropped()].concat())).collect();
+    rules.push(rule("from-host-attachment", [named(input, "ports"), dropped()].concat()));
+    rules.push(rule("to-host-attachment", [named(output, "ports"), dropped()].concat()));
     if egress {
         let spoofed = [of_family(FOUR), of_pool(host, Comparison::NotEqual), dropped()].concat();
         let answer = [named(output, "links"), answers(Register::word(0)), vec![ACCEPT]].concat();

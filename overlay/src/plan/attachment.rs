@@ -25,7 +25,12 @@ impl Planner<'_> {
         let home = Space::Network(network_name.to_owned());
         let (Some(at_home), Some(there)) = (self.observed.get(&home), self.observed.get(&wanted.space))
         else {
-            if self.observed.contains_key(&home) {
+            if let Some(at_home) = self.observed.get(&home) {
+                let port = network_port(name);
+                if at_home.links.contains_key(&port) {
+                    self.fenced(&object, &home, &port, false, wanted);
+                    self.local_way(&object, &home, wanted.mac, &port, false);
+                }
                 self.unseen.insert(attachment_tag(network_name, name));
                 self.problem(&object, "look into it", format!("{} is not open", wanted.space));
             }
@@ -57,7 +62,7 @@ impl Planner<'_> {
         self.own_entries(&object, &home, at_home, near.is_some(), &port, wanted);
         self.fenced(&object, &home, &port, near.is_none(), wanted);
         self.up(&object, &home, &port, near.as_ref());
-        self.way(&object, &home, wanted.mac, &port, near.is_none());
+        self.local_way(&object, &home, wanted.mac, &port, near.is_none());
         let lost = self.addresses(&object, &wanted.space, &link, far.is_some(), &wanted.addresses);
         if let Space::Container(_) = wanted.space {
             self.loopback(&object, &wanted.space);

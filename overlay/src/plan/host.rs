@@ -1,6 +1,7 @@
 //! The host's own namespace: forwarding, the tunnel's fence, the exception in other tools' forward chains.
 use super::Planner;
 use crate::fence::host_table;
+use crate::name::HOST_LINK_PREFIX;
 use crate::{Object, Op, Space};
 
 impl Planner<'_> {
@@ -11,7 +12,13 @@ impl Planner<'_> {
             return self.problem(&object, "look at it", "its namespace is not open");
         };
         if !self.desired.networks.is_empty() {
-            self.table(&object, &space, host_table(self.desired));
+            // While a network's link is still there its traffic is judged; once it is gone nothing needs tracking.
+            let wanted = self.desired.networks.values().any(|network| !network.internal);
+            let linked = observed.links.keys().any(|name| name.starts_with(HOST_LINK_PREFIX));
+            self.table(&object, &space, host_table(self.desired, wanted || linked));
+            if linked && !wanted {
+                self.remove(&object, &space, Op::SetTable { table: host_table(self.desired, false) });
+            }
         }
         if !self.desired.networks.values().any(|network| !network.internal) {
             return;
@@ -27,7 +34,7 @@ impl Planner<'_> {
                 format!(
                     "chain {chain} drops forwarded packets and offers no DOCKER-USER chain; allow forwarding from and to \
                      interfaces named {}* there",
-                    crate::name::HOST_LINK_PREFIX
+                    HOST_LINK_PREFIX
                 ),
             );
         }

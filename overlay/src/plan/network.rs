@@ -6,7 +6,6 @@ use ipnetwork::IpNetwork;
 use super::{Planner, Wanted};
 use crate::fence::network_table;
 use crate::name::{BRIDGE, VXLAN, attachment_tag, gateway_mac, network_tag};
-use crate::world::FLOOD;
 use crate::{Link, LinkKind, Mac, Network, Object, Observed, Op, Phase, PortFlags, Space, Vxlan};
 
 impl Planner<'_> {
@@ -123,7 +122,6 @@ impl Planner<'_> {
         self.settle(object, space, VXLAN, link, &wanted);
         self.tunnel_chain(object, space, link.is_none());
         self.up(object, space, VXLAN, link);
-        self.way(object, space, FLOOD, VXLAN, link.is_none());
     }
 
     /// Whether a link is the VXLAN device that this network wants.

@@ -1,17 +1,20 @@
 //! The table of a network's ports: chains that come and go with their devices, and ways past the bridge.
+use std::collections::{BTreeMap, BTreeSet};
+
 use netfilter::Family;
 
 use super::Planner;
-use crate::fence::{is_port_chain, port_chain, port_chain_name, port_table, tunnel_chain};
-use crate::name::{VXLAN, network_port};
+use super::prune::leftover;
+use crate::fence::{closed_chain, port_chain, port_chain_name, port_of_chain, port_table, tunnel_chain};
+use crate::name::{BRIDGE, VXLAN, network_port};
 use crate::observed::TableState;
 use crate::rule::Chain;
 use crate::world::FLOOD;
 use crate::{Attachment, Mac, Network, Object, Observed, Op, Space};
 
 impl Planner<'_> {
-    /// The table itself, before any port. Written anew it has the chains of all ports that are there: none of them
-    /// is unfenced for an instant.
+    /// The table itself, before any port. Written anew it has the chains of all ports that are there (closed ones of
+    /// those that nobody wants): none of them is unfenced for an instant.
     pub(super) fn port_table(
         &mut self,
         object: &Object,
@@ -22,21 +25,28 @@ impl Planner<'_> {
     ) {
         let wanted = port_table(bridge, []).state();
         let is_base = |now: &TableState| {
-            let base = now.chains.iter().filter(|(name, _)| !is_port_chain(name));
+            let base = now.chains.iter().filter(|(name, _)| port_of_chain(name).is_none());
             base.eq(&wanted.chains) && now.sets == wanted.sets
         };
         if observed.tables.get(&Family::Netdev).is_some_and(is_base) {
             return self.stale_ways(object, space, observed, network);
         }
-        let attachments = network.attachments.iter().map(|(name, attachment)| {
+        let there = observed.links.iter().filter(|(_, link)| link.controller.as_deref() == Some(BRIDGE));
+        let mut chains: BTreeMap<String, Chain> =
+            there.map(|(port, _)| (port.clone(), closed_chain(port))).collect();
+        if let Some(chain) = chains.get_mut(VXLAN) {
+            *chain = tunnel_chain();
+        }
+        let mut ways = Vec::new();
+        for (name, attachment) in &network.attachments {
             let port = network_port(name);
-            let chain = port_chain(&port, attachment);
-            (port, chain)
-        });
-        let tunnel = [(VXLAN.to_owned(), tunnel_chain())];
-        let there = attachments.chain(tunnel).filter(|(port, _)| observed.links.contains_key(port));
-        let table = port_table(bridge, there);
-        self.add(object, space, Op::SetTable { table });
+            if let Some(chain) = chains.get_mut(&port) {
+                *chain = port_chain(&port, attachment);
+                ways.push(Op::SetWay { mac: attachment.mac, port });
+            }
+        }
+        self.add(object, space, Op::SetTable { table: port_table(bridge, chains) });
+        ways.into_iter().for_each(|op| self.add(object, space, op));
         self.rewritten.insert(space.clone());
     }
 
@@ -76,31 +86,48 @@ impl Planner<'_> {
         }
     }
 
-    /// The way past the bridge to a link that is up.
-    pub(super) fn way(&mut self, object: &Object, space: &Space, mac: Mac, port: &str, is_new: bool) {
+    /// The way past the bridge to an attachment's port that is up.
+    pub(super) fn local_way(&mut self, object: &Object, space: &Space, mac: Mac, port: &str, is_new: bool) {
         let now = self.observed.get(space).and_then(|observed| observed.ways.get(&mac));
-        if is_new || self.rewritten.contains(space) || now.is_none_or(|now| now != port) {
+        if is_new || !(self.rewritten.contains(space) || now.is_some_and(|now| now == port)) {
             self.add(object, space, Op::SetWay { mac, port: port.to_owned() });
         }
     }
 
-    /// Chains of ports that are wanted no more, once the ports are gone.
+    /// The way to the tunnel, once those to all local ports are there.
+    pub(super) fn tunnel_way(&mut self, name: &str, network: &Network) {
+        let (object, space) = (Object::Network(name.to_owned()), Space::Network(name.to_owned()));
+        let Some(observed) = self.observed.get(&space) else { return };
+        let keeps = observed.links.get(VXLAN).is_some_and(|link| self.is_tunnel(link, network));
+        let is_there = observed.ways.get(&FLOOD).is_some_and(|port| port == VXLAN);
+        if !keeps || !is_there || self.rewritten.contains(&space) {
+            self.add(&object, &space, Op::SetWay { mac: FLOOD, port: VXLAN.to_owned() });
+        }
+    }
+
+    /// Chains of ports that are wanted no more, once the ports are gone; and the table that an earlier agent fenced
+    /// the bridge with.
     pub(super) fn prune_port_chains(&mut self) {
         for (space, observed) in self.observed {
-            let Space::Network(network) = space else { continue };
-            let (Some(table), Some(network)) =
-                (observed.tables.get(&Family::Netdev), self.desired.networks.get(network))
-            else {
-                continue;
-            };
-            let wanted = |name: &str| {
-                name == port_chain_name(VXLAN)
-                    || network.attachments.keys().any(|port| name == port_chain_name(&network_port(port)))
-            };
-            for name in table.chains.keys().filter(|name| is_port_chain(name) && !wanted(name)) {
-                let (family, name) = (Family::Netdev, name.clone());
-                let device = name.trim_start_matches(crate::fence::PORT_CHAIN_PREFIX).to_owned();
-                self.remove(&Object::Leftover(device), space, Op::DeleteChain { family, name });
+            let Space::Network(name) = space else { continue };
+            let Some(network) = self.desired.networks.get(name) else { continue };
+            let wanted: BTreeSet<String> =
+                network.attachments.keys().map(|name| network_port(name)).chain([VXLAN.to_owned()]).collect();
+            let chains = observed.tables.get(&Family::Netdev).map(|table| &table.chains);
+            for chain in chains.into_iter().flat_map(BTreeMap::keys) {
+                let Some(port) = port_of_chain(chain).filter(|port| !wanted.contains(*port)) else {
+                    continue;
+                };
+                // Of the object whose link goes first: while that cannot be deleted, its chain stays.
+                let object = match observed.links.get(port) {
+                    Some(link) => leftover(port, link),
+                    None => Object::Leftover(port.to_owned()),
+                };
+                self.remove(&object, space, Op::DeleteChain { family: Family::Netdev, name: chain.clone() });
+            }
+            if observed.tables.contains_key(&Family::Bridge) {
+                let object = Object::Network(name.clone());
+                self.remove(&object, space, Op::DeleteTable { family: Family::Bridge });
             }
         }
     }

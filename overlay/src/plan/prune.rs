@@ -59,7 +59,7 @@ fn is_ours(space: &Space, link: &Link) -> bool {
     link.is_ours() || (matches!(space, Space::Network(_)) && made_here)
 }
 
-fn leftover(name: &str, link: &Link) -> Object {
+pub(super) fn leftover(name: &str, link: &Link) -> Object {
     Object::Leftover(link.alias.clone().unwrap_or_else(|| name.to_owned()))
 }
 

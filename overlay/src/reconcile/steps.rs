@@ -90,7 +90,12 @@ impl<K: Kernel> Reconciler<K> {
                 None
             }
             Err(error) if is_done(&step.op, error.errno()) => {
-                self.forget_touched(step);
+                // Before kernel 6.16 a chain goes with its device; the mirror follows later kernels.
+                let follows =
+                    matches!(step.op, Op::DeleteChain { .. }) && error.errno() == Some(libc::ENOENT);
+                if !(follows && self.world.apply(&step.space, &step.op).is_ok()) {
+                    self.forget_touched(step);
+                }
                 None
             }
             Err(error) => {

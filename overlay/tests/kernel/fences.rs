@@ -1,5 +1,7 @@
 //! Who may send what: the ports' fence and the tunnel's.
+#![allow(unsafe_code, reason = "setsockopt for what the standard library lacks")]
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
 
 use overlay::{Kernel, Op, Space};
 
@@ -147,6 +149,57 @@ async fn no_fragment_hides_a_frame() {
         }
         assert!(victim.wait(PATIENCE, is_forged).is_some(), "internal: {internal}");
     }
+}
+
+/// Many datagrams handed over as one: the first for a network that is not ours, the second a forged frame of ours.
+fn send_hidden(from: &Namespace, to: IpAddr) -> std::io::Result<usize> {
+    const UDP_SEGMENT: i32 = 103;
+    let second = forged(4097);
+    let mut both = vxlan(77, &vec![0; second.len() - 8]);
+    let size = i32::try_from(second.len()).unwrap();
+    both.extend(second);
+    from.run(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        // SAFETY: the kernel reads one int.
+        let set = unsafe {
+            let value = std::ptr::from_ref(&size).cast();
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, UDP_SEGMENT, value, size_of::<i32>() as u32)
+        };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+        socket.send_to(&both, (to, 4789))
+    })
+}
+
+#[tokio::test]
+async fn no_datagram_hides_another() {
+    let mut bed = Bed::new(2).await;
+    bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
+    let here = bed.member(0, "blue", "web1", "10.20.0.10");
+    let there = bed.member(1, "blue", "web2", "10.20.1.10");
+    bed.settle().await;
+    assert!(reaches(&here, &there, "10.20.1.10"));
+    let victim = Tap::open(&there, "eth0");
+    let (peer, own) = (bed.nodes[0].namespace.clone(), bed.nodes[1].namespace.clone());
+    let host = bed.nodes[1].address;
+    let refused = send_hidden(&peer, host);
+    assert_eq!(
+        refused.err().and_then(|error| error.raw_os_error()),
+        Some(libc::EPERM),
+        "a process of a peer"
+    );
+    // What the peer's host passes on, and masquerades.
+    let engine = foreign_container(&peer).await;
+    peer.set_sysctl("net/ipv4/ip_forward", "1");
+    masquerade(&peer);
+    send_hidden(&engine, host).unwrap();
+    assert_eq!(victim.wait(SILENCE, is_forged), None, "a container behind a peer");
+    // A switch of namespaces passes it on whole, which a network card would not: so it must not get that far.
+    assert_eq!(bed.nodes[0].drops("tunnel-forwarded").await, 1);
+    // And what a container sends to its own host, where the kernel takes the datagrams apart behind all hooks.
+    let engine = foreign_container(&own).await;
+    send_hidden(&engine, host).unwrap();
+    assert_eq!(victim.wait(SILENCE, is_forged), None, "a container on the same host");
+    assert!(reaches(&here, &there, "10.20.1.10"));
 }
 
 /// A container of some other engine on a host: 172.17.0.2 behind 172.17.0.1.

@@ -100,10 +100,12 @@ fn container_script(side: &Side) -> String {
     )
 }
 
-const MASQUERADE: &str = "nft 'table ip engine {
-    chain out { type nat hook postrouting priority 100; ip saddr 10.200.0.0/24 oifname != \"br0\" masquerade; } }'";
-const REDIRECT: &str = "nft 'table ip engine {
-    chain out { type nat hook output priority -100; ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:40053; } }'";
+const MASQUERADE: &str = "nft add table ip engine
+    nft add chain ip engine out '{ type nat hook postrouting priority 100; }'
+    nft add rule ip engine out ip saddr 10.200.0.0/24 oifname != br0 masquerade";
+const REDIRECT: &str = "nft add table ip engine
+    nft add chain ip engine out '{ type nat hook output priority -100; }'
+    nft add rule ip engine out ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:40053";
 
 fn run(bed: &Bed, place: &str, script: &str) -> Result<()> {
     let mut command = Command::new("sh");

@@ -27,7 +27,7 @@ use crate::{Link, LinkKind, Mac, Observed, PortFlags, Route, Space, Vxlan};
 
 /// Families in which a table of ours may be.
 const HOST_FAMILIES: &[Family] = &[Family::Inet];
-const NETWORK_FAMILIES: &[Family] = &[Family::Inet, Family::Netdev];
+const NETWORK_FAMILIES: &[Family] = &[Family::Inet, Family::Netdev, Family::Bridge];
 
 pub(super) type Names = HashMap<u32, String>;
 
