@@ -180,13 +180,12 @@ fn another(vip: IpAddr) -> IpAddr {
 
 fn assert_refused(cluster: &Cluster, to: IpAddr, port: u16, why: &str) {
     for udp in [false, true] {
-        let tries = [(); 3].map(|()| cluster.refusal("c2x", to, port, udp));
-        for (kind, took) in tries {
-            assert_eq!(kind, ErrorKind::ConnectionRefused, "{why}: {to}:{port}, udp: {udp}, {took:?}");
+        for _ in 0..10 {
+            let (kind, took) = cluster.refusal("c2x", to, port, udp);
+            let context = format!("{why}: {to}:{port}, udp: {udp}, after {took:?}");
+            assert_eq!(kind, ErrorKind::ConnectionRefused, "{context}");
+            assert!(took < REFUSAL_LIMIT, "{context}");
         }
-        // The quickest: on a busy machine this process itself may wait for its turn.
-        let quickest = tries.iter().map(|(_, took)| *took).min().unwrap_or_default();
-        assert!(quickest < REFUSAL_LIMIT, "{why}: {to}:{port}, udp: {udp}: refused only after {quickest:?}");
     }
 }
 
