@@ -16,6 +16,7 @@ need promtool prometheus
 need etcd etcd-server
 need busybox busybox
 need gcc gcc
+need musl-gcc musl-tools
 need python3 python3-minimal
 [ -z "$missing" ] && exit 0
 echo "installing:$missing"

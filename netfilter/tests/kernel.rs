@@ -203,11 +203,14 @@ fn hundred_thousand_elements_are_one_transaction() {
             all
         };
         // The kernel's hash table grows behind the commit; a walk meanwhile can name an element twice or not at all
-        // (net/netfilter/nft_set_hash.c goes on after EAGAIN of rhashtable_walk_next).
+        // (net/netfilter/nft_set_hash.c goes on after EAGAIN of rhashtable_walk_next), and nothing tells when it has
+        // grown. Never does it name one that is not there, or with another's data.
         let expected: Vec<_> = (0..100_000).map(|number: u32| (number, !number)).collect();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
         let mut all = read();
         while all != expected && std::time::Instant::now() < deadline {
+            let stray = all.iter().find(|(key, data)| *key >= 100_000 || *data != !key);
+            assert_eq!(stray, None);
             all = read();
         }
         assert!(all == expected, "{} elements", all.len());

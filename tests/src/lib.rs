@@ -2,13 +2,15 @@
 //! real `svc-agent` as a process of its own, and every command is the real command line.
 //!
 //! [`cluster`] builds and breaks the hosts, [`names`] asks resolvers byte by byte, [`load`] keeps traffic going while
-//! something is broken, [`wait`] waits on states, [`script`] runs scenarios that are text, [`runner`] is the `main`
+//! something is broken, [`precedence`] keeps a measurement from waiting for its turn,
+//! [`wait`] waits on states, [`script`] runs scenarios that are text, [`runner`] is the `main`
 //! of a test program, [`leaks`] tells what a scenario left behind, [`rows`] reads `rows.toml`.
 #![allow(clippy::missing_panics_doc, reason = "a failed expectation is a panic here")]
 pub mod cluster;
 pub mod leaks;
 pub mod load;
 pub mod names;
+pub mod precedence;
 pub mod rows;
 pub mod runner;
 pub mod script;

@@ -1,4 +1,5 @@
 //! A resolver's client that looks at every byte.
+mod musl;
 mod parse;
 mod upstream;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 use agent::netns::Namespace;
 
 use crate::cluster::Cluster;
+pub use musl::{Musl, Said};
 pub use upstream::{Manner, Upstream};
 
 /// Where every container's resolver is.

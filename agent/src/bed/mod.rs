@@ -36,7 +36,7 @@ use process::Spawner;
 pub use process::Process;
 pub use requirements::require_root_or_userns;
 pub use sandbox::Sandbox;
-pub use traffic::{Answer, HttpServer, Server, Spread, ask_tcp, ask_udp, connect, spread};
+pub use traffic::{Answer, HttpServer, Server, Spread, ask_tcp, ask_udp, connect, spread, take_precedence};
 
 /// Where the namespaces' names are, as of ip-netns(8).
 const NAMED: &str = "/run/netns";
@@ -108,8 +108,9 @@ impl Bed {
         let directory = Path::new(DIRECTORY).join(if prefix.is_empty() { "bed" } else { prefix });
         let failed = |what| move |source| Error::Do { what, name: "the bed".to_owned(), source };
         std::fs::create_dir_all(directory.join("log")).map_err(failed("make the directory"))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(failed("start the servers' runtime"))?;
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(1).on_thread_start(take_precedence).enable_all();
+        let runtime = runtime.build().map_err(failed("start the servers' runtime"))?;
         let spawner = Spawner::start().map_err(failed("start the spawning thread"))?;
         let name = format!("{prefix}switch");
         let switch = underlay::switch().map_err(|source| Error::Namespace { name: name.clone(), source })?;

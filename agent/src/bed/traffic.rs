@@ -16,6 +16,8 @@ use crate::netns::Namespace;
 /// Connections of one server at once; more wait in its queue.
 const CONNECTIONS_MAX: usize = 4096;
 const BACKLOG: i32 = 4096;
+/// Weighs as much as thirty ordinary threads (sched(7)).
+const NICE: i32 = -15;
 /// Bytes of a request's head or of a datagram.
 const BYTES_MAX: usize = 8192;
 
@@ -213,6 +215,12 @@ fn bind(kind: Type, port: u16) -> io::Result<Socket> {
 
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Lets the calling thread go before ordinary work on the machine, where that is permitted. What servers and clients of a
+/// bed tell is about networks: on a busy machine their own wait for a turn would look like one.
+pub fn take_precedence() {
+    let _not_permitted = rustix::process::nice(NICE);
 }
 
 /// Connects from inside a namespace. Blocking, as is the stream; every read and write has the same limit.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use super::*;
 
@@ -17,10 +18,13 @@ mod requests;
 /// Bytes of the large answer. Without optimisation the cipher takes 0.3 s of CPU a megabyte, instead of 3 ms.
 const LARGE: usize = if cfg!(debug_assertions) { 4_000_000 } else { 20_000_000 };
 
-/// A handler whose first byte says what it does.
+/// A handler; the first byte of a request says what it does.
+#[derive(Default)]
 struct Echo {
     /// Requests that were dropped before their end.
     dropped: Arc<AtomicU32>,
+    /// Opened by one request for another that waits.
+    gate: Notify,
 }
 
 struct CountDrop(Option<Arc<AtomicU32>>);
@@ -42,6 +46,15 @@ impl Handler for Echo {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 guard.0 = None;
                 b"waited".to_vec()
+            }
+            Some(b'g') => {
+                self.gate.notified().await;
+                request
+            }
+            Some(b'o') => {
+                // Kept for who does not wait yet.
+                self.gate.notify_one();
+                request
             }
             Some(b'b') => vec![7; LARGE],
             Some(b'x') => vec![7; BODY_BYTES_MAX + 1],
@@ -82,8 +95,7 @@ fn config(node: u64, address: SocketAddr, seeds: &[SocketAddr]) -> Config {
 }
 
 async fn start(config: Config) -> Cluster {
-    let dropped = Arc::default();
-    Cluster::start(config, Arc::new(Echo { dropped })).await.unwrap()
+    Cluster::start(config, Arc::new(Echo::default())).await.unwrap()
 }
 
 /// Several hosts that join at the first.

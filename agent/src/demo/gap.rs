@@ -52,12 +52,20 @@ pub(super) fn gap(attempts: &[Attempt], killed: Duration) -> Gap {
     gap
 }
 
-/// Whether no connection begun in the last `quiet` before `now` has failed, and `killed` is as long ago.
-pub(super) fn is_over(attempts: &[Attempt], killed: Duration, now: Duration, quiet: Duration) -> bool {
-    let last_failure =
-        attempts.iter().filter(|attempt| attempt.answer.is_none()).map(|attempt| attempt.at).max();
-    let since = last_failure.map_or(killed, |failure| failure.max(killed));
-    now.saturating_sub(since) >= quiet
+/// Whether the failure, which was complete at `broken`, is over: of the connections begun in the last `quiet` before
+/// `settled`, until when the record is complete, none has failed, and at least `answered_min` were answered. Time alone
+/// says nothing: a client that a busy machine kept waiting has no failures because it has no connections.
+pub(super) fn is_over(
+    attempts: &[Attempt],
+    broken: Duration,
+    settled: Duration,
+    quiet: Duration,
+    answered_min: usize,
+) -> bool {
+    let failures = attempts.iter().filter(|attempt| attempt.answer.is_none()).map(|attempt| attempt.at);
+    let since = failures.max().map_or(broken, |failure| failure.max(broken));
+    let answered = attempts.iter().filter(|attempt| attempt.answer.is_some() && attempt.at > since).count();
+    settled.saturating_sub(since) >= quiet && answered >= answered_min
 }
 
 /// A line per slice up to the last one with a failure: how many of its connections failed.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::chart::{bars, columns, percentile, time};
 use super::figures::Times;
+use super::flows::Record;
 use super::gap::{Attempt, Gap, gap, is_over, timeline};
 use super::measure::{echo_request, is_reply};
 use super::printer::Printer;
@@ -78,13 +79,34 @@ fn a_gap_is_what_failed_after_the_failure_and_nothing_before() {
 }
 
 #[test]
-fn a_failure_is_over_after_a_time_without_failed_connections() {
-    let attempts = [attempt(1_200, None), attempt(1_500, Some("a"))];
-    assert!(!is_over(&attempts, ms(1_000), ms(1_699), ms(500)));
-    assert!(is_over(&attempts, ms(1_000), ms(1_700), ms(500)));
+fn a_failure_is_over_after_a_time_of_answered_connections() {
+    let over = |attempts: &[Attempt], settled| is_over(attempts, ms(1_000), ms(settled), ms(500), 2);
+    let attempts = [attempt(1_200, None), attempt(1_500, Some("a")), attempt(1_650, Some("a"))];
+    assert!(!over(&attempts, 1_699));
+    assert!(over(&attempts, 1_700));
+    assert!(!over(&attempts[..2], 1_700), "too few connections to say so");
     // Without one failed, the time counts from the failure.
-    assert!(!is_over(&[], ms(1_000), ms(1_400), ms(500)));
-    assert!(is_over(&[], ms(1_000), ms(1_500), ms(500)));
+    assert!(!over(&attempts[1..], 1_400));
+    assert!(over(&attempts[1..], 1_500));
+    assert!(!over(&[], 1_500));
+    let before = [attempt(800, None), attempt(900, Some("a")), attempt(950, Some("a"))];
+    assert!(!over(&before, 1_500), "answered before the failure");
+}
+
+#[test]
+fn a_record_is_complete_up_to_the_oldest_connection_under_way() {
+    let mut record = Record::default();
+    for at in [10, 20, 30] {
+        record.begun(ms(at));
+    }
+    assert_eq!(record.settled(), ms(10));
+    record.ended(attempt(20, Some("a")));
+    assert_eq!(record.settled(), ms(10));
+    record.ended(attempt(10, None));
+    assert_eq!(record.settled(), ms(30));
+    record.ended(attempt(30, Some("a")));
+    record.begun(ms(2_000));
+    assert_eq!((record.settled(), record.attempts.len()), (ms(2_000), 3));
 }
 
 #[test]

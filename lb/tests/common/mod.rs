@@ -2,7 +2,7 @@
 #![allow(dead_code)] // Each test binary uses its part.
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lb::kernel::Kernel;
 use lb::{Balancer, Desired, Port, Real, Replica, ReplicaState, Report, Service, VipRange};
@@ -48,17 +48,15 @@ pub(crate) fn plumb() {
     }
 }
 
-/// Runs a command in the namespace of the calling thread. It is tried again for a while: a child that another test
-/// is just starting holds a copy of our netfilter socket until its exec, and so the ownership of the table.
+/// Runs a command in the namespace of the calling thread. One at a time in this process: until its exec a child holds a
+/// copy of every test's netfilter socket, and with it the ownership of that test's table, which the next command, of
+/// another test, would find owned by somebody else.
 pub(crate) fn run(program: &str, line: &str) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
-    loop {
-        let status = Command::new(program).args(line.split_whitespace()).status().unwrap();
-        if status.success() {
-            return;
-        }
-        assert!(std::time::Instant::now() < deadline, "{program} {line}: {status}");
-    }
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let status = Command::new(program).args(line.split_whitespace()).status().unwrap();
+    drop(turn);
+    assert!(status.success(), "{program} {line}: {status}");
 }
 
 /// Sends one echo request, without waiting for the answer.

@@ -1,13 +1,8 @@
 //! The machine, and how a thread or process under test is kept from being disturbed by others.
-#![allow(unsafe_code)] // sched_setscheduler(2), which rustix lacks.
-
-use std::io;
 use std::time::Duration;
 
 use rustix::thread::CpuSet;
-
-/// Above every ordinary process, below what the system itself may have in SCHED_FIFO.
-const PRIORITY: libc::c_int = 5;
+use tests::precedence;
 
 /// Kernel, processor and cores in one line.
 pub(crate) fn describe() -> String {
@@ -38,25 +33,15 @@ pub(crate) fn under_test(core: usize) -> bool {
             let _where_it_is = rustix::thread::sched_setaffinity(None, &one);
         }
     }
-    set_policy(0, libc::SCHED_FIFO, PRIORITY).is_ok()
+    precedence::take()
 }
 
 /// Gives every thread of a process precedence, or takes it again; threads started later inherit it.
 pub(crate) fn prioritise(pid: u32, ahead: bool) {
-    let (policy, priority) = if ahead { (libc::SCHED_FIFO, PRIORITY) } else { (libc::SCHED_OTHER, 0) };
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return };
     let numbers = threads.filter_map(|thread| thread.ok()?.file_name().to_str()?.parse().ok());
     for number in numbers {
-        let _ended_or_forbidden = set_policy(number, policy, priority);
-    }
-}
-
-fn set_policy(thread: libc::pid_t, policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {
-    let parameter = libc::sched_param { sched_priority: priority };
-    // SAFETY: the kernel reads one sched_param.
-    match unsafe { libc::sched_setscheduler(thread, policy, &raw const parameter) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        let _ended_or_forbidden = precedence::set(number, ahead);
     }
 }
 

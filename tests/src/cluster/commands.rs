@@ -1,6 +1,9 @@
 //! The real command line, and other programs, in hosts and containers.
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use agent::api::types::Done;
 
 use super::Cluster;
 
@@ -39,6 +42,18 @@ impl Cluster {
         let output = self.cli(place, words);
         assert_eq!(output.exit, 0, "{place}$ svc-agent {words}\n{}{}", output.stdout, output.stderr);
         output.stdout
+    }
+
+    /// Runs `svc-agent` with a verb that changes something, which must be done here; returns the hosts that it names as
+    /// behind, of which there are some where it exits 4 and none where it exits 0.
+    pub fn behind(&self, place: &str, words: &str) -> BTreeSet<String> {
+        let output = self.cli(place, &format!("{words} -o json"));
+        let context = format!("{place}$ svc-agent {words}\n{output:?}");
+        let done: Done =
+            serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {context}"));
+        let behind: BTreeSet<String> = done.laggards.into_iter().map(|laggard| laggard.host).collect();
+        assert_eq!(output.exit, if behind.is_empty() { 0 } else { 4 }, "{context}");
+        behind
     }
 
     /// Runs `svc-agent`, which must refuse with this exit code and say all of these things, within a second.

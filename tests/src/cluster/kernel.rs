@@ -1,7 +1,9 @@
 //! What the kernel holds in a place, as other tools tell it.
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
+use agent::netns::Namespace;
 use serde_json::Value;
 
 use super::Cluster;
@@ -21,6 +23,23 @@ impl Cluster {
     /// Links, addresses, routes, rules, tables and sockets of a host or container.
     pub fn kernel_state(&self, place: &str) -> String {
         self.shell(place, EVERYTHING)
+    }
+
+    /// The networks' own namespaces on all hosts, which have no names: the holders keep them.
+    pub fn network_namespaces(&self) -> Vec<Namespace> {
+        let processes = std::fs::read_dir("/proc").expect("processes").flatten();
+        let files = processes.filter_map(|process| std::fs::read_dir(process.path().join("fd")).ok());
+        let namespaces: BTreeMap<_, _> = files
+            .flat_map(Iterator::flatten)
+            .filter_map(|file| Some((std::fs::read_link(file.path()).ok()?, file.path())))
+            .filter(|(target, _)| target.to_string_lossy().starts_with("net:["))
+            .collect();
+        // A file may have been closed meanwhile.
+        let opened = namespaces.values().filter_map(|path| std::fs::File::open(path).ok());
+        let opened = opened.filter_map(|file| Namespace::from_fd(OwnedFd::from(file)).ok());
+        let links = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+        let has_tunnel = |links: &str| links.lines().any(|line| line.trim_start().starts_with("vxlan:"));
+        opened.filter(|namespace| namespace.run(links).is_ok_and(|links| has_tunnel(&links))).collect()
     }
 
     /// How many slots a VIP has in a container's table.

@@ -36,7 +36,7 @@ fn names_registry_and_tables_agree_after_churn(sandbox: &Sandbox) {
     let mut registry = Registry::default();
     let steps = if is_nightly() { 1_000 } else { 60 };
     for step in 1..=steps {
-        change(&mut cluster, &mut registry, &mut random);
+        take(&mut cluster, registry.step(&mut random));
         if step % (steps / 3) == 0 {
             wait_until(&format!("all agree after step {step}"), QUIET, || disagreement(&cluster, &registry));
         }
@@ -44,43 +44,74 @@ fn names_registry_and_tables_agree_after_churn(sandbox: &Sandbox) {
     cluster.wait_well(QUIET);
 }
 
-fn change(cluster: &mut Cluster, registry: &mut Registry, random: &mut Random) {
-    let (service, replica) = (*random.pick(&SERVICES), *random.pick(&REPLICAS));
-    let host = host_of(replica);
-    match random.below(10) {
-        0..5 => {
-            changed(cluster, &host, &format!("register {service} --on {replica}"));
-            registry.services.entry(service).or_default().1.insert(replica);
-        }
-        5 | 6 => {
-            let Some((_, replicas)) = registry.services.get_mut(service) else { return };
-            let Some(&replica) = replicas.iter().nth(random.below(replicas.len().max(1))) else { return };
-            changed(cluster, host_at_random(random), &format!("deregister {service} --on {replica}"));
-            replicas.remove(replica);
-        }
-        7 => {
-            if registry.services.remove(service).is_some() {
-                changed(cluster, host_at_random(random), &format!("deregister {service}"));
+/// What is done next.
+enum Step {
+    /// A verb, typed on a host.
+    Verb(String, String),
+    /// `kill -9` of a host's agent, a verb on another host before anybody can know, and its start.
+    Restart(String, (String, String)),
+    /// Nothing can be done to a service that is not there.
+    Nothing,
+}
+
+impl Registry {
+    /// Decides on a step, and keeps what it asks for.
+    fn step(&mut self, random: &mut Random) -> Step {
+        let (service, replica) = (*random.pick(&SERVICES), *random.pick(&REPLICAS));
+        let register = |services: &mut BTreeMap<_, (bool, BTreeSet<_>)>, replica| {
+            services.entry(service).or_default().1.insert(replica);
+            (host_of(replica), format!("register {service} --on {replica}"))
+        };
+        let anywhere = |random: &mut Random, words| Step::Verb((*random.pick(&HOSTS)).to_owned(), words);
+        match random.below(10) {
+            0..5 => {
+                let (host, words) = register(&mut self.services, replica);
+                Step::Verb(host, words)
             }
-        }
-        8 => {
-            let Some((headless, _)) = registry.services.get_mut(service) else { return };
-            *headless = !*headless;
-            let mode = if *headless { "dnsrr" } else { "vip" };
-            changed(cluster, host_at_random(random), &format!("service set {service} --mode {mode}"));
-        }
-        _ => {
-            cluster.kill_agent(&host);
-            cluster.restart_agent(&host);
-            cluster.wait_members(HOSTS.len());
+            5 | 6 => {
+                let Some((_, replicas)) = self.services.get_mut(service) else { return Step::Nothing };
+                let chosen = replicas.iter().nth(random.below(replicas.len().max(1))).copied();
+                let Some(replica) = chosen else { return Step::Nothing };
+                replicas.remove(replica);
+                anywhere(random, format!("deregister {service} --on {replica}"))
+            }
+            7 => match self.services.remove(service) {
+                Some(_) => anywhere(random, format!("deregister {service}")),
+                None => Step::Nothing,
+            },
+            8 => {
+                let Some((headless, _)) = self.services.get_mut(service) else { return Step::Nothing };
+                *headless = !*headless;
+                let mode = if *headless { "dnsrr" } else { "vip" };
+                anywhere(random, format!("service set {service} --mode {mode}"))
+            }
+            _ => {
+                let others: Vec<_> =
+                    REPLICAS.into_iter().filter(|it| host_of(it) != host_of(replica)).collect();
+                Step::Restart(host_of(replica), register(&mut self.services, *random.pick(&others)))
+            }
         }
     }
 }
 
-/// A change that holds here; a host whose agent has just come back may be named as behind.
-fn changed(cluster: &Cluster, host: &str, words: &str) {
-    let output = cluster.cli(host, words);
-    assert!(matches!(output.exit, 0 | 4), "{host}$ svc-agent {words}: {output:?}");
+fn take(cluster: &mut Cluster, step: Step) {
+    match step {
+        Step::Verb(host, words) => {
+            let behind = cluster.behind(&host, &words);
+            assert!(behind.is_empty(), "{host}$ svc-agent {words}: {behind:?} are behind");
+        }
+        Step::Restart(down, (host, words)) => {
+            cluster.kill_agent(&down);
+            let behind = cluster.behind(&host, &words);
+            assert!(
+                behind.iter().eq([&down]),
+                "{host}$ svc-agent {words}: {behind:?} are behind, not {down}"
+            );
+            cluster.restart_agent(&down);
+            cluster.wait_members(HOSTS.len());
+        }
+        Step::Nothing => {}
+    }
 }
 
 /// Compares what was asked for with registry, names and VIP table of every host.
@@ -131,9 +162,4 @@ fn sorted(addresses: &BTreeSet<IpAddr>) -> String {
     let mut texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     texts.sort();
     if texts.is_empty() { "NODATA".to_owned() } else { texts.join(" ") }
-}
-
-/// Any host may be asked, wherever the replica is.
-fn host_at_random(random: &mut Random) -> &'static str {
-    HOSTS[random.below(HOSTS.len())]
 }

@@ -7,6 +7,7 @@ mod docker;
 mod health;
 mod idle;
 mod input;
+mod musl;
 mod names;
 mod partition;
 mod restart;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         health::all(),
         idle::all(),
         names::all(),
+        musl::all(),
         input::all(),
         addresses::all(),
         conflicts::all(),

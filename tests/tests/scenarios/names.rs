@@ -24,8 +24,8 @@ pub(crate) fn all() -> Vec<Scenario> {
     ]
 }
 
-/// Three hosts that ask a name server in the switch, which is on no network of ours.
-fn with_upstream(sandbox: &Sandbox, hosts: usize, manner: Manner) -> (Cluster, Upstream) {
+/// Hosts that ask a name server in the switch, which is on no network of ours.
+pub(crate) fn with_upstream(sandbox: &Sandbox, hosts: usize, manner: Manner) -> (Cluster, Upstream) {
     let cluster = Cluster::with_flags(sandbox, hosts, &["--upstream", "192.168.77.253"]);
     cluster.bed().switch().run(|| ()).expect("the switch");
     let add = "ip addr add 192.168.77.253/24 dev br-u";

@@ -23,20 +23,67 @@ pub(crate) fn all() -> Vec<Scenario> {
     ]
 }
 
+/// Row P21: also where everything that can translate sources does. The hosts masquerade all that leaves them; frames on
+/// the networks' bridges pass the rules for packets; the clients have been outside, for which their network translates.
 fn a_replica_sees_the_clients_own_address(sandbox: &Sandbox) {
     let mut cluster = Cluster::start(sandbox, 2);
     cluster.ok("h1", "network create payment");
+    cluster.ok("h1", "network create shop");
     cluster.attach("payment", "c1a c1x c2x");
-    let _server = cluster.server("c1a", 80);
+    // Its route to everywhere, and the source that goes with it, are of the other network.
+    cluster.attach("shop", "c2t");
+    cluster.attach_again("payment", "c2t");
+    cluster.ok("h2", "attach host --network payment --netns host");
+    let _servers = [("c1a", 80), ("h1", 81)].map(|(place, port)| cluster.server(place, port));
     cluster.ok("h1", "register payment-api --on c1a");
     let vip = cluster.vip("h1", "payment-api");
-    for client in ["c1x", "c2x", "c1a"] {
-        let own = cluster.address_of(client);
-        let (tcp, udp) = (cluster.tcp(client, vip, 80), cluster.udp(client, vip, 80));
-        for answer in [tcp.expect("an answer"), udp.expect("an answer")] {
-            assert_eq!(answer.seen_as.ip(), own, "the client is {client}");
+    let clients = [("c1x", "c1x"), ("c2x", "c2x"), ("c1a", "c1a"), ("c2t", "c2t"), ("h2", "host")];
+    let own = clients.map(|(_, name)| cluster.resolve("c1a", &format!("{name}.payment")));
+    let assert_own = |when: &str| {
+        for ((client, _), own) in clients.iter().zip(&own) {
+            for _ in 0..4 {
+                let (tcp, udp) = (cluster.tcp(client, vip, 80), cluster.udp(client, vip, 80));
+                for answer in [tcp.expect("an answer"), udp.expect("an answer")] {
+                    assert_eq!(answer.seen_as.ip().to_string(), *own, "the client is {client}, {when}");
+                }
+            }
+        }
+    };
+    assert_own("as it is");
+    masquerade_everything(&cluster);
+    let outside = cluster.address(1).parse().expect("an address");
+    let egress = cluster.tcp("c2x", outside, 81).expect("an answer");
+    assert_eq!(egress.seen_as.ip().to_string(), cluster.address(2), "what leaves is translated");
+    // The agent sets it back when it looks again.
+    assert!(call_rules_for_bridged_frames(&cluster) >= 3, "two networks on one host, one on the other");
+    assert_own("where sources are translated");
+}
+
+/// As an engine's or a gateway's rules do.
+fn masquerade_everything(cluster: &Cluster) {
+    for host in ["h1", "h2"] {
+        for words in [
+            "add table ip everything",
+            "add chain ip everything postrouting { type nat hook postrouting priority 90; }",
+            "add rule ip everything postrouting masquerade",
+        ] {
+            cluster.shell(host, &format!("nft '{words}'"));
         }
     }
+}
+
+/// As it is in every new namespace where the kernel has br_netfilter; returns in how many networks.
+fn call_rules_for_bridged_frames(cluster: &Cluster) -> usize {
+    let networks = cluster.network_namespaces();
+    for network in &networks {
+        let set = || {
+            let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+            // Without br_netfilter no frame can pass them.
+            if std::path::Path::new(path).exists() { std::fs::write(path, "1") } else { Ok(()) }
+        };
+        network.run(set).expect("a network's namespace").expect("the setting");
+    }
+    networks.len()
 }
 
 fn a_replica_calls_its_own_vip(sandbox: &Sandbox) {
@@ -133,13 +180,12 @@ fn another(vip: IpAddr) -> IpAddr {
 
 fn assert_refused(cluster: &Cluster, to: IpAddr, port: u16, why: &str) {
     for udp in [false, true] {
-        let tries = [(); 3].map(|()| cluster.refusal("c2x", to, port, udp));
-        for (kind, took) in tries {
-            assert_eq!(kind, ErrorKind::ConnectionRefused, "{why}: {to}:{port}, udp: {udp}, {took:?}");
+        for _ in 0..10 {
+            let (kind, took) = cluster.refusal("c2x", to, port, udp);
+            let context = format!("{why}: {to}:{port}, udp: {udp}, after {took:?}");
+            assert_eq!(kind, ErrorKind::ConnectionRefused, "{context}");
+            assert!(took < REFUSAL_LIMIT, "{context}");
         }
-        // The quickest: on a busy machine this process itself may wait for its turn.
-        let quickest = tries.iter().map(|(_, took)| *took).min().unwrap_or_default();
-        assert!(quickest < REFUSAL_LIMIT, "{why}: {to}:{port}, udp: {udp}: refused only after {quickest:?}");
     }
 }
 

@@ -120,7 +120,7 @@ async fn sockets_of_both_families_reach_each_other() {
 async fn bad_settings_are_refused() {
     let address = free_address();
     let advertise: SocketAddr = "0.0.0.0:7946".parse().unwrap();
-    let handler = || Arc::new(Echo { dropped: Arc::default() });
+    let handler = || Arc::new(Echo::default());
     let refused = |config| Cluster::start(config, handler());
     let good = config(1, address, &[]);
     assert!(matches!(refused(Config { advertise, ..good.clone() }).await, Err(StartError::Advertise { .. })));

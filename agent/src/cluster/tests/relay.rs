@@ -1,7 +1,9 @@
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -58,5 +60,68 @@ impl Relay {
             tokio::task::yield_now().await;
         }
         u64::try_from(kept.len()).unwrap()
+    }
+}
+
+/// What waits in the way's own socket; so little that nothing but the way decides how far an answer gets.
+const WAITING_BYTES_MAX: u32 = 64 * 1024;
+
+/// Stands before a host and lets requests pass freely, answers only as many bytes as it is told. For one connection.
+pub(super) struct NarrowWay {
+    pub(super) front: SocketAddr,
+    left: Arc<Semaphore>,
+    passed: Arc<AtomicUsize>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl NarrowWay {
+    pub(super) async fn before(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind((free_address().ip(), 0)).await.unwrap();
+        let front = listener.local_addr().unwrap();
+        let (left, passed) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (allowed, counted) = (Arc::clone(&left), Arc::clone(&passed));
+        let task = tokio::spawn(async move {
+            let (asking, _) = listener.accept().await?;
+            let socket = TcpSocket::new_v4()?;
+            socket.set_recv_buffer_size(WAITING_BYTES_MAX)?;
+            let answering = socket.connect(to).await?;
+            let ((mut requests, mut answered), (mut answers, mut requested)) =
+                (asking.into_split(), answering.into_split());
+            let there = async { tokio::io::copy(&mut requests, &mut requested).await.map(drop) };
+            let back = async {
+                let mut bytes = vec![0; 16 * 1024];
+                loop {
+                    // At least one byte is allowed; more, as far as they are.
+                    let Ok(first) = allowed.acquire().await else { return Ok(()) };
+                    first.forget();
+                    let more = allowed.forget_permits(bytes.len() - 1);
+                    let length = answers.read(&mut bytes[..=more]).await?;
+                    allowed.add_permits(1 + more - length);
+                    answered.write_all(&bytes[..length]).await?;
+                    counted.fetch_add(length, Ordering::Relaxed);
+                    if length == 0 {
+                        return Ok(());
+                    }
+                }
+            };
+            tokio::try_join!(there, back).map(drop)
+        });
+        Self { front, left, passed, task }
+    }
+
+    /// Lets so many bytes more of answers pass.
+    pub(super) fn widen(&self, bytes: usize) {
+        self.left.add_permits(bytes);
+    }
+
+    /// Bytes of answers that have passed.
+    pub(super) fn passed(&self) -> usize {
+        self.passed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for NarrowWay {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }

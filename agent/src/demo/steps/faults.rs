@@ -12,9 +12,9 @@ use crate::demo::measure;
 use crate::demo::printer::Printer;
 use crate::demo::stage::{Show, Stage, wait};
 
-/// So many connections are answered before anything is broken.
+/// So many connections are answered before anything is broken, and again before it counts as over.
 const LEAD: usize = 100;
-/// So long without a failed connection, and the failure is over. No connection takes longer than [`flows::LIMIT`].
+/// So long without a failed connection, and the failure is over.
 const QUIET: Duration = Duration::from_millis(1_250);
 /// Connections that show where everything goes afterwards.
 const CONNECTIONS: usize = 200;
@@ -88,17 +88,18 @@ fn watch(
 ) -> Result<Gap, Error> {
     let flows = Flows::start("shop", &stage.namespace("shop")?, at(vip, PORT))?;
     wait("connections before the failure", LIMIT, || {
-        let answered = flows.so_far().iter().filter(|attempt| attempt.answer.is_some()).count();
+        let answered = flows.so_far().attempts.iter().filter(|attempt| attempt.answer.is_some()).count();
         Ok(if answered >= LEAD { Ok(()) } else { Err(format!("{answered} of {LEAD} answered")) })
     })?;
     let killed = flows.now();
     fail(stage)?;
+    let broken = flows.now();
     wait("the end of failed connections", LIMIT, || {
-        let attempts = flows.so_far();
-        Ok(if gap::is_over(&attempts, killed, flows.now(), QUIET) {
+        let record = flows.so_far();
+        Ok(if gap::is_over(&record.attempts, broken, record.settled(), QUIET, LEAD) {
             Ok(())
         } else {
-            let gap = gap::gap(&attempts, killed);
+            let gap = gap::gap(&record.attempts, killed);
             Err(format!("{} of {} failed, the last after {} ms", gap.failed, gap.connections, gap.gap_ms))
         })
     })?;
@@ -118,7 +119,7 @@ fn tell(printer: &mut Printer, gap: &Gap) {
     };
     printer.figure("connections that failed", &failed);
     printer.aside(&format!(
-        "one was begun every {}; failed: refused, or no answer within {}",
+        "at most one was begun every {}; failed: refused, or no answer within {}",
         time(flows::INTERVAL),
         time(flows::LIMIT)
     ));
