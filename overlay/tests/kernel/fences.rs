@@ -163,7 +163,7 @@ fn send_hidden(from: &Namespace, to: IpAddr) -> std::io::Result<usize> {
         // SAFETY: the kernel reads one int.
         let set = unsafe {
             let value = std::ptr::from_ref(&size).cast();
-            libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, UDP_SEGMENT, value, size_of::<i32>() as u32)
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, UDP_SEGMENT, value, 4)
         };
         assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
         socket.send_to(&both, (to, 4789))
