@@ -26,6 +26,6 @@ pub use name::{TABLE, TAG, gateway_mac, host_link, host_port, link_addresses, ne
 pub use observed::{ChainState, ForwardHook, Link, LinkKind, Observed, PortFlags, Route, TableState, Vxlan};
 pub use op::{Object, Op, Peer, Step};
 pub use plan::{Plan, Problem, ROUTE_PROTOCOL, plan};
-pub use reconcile::{Phase, Reconciler, Report, Teardown};
+pub use reconcile::{Phase, REPAIRED_MAX, Reconciler, Report, Teardown};
 pub use rule::{Chain, Entry, Rule, Set, Table};
 pub use world::World;

@@ -28,7 +28,12 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Operations that the kernel took.
     pub operations: usize,
+    /// The first of those that repaired what somebody else had changed, [`REPAIRED_MAX`] at most.
+    pub repaired: Vec<String>,
 }
+
+/// Repairs that a report tells in words.
+pub const REPAIRED_MAX: usize = 8;
 
 /// What `teardown_all` did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub struct Reconciler<K> {
     /// so that a look at one end alone would show no pair.
     paired: BTreeSet<(Space, Space)>,
     drift: u64,
+    /// All was as desired, and namespaces are read again: what is done now repairs somebody else's changes.
+    looking: bool,
 }
 
 impl<K: Kernel> Reconciler<K> {
@@ -72,6 +79,7 @@ impl<K: Kernel> Reconciler<K> {
             former: BTreeMap::new(),
             paired: BTreeSet::new(),
             drift: 0,
+            looking: false,
         }
     }
 
@@ -96,7 +104,7 @@ impl<K: Kernel> Reconciler<K> {
                 Phase::Additions => &plan.additions,
                 Phase::Removals => &plan.removals,
             };
-            let failed = self.run(steps, &mut report.operations).await;
+            let failed = self.run(steps, &mut report).await;
             let again = !failed.is_empty() && attempt < ATTEMPTS;
             problems.extend(failed);
             self.remember(phase, &plan, problems.is_empty());
@@ -122,20 +130,29 @@ impl<K: Kernel> Reconciler<K> {
         self.last = None;
     }
 
+    /// Something has changed in these namespaces (our own changes are heard of too): the next calls of
+    /// [`Self::reconcile`] read them again. If all was as desired before, what they do then is drift.
+    pub fn look_again<'a>(&mut self, desired: &Desired, spaces: impl IntoIterator<Item = &'a Space>) {
+        self.looking |= self.last.as_ref() == Some(desired) && self.done == (true, true);
+        for space in spaces {
+            self.forget(space);
+        }
+        self.done = (false, false);
+    }
+
     /// Reads everything again and repairs what differs from `desired`; operations are counted as drift.
     pub async fn verify(&mut self, desired: &Desired) -> Report {
-        let unchanged = self.last.as_ref() == Some(desired) && self.done == (true, true);
-        self.invalidate();
+        let all: Vec<Space> = self.world.spaces.keys().cloned().collect();
+        self.look_again(desired, &all);
         let mut report = self.reconcile(desired, Phase::Additions).await;
         let removals = self.reconcile(desired, Phase::Removals).await;
         report.operations = report.operations.saturating_add(removals.operations);
+        report.repaired.extend(removals.repaired);
+        report.repaired.truncate(REPAIRED_MAX);
         for problem in removals.problems {
             if !report.problems.contains(&problem) {
                 report.problems.push(problem);
             }
-        }
-        if unchanged {
-            self.drift = self.drift.saturating_add(u64::try_from(report.operations).unwrap_or(u64::MAX));
         }
         report
     }
@@ -178,6 +195,7 @@ impl<K: Kernel> Reconciler<K> {
         if self.last.as_ref() == Some(desired) {
             return;
         }
+        self.looking = false;
         let last = self.last.replace(desired.clone());
         self.base = last.filter(|_| self.done == (true, true));
         self.done = (false, false);
@@ -198,6 +216,7 @@ impl<K: Kernel> Reconciler<K> {
             }
             Phase::Removals => self.done.1 = good,
         }
+        self.looking &= self.done != (true, true);
     }
 
     async fn observe_missing(&mut self) -> Vec<Problem> {

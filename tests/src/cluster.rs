@@ -12,6 +12,7 @@ use agent::bed::{Bed, Process, Sandbox, Server};
 use agent::netns::Namespace;
 
 pub use commands::Output;
+pub use kernel::{network_state, shell_in};
 
 /// How long a host may take from its start until it is ready, on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(15);

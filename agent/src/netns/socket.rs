@@ -4,10 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::Deref;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
-use netlink_packet_core::NetlinkPayload;
-use netlink_packet_route::RouteNetlinkMessage;
-use rtnetlink::MulticastGroup;
+use netlink_sys::AsyncSocket;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -41,10 +38,16 @@ pub struct ResolverSockets {
 /// would keep the namespace alive; a clone of the inner handle then fails with `RequestFailed`.
 pub struct Netlink {
     handle: rtnetlink::Handle,
+    port: u32,
     task: JoinHandle<()>,
 }
 
 impl Netlink {
+    /// The number by which the kernel knows this socket in its namespace.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
     /// Closes the socket before it returns; a drop closes it soon after.
     pub async fn close(mut self) {
         self.task.abort();
@@ -84,35 +87,14 @@ impl Namespace {
     /// Outside a tokio runtime with I/O enabled.
     pub fn rtnetlink(&self) -> Result<Netlink, Error> {
         let runtime = tokio::runtime::Handle::current();
-        let (connection, handle, _) = self.open_socket("route netlink", || {
+        let (connection, handle, port) = self.open_socket("route netlink", || {
             let _entered = runtime.enter();
-            rtnetlink::new_connection()
+            let (mut connection, handle, _) = rtnetlink::new_connection()?;
+            // It would be bound with the first request.
+            let address = connection.socket_mut().socket_mut().bind_auto()?;
+            Ok((connection, handle, address.port_number()))
         })?;
-        Ok(Netlink { handle, task: runtime.spawn(connection) })
-    }
-
-    /// As [`Self::rtnetlink`], with what the kernel says of the groups. `NetlinkPayload::Overrun` means that
-    /// events were lost and the state is to be read anew. The stream ends with the handle.
-    ///
-    /// # Errors
-    /// [`Error::Socket`].
-    ///
-    /// # Panics
-    /// Outside a tokio runtime with I/O enabled.
-    pub fn rtnetlink_events(
-        &self,
-        groups: &[MulticastGroup],
-    ) -> Result<
-        (Netlink, impl Stream<Item = NetlinkPayload<RouteNetlinkMessage>> + Send + Unpin + use<>),
-        Error,
-    > {
-        let runtime = tokio::runtime::Handle::current();
-        let (connection, handle, messages) = self.open_socket("route netlink events", || {
-            let _entered = runtime.enter();
-            rtnetlink::new_multicast_connection(groups)
-        })?;
-        let events = messages.map(|(message, _)| message.payload);
-        Ok((Netlink { handle, task: runtime.spawn(connection) }, events))
+        Ok(Netlink { handle, port, task: runtime.spawn(connection) })
     }
 }
 

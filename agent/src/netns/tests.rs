@@ -133,7 +133,8 @@ async fn the_kernel_frees_a_namespace_once_every_handle_is_dropped() {
     near.link().set(far.build()).execute().await.unwrap();
 
     let resolver = namespace.bind_resolver().unwrap();
-    let (netlink, events) = namespace.rtnetlink_events(&[rtnetlink::MulticastGroup::Link]).unwrap();
+    let netlink = namespace.rtnetlink().unwrap();
+    let monitor = namespace.monitor(Concern::Network, Vec::new(), || {}).unwrap();
     let handle = netlink.clone();
     let clone = namespace.clone();
     drop((namespace, resolver));
@@ -142,7 +143,7 @@ async fn the_kernel_frees_a_namespace_once_every_handle_is_dropped() {
         "a clone and a netlink socket hold it"
     );
     netlink.close().await;
-    drop((clone, events));
+    drop((clone, monitor));
     assert!(gone_within(&ours, "near", Duration::from_secs(5)).await);
     let dead = handle.link().set(LinkUnspec::new_with_name("lo").up().build()).execute().await;
     assert!(dead.is_err(), "a clone of the inner handle does not keep the socket");

@@ -24,6 +24,7 @@ use crate::runtime::local::LocalAttachment;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::problems::Problems;
 use crate::runtime::records;
+use crate::runtime::touched::Touched;
 use crate::runtime::verbs::addressing::{self, Grants, Vips};
 use crate::runtime::verbs::leave;
 use crate::store::{Store, Writes};
@@ -93,6 +94,8 @@ pub struct Agent {
     pub state: Mutex<State>,
     /// Wakes the converge loop.
     pub changed: Notify,
+    /// Namespaces in which somebody changed something.
+    pub touched: Arc<Touched>,
     /// This host's own head: wakes the pushers.
     pub own_head: watch::Sender<Head>,
     /// Heads that are in force in this host's kernel.

@@ -16,8 +16,8 @@ use crate::runtime::agent::{Agent, chain};
 use crate::runtime::derived::{self, Derived};
 use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, list};
-use crate::runtime::metrics::raise;
 use crate::runtime::spaces::{SharedKernel, Spaces};
+use crate::runtime::touched::Pace;
 use crate::runtime::verbs;
 use crate::store::Writes;
 use crate::view::{NetworkView, ViewChanges};
@@ -25,6 +25,7 @@ use crate::view::{NetworkView, ViewChanges};
 mod balancing;
 mod outcome;
 mod places;
+mod repair;
 
 /// A namespace's ruleset is looked at this often; it costs a round trip where nobody touched it.
 const BALANCER_CHECK: Duration = Duration::from_millis(500);
@@ -49,6 +50,8 @@ pub struct Converger {
     /// Namespaces whose balancing must be looked at in any case: new ones, and those with work put off or failed.
     due: BTreeSet<u64>,
     drift_seen: u64,
+    /// When the namespaces that were touched are looked at.
+    pace: Pace,
     /// Namespaces that an earlier agent attached: their balancing stays as it is until the catalog is complete.
     adopted: BTreeSet<u64>,
     /// What each namespace's balancing last covered: a namespace is due when this changes.
@@ -104,6 +107,7 @@ impl Converger {
             overlay_checked: now,
             due: BTreeSet::new(),
             drift_seen: 0,
+            pace: Pace::default(),
             adopted,
             covered: BTreeMap::new(),
             balancer_problems: BTreeMap::new(),
@@ -122,6 +126,7 @@ impl Converger {
         let agent = Arc::clone(&self.agent);
         loop {
             let wait = if self.due.is_empty() { BALANCER_CHECK } else { DEFERRED };
+            let wait = wait.min(agent.touched.next(&self.pace, Instant::now()).unwrap_or(wait));
             tokio::select! {
                 biased;
                 _ = stop.changed() => return,
@@ -137,6 +142,8 @@ impl Converger {
                     }
                 }
                 () = agent.changed.notified() => {}
+                // Their turn may be later: that is waited for above.
+                () = agent.touched.heard.notified() => continue,
                 () = tokio::time::sleep(wait) => {}
             }
             if !self.due.is_empty() {
@@ -194,17 +201,19 @@ impl Converger {
         let present = self.present();
         let mut problems = self.open_spaces(&present, snapshot.synced);
         let desired = self.desired(&present, snapshot.peers.clone());
+        let looks = self.look_again(&desired);
         self.overlay_phase(&desired, Phase::Additions, &mut problems).await;
         if snapshot.synced {
             self.due.append(&mut self.adopted);
         }
-        self.balance(&changed, &mut problems).await;
+        self.balance(&changed, &looks, &mut problems).await;
         self.publish(snapshot.synced);
         if snapshot.synced {
             // Before that, what is not known yet would be taken for what is wanted no more.
             self.overlay_phase(&desired, Phase::Removals, &mut problems).await;
             self.close_spaces(&present).await;
             self.slow_check(&desired, &mut problems).await;
+            self.note_looks(looks, began);
             self.forget_detached();
         }
         self.remember_interfaces().await;
@@ -296,49 +305,6 @@ impl Converger {
         }
     }
 
-    async fn overlay_phase(
-        &mut self,
-        desired: &overlay::Desired,
-        phase: Phase,
-        problems: &mut Vec<(String, String)>,
-    ) {
-        let report = self.overlay.reconcile(desired, phase).await;
-        self.agent
-            .metrics
-            .kernel_operations
-            .with_label_values(&["overlay"])
-            .inc_by(u64::try_from(report.operations).unwrap_or(0));
-        problems.extend(report.problems.iter().map(overlay_problem));
-    }
-
-    /// Reads the whole overlay and repairs what differs.
-    async fn slow_check(&mut self, desired: &overlay::Desired, problems: &mut Vec<(String, String)>) {
-        if self.overlay_checked.elapsed() < OVERLAY_CHECK {
-            return;
-        }
-        self.overlay_checked = Instant::now();
-        let report = self.overlay.verify(desired).await;
-        let drift = self.overlay.drift();
-        let repaired = drift.saturating_sub(self.drift_seen);
-        self.drift_seen = drift;
-        self.agent.metrics.drift_repaired.with_label_values(&["overlay"]).inc_by(repaired);
-        problems.extend(report.problems.iter().map(overlay_problem));
-        self.count_drops();
-    }
-
-    /// What the fences have dropped, as last read. A table that was made anew counts from 0 again; the metric waits
-    /// for it to catch up rather than fall.
-    fn count_drops(&self) {
-        let (mut tunnel, mut source) = (0_u64, 0_u64);
-        for (space, _, packets) in self.overlay.drops() {
-            let sum = if *space == overlay::Space::Host { &mut tunnel } else { &mut source };
-            *sum = sum.saturating_add(packets);
-        }
-        let drops = &self.agent.metrics.fence_drops;
-        raise(&drops.with_label_values(&["tunnel"]), tunnel);
-        raise(&drops.with_label_values(&["source"]), source);
-    }
-
     /// Removes everything that this host's kernel holds of ours, for `leave`. A line for each thing removed.
     pub async fn remove_all(&mut self) -> Vec<String> {
         let mut removed = Vec::new();
@@ -363,15 +329,4 @@ impl Converger {
         removed.push("the holder process".to_owned());
         removed
     }
-}
-
-fn overlay_problem(problem: &overlay::Problem) -> (String, String) {
-    let object = match &problem.object {
-        overlay::Object::Host => "host".to_owned(),
-        overlay::Object::Network(network) => format!("network/{network}"),
-        overlay::Object::Attachment(network, name) => format!("network/{network}/attachment/{name}"),
-        overlay::Object::Remote(network, mac) => format!("network/{network}/remote/{mac}"),
-        overlay::Object::Leftover(name) => format!("leftover/{name}"),
-    };
-    (object, format!("{}: {}", problem.operation, problem.error))
 }

@@ -21,4 +21,5 @@ pub mod problems;
 pub mod records;
 pub mod spaces;
 pub mod start;
+pub mod touched;
 pub mod verbs;

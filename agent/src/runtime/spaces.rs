@@ -14,10 +14,11 @@ use overlay::{Enter, Handles, LinuxKernel, Space};
 
 use crate::holder;
 use crate::model::Name;
-use crate::netns::{Namespace, Netlink, Resolved, ResolverSockets, Watcher};
+use crate::netns::{Concern, Monitor, Namespace, Netlink, Resolved, ResolverSockets, Watcher};
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, StoredPlace};
+use crate::runtime::touched::Touched;
 
 /// A container's namespace with everything that is open in it.
 pub struct Container {
@@ -31,6 +32,8 @@ pub struct Container {
     pub resolver: Option<Resolver>,
     /// Whether it is the host's own.
     pub host: bool,
+    /// Hears of changes in it; the host's own has one already.
+    _monitor: Option<Monitor>,
 }
 
 /// A running resolver.
@@ -46,6 +49,7 @@ pub struct Resolver {
 struct NetworkSpace {
     _namespace: Namespace,
     _netlink: Netlink,
+    _monitor: Monitor,
 }
 
 /// All of them.
@@ -56,7 +60,8 @@ pub struct Spaces {
     networks: BTreeMap<Name, NetworkSpace>,
     /// By cookie.
     pub containers: BTreeMap<u64, Container>,
-    _host: Netlink,
+    _host: (Netlink, Monitor),
+    touched: Arc<Touched>,
     forwarder: dns::Forwarder,
     stats: Arc<dns::Stats>,
 }
@@ -100,6 +105,22 @@ fn netfilter_in(namespace: &Namespace) -> Result<netfilter::Socket, SpaceError> 
     namespace.run(netfilter::Socket::open).map_err(SpaceError::Open)?.map_err(SpaceError::Netfilter)
 }
 
+/// Notes every change in a namespace.
+fn listen(
+    touched: &Arc<Touched>,
+    space: Space,
+    namespace: &Namespace,
+    own: Vec<u32>,
+) -> Result<Monitor, SpaceError> {
+    let concern = match &space {
+        Space::Host => Concern::Host,
+        Space::Network(_) => Concern::Network,
+        Space::Container(_) => Concern::Container,
+    };
+    let touched = Arc::clone(touched);
+    namespace.monitor(concern, own, move || touched.touch(&space)).map_err(SpaceError::Open)
+}
+
 impl Spaces {
     /// Opens the host's own namespace.
     ///
@@ -113,14 +134,17 @@ impl Spaces {
         stats: Arc<dns::Stats>,
     ) -> Result<Self, SpaceError> {
         let kernel = SharedKernel::default();
-        let host = Self::register(&kernel, Space::Host, &agent.host_namespace)?;
+        let touched = Arc::clone(&agent.touched);
+        let (netlink, own) = Self::register(&kernel, Space::Host, &agent.host_namespace)?;
+        let monitor = listen(&touched, Space::Host, &agent.host_namespace, own)?;
         Ok(Self {
             holder,
             watcher,
             kernel,
             networks: BTreeMap::new(),
             containers: BTreeMap::new(),
-            _host: host,
+            _host: (netlink, monitor),
+            touched,
             forwarder,
             stats,
         })
@@ -131,20 +155,27 @@ impl Spaces {
         Arc::clone(&self.kernel)
     }
 
-    fn register(kernel: &SharedKernel, space: Space, namespace: &Namespace) -> Result<Netlink, SpaceError> {
+    /// Opens what the overlay needs in a namespace; the port numbers of its sockets are told as well.
+    fn register(
+        kernel: &SharedKernel,
+        space: Space,
+        namespace: &Namespace,
+    ) -> Result<(Netlink, Vec<u32>), SpaceError> {
         let netlink = namespace.rtnetlink().map_err(SpaceError::Open)?;
         let file = namespace
             .as_fd()
             .try_clone_to_owned()
             .map_err(|source| SpaceError::Open(crate::netns::Error::Identity { source }))?;
+        let netfilter = netfilter_in(namespace)?;
+        let ports = vec![netlink.port(), netfilter.port()];
         let handles = Handles {
             route: netlink.clone(),
-            netfilter: netfilter_in(namespace)?,
+            netfilter,
             namespace: Arc::new(file),
             enter: Arc::new(Inside(namespace.clone())),
         };
         kernel.insert(space, handles);
-        Ok(netlink)
+        Ok((netlink, ports))
     }
 
     /// Opens a network's namespace: the one that the holder keeps, else a new one that it then keeps.
@@ -165,8 +196,11 @@ impl Spaces {
                 namespace
             }
         };
-        let netlink = Self::register(&self.kernel, Space::Network(network.to_string()), &namespace)?;
-        self.networks.insert(network.clone(), NetworkSpace { _namespace: namespace, _netlink: netlink });
+        let space = Space::Network(network.to_string());
+        let (netlink, own) = Self::register(&self.kernel, space.clone(), &namespace)?;
+        let monitor = listen(&self.touched, space, &namespace, own)?;
+        let open = NetworkSpace { _namespace: namespace, _netlink: netlink, _monitor: monitor };
+        self.networks.insert(network.clone(), open);
         Ok(())
     }
 
@@ -228,11 +262,17 @@ impl Spaces {
         zone: Zone,
     ) -> Result<Container, SpaceError> {
         let host = record.place == StoredPlace::Host;
-        let netlink = match host {
-            true => namespace.rtnetlink().map_err(SpaceError::Open)?,
-            false => Self::register(&self.kernel, Space::Container(record.cookie), namespace)?,
+        let tables = netfilter_in(namespace)?;
+        let (netlink, monitor) = match host {
+            true => (namespace.rtnetlink().map_err(SpaceError::Open)?, None),
+            false => {
+                let space = Space::Container(record.cookie);
+                let (netlink, mut own) = Self::register(&self.kernel, space.clone(), namespace)?;
+                own.push(tables.port());
+                (netlink, Some(listen(&self.touched, space, namespace, own)?))
+            }
         };
-        let balancer = Balancer::new(Real::new(netfilter_in(namespace)?));
+        let balancer = Balancer::new(Real::new(tables));
         let resolver = if host { None } else { Some(self.start_resolver(agent, namespace, zone)?) };
         Ok(Container {
             namespace: namespace.clone(),
@@ -240,6 +280,7 @@ impl Spaces {
             balancer: Arc::new(Mutex::new(balancer)),
             resolver,
             host,
+            _monitor: monitor,
         })
     }
 

@@ -262,6 +262,7 @@ fn build(
         store,
         state: Mutex::new(state),
         changed: Notify::new(),
+        touched: Default::default(),
         own_head: watch::Sender::new(head),
         applied: watch::Sender::default(),
         cluster: OnceLock::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
-use super::Reconciler;
+use super::{REPAIRED_MAX, Reconciler, Report};
 use crate::op::Step;
 use crate::{Kernel, KernelError, Object, Op, Problem, Space};
 
@@ -16,7 +16,7 @@ const FORMER_MAX: usize = 4096;
 impl<K: Kernel> Reconciler<K> {
     /// Runs steps in order; those that do not depend on each other many at a time. After a failure the rest of
     /// that object is left out, and of what hangs on it.
-    pub(super) async fn run(&mut self, steps: &[Step], operations: &mut usize) -> Vec<Problem> {
+    pub(super) async fn run(&mut self, steps: &[Step], report: &mut Report) -> Vec<Problem> {
         let mut failed: BTreeSet<Object> = BTreeSet::new();
         let mut problems = Vec::new();
         let mut rest = steps;
@@ -36,7 +36,7 @@ impl<K: Kernel> Reconciler<K> {
                 self.apply_many(now.iter().filter(free)).await
             };
             for (step, outcome) in outcomes {
-                if let Some(problem) = self.conclude(step, outcome, operations) {
+                if let Some(problem) = self.conclude(step, outcome, report) {
                     failed.insert(step.object.clone());
                     problems.push(problem);
                 }
@@ -73,12 +73,13 @@ impl<K: Kernel> Reconciler<K> {
         &mut self,
         step: &Step,
         outcome: Result<(), KernelError>,
-        operations: &mut usize,
+        report: &mut Report,
     ) -> Option<Problem> {
         tracing::debug!(object = %step.object, space = %step.space, operation = %step.op, ?outcome);
         match outcome {
             Ok(()) => {
-                *operations = operations.saturating_add(1);
+                report.operations = report.operations.saturating_add(1);
+                self.note_repair(step, report);
                 self.note_before(step);
                 self.note_former(step);
                 if let Op::AddVeth { peer, .. } = &step.op {
@@ -102,6 +103,16 @@ impl<K: Kernel> Reconciler<K> {
                 self.forget_touched(step);
                 Some(problem(step, &error))
             }
+        }
+    }
+
+    fn note_repair(&mut self, step: &Step, report: &mut Report) {
+        if !self.looking {
+            return;
+        }
+        self.drift = self.drift.saturating_add(1);
+        if report.repaired.len() < REPAIRED_MAX {
+            report.repaired.push(format!("{}: {}", step.object, step.op));
         }
     }
 

@@ -19,6 +19,30 @@ cat /proc/sys/net/ipv4/ip_forward
 ls /run/svc-agent
 ";
 
+/// The same for a network's namespace, with what its bridge and tunnel forward. Counters, and MACs and link numbers that
+/// the kernel picks, are left out.
+const NETWORK: &str = r"
+ip -o link show | sed -E 's/^[0-9]+: //; s/@[^:]*//; s/\\.*//; s/ (qlen|qdisc|group) [^ ]+//g' | sort
+ip -o addr show scope global | sed -E 's/^[0-9]+: //; s/\.*//' | sort
+ip route show table all | grep -v ' proto kernel ' | sort
+bridge fdb show | grep -v ' master .* permanent$' | sed -E 's/ (extern_learn|offload)//g' | sort
+ip neigh show nud permanent | sort
+nft list ruleset | sed -E 's/counter packets [0-9]+ bytes [0-9]+/counter/; s/(([0-9a-f]{2}:){5}[0-9a-f]{2}) : [0-9]+/\1/g'
+cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/bridge/bridge-nf-call-iptables
+";
+
+/// Runs a script in a namespace that has no name; what it printed.
+pub fn shell_in(namespace: &Namespace, script: &str) -> String {
+    let run = || std::process::Command::new("sh").args(["-c", script]).output();
+    let output = namespace.run(run).expect("a namespace").expect("sh");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+/// Everything that a network's namespace holds.
+pub fn network_state(namespace: &Namespace) -> String {
+    shell_in(namespace, NETWORK)
+}
+
 impl Cluster {
     /// Links, addresses, routes, rules, tables and sockets of a host or container.
     pub fn kernel_state(&self, place: &str) -> String {

@@ -10,6 +10,7 @@ mod input;
 mod musl;
 mod names;
 mod partition;
+mod repair;
 mod restart;
 mod texts;
 mod vips;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         conflicts::all(),
         deaths::all(),
         partition::all(),
+        repair::all(),
         restart::all(),
         churn::all(),
         docker::all(),

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use overlay::Space;
+
 use super::{BALANCER_CHECK, Converger, TURN_MIN};
 use crate::model::Name;
 use crate::runtime::agent::chain;
@@ -12,8 +14,13 @@ use crate::runtime::events::lock;
 use crate::runtime::spaces::resolver_address;
 
 impl Converger {
-    /// Balancing in every namespace that a change concerns.
-    pub(super) async fn balance(&mut self, changed: &BTreeSet<Name>, problems: &mut Vec<(String, String)>) {
+    /// Balancing in every namespace that a change concerns; those of `looks` are checked.
+    pub(super) async fn balance(
+        &mut self,
+        changed: &BTreeSet<Name>,
+        looks: &BTreeSet<Space>,
+        problems: &mut Vec<(String, String)>,
+    ) {
         let check = self.balancer_checked.elapsed() >= BALANCER_CHECK;
         if check {
             self.balancer_checked = Instant::now();
@@ -25,11 +32,12 @@ impl Converger {
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
             let desired = due.contains(&cookie).then(|| self.balanced(cookie));
-            if desired.is_none() && !check {
+            let Some(container) = self.spaces.containers.get(&cookie) else { continue };
+            let space = if container.host { Space::Host } else { Space::Container(cookie) };
+            if desired.is_none() && !check && !looks.contains(&space) {
                 continue;
             }
             let checked = desired.is_some();
-            let Some(container) = self.spaces.containers.get(&cookie) else { continue };
             let balancer = Arc::clone(&container.balancer);
             let done = tokio::task::spawn_blocking(move || {
                 let mut balancer = lock(&balancer);

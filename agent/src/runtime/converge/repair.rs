@@ -1,0 +1,107 @@
+//! The overlay's part of a round, and what brings back what somebody else has changed.
+//!
+//! Each namespace is listened to; when something changes in one, it is read again at its pace and repaired. What no event
+//! tells (most sysctls, legacy iptables) the slow check finds.
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use overlay::{Phase, Report, Space};
+
+use super::{Converger, OVERLAY_CHECK};
+use crate::runtime::local::list;
+use crate::runtime::metrics::raise;
+
+impl Converger {
+    /// Has the overlay read again what was touched and whose turn it is; those namespaces.
+    pub(super) fn look_again(&mut self, desired: &overlay::Desired) -> BTreeSet<Space> {
+        let looks = self.agent.touched.take_due(&self.pace, Instant::now());
+        if !looks.is_empty() {
+            self.overlay.look_again(desired, &looks);
+        }
+        looks
+    }
+
+    /// The looks of a round that began at `began` are over.
+    pub(super) fn note_looks(&mut self, looks: BTreeSet<Space>, began: Instant) {
+        if looks.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for space in looks {
+            self.pace.note(space, now, now.duration_since(began));
+        }
+        let open: BTreeSet<Space> = overlay::Kernel::spaces(self.overlay.kernel()).into_iter().collect();
+        self.pace.keep(|space| open.contains(space));
+        self.count_drops();
+    }
+
+    pub(super) async fn overlay_phase(
+        &mut self,
+        desired: &overlay::Desired,
+        phase: Phase,
+        problems: &mut Vec<(String, String)>,
+    ) {
+        let report = self.overlay.reconcile(desired, phase).await;
+        self.agent
+            .metrics
+            .kernel_operations
+            .with_label_values(&["overlay"])
+            .inc_by(u64::try_from(report.operations).unwrap_or(0));
+        self.note_repairs(&report);
+        problems.extend(report.problems.iter().map(overlay_problem));
+    }
+
+    /// Says what was brought back, and counts it.
+    fn note_repairs(&mut self, report: &Report) {
+        let drift = self.overlay.drift();
+        let repaired = drift.saturating_sub(self.drift_seen);
+        self.drift_seen = drift;
+        if repaired == 0 {
+            return;
+        }
+        self.agent.metrics.drift_repaired.with_label_values(&["overlay"]).inc_by(repaired);
+        let line =
+            format!("somebody changed what is ours; brought back ({repaired}): {}", list(&report.repaired));
+        self.agent.events.record("repair", line, "agent");
+    }
+
+    /// Reads the whole overlay and repairs what differs.
+    pub(super) async fn slow_check(
+        &mut self,
+        desired: &overlay::Desired,
+        problems: &mut Vec<(String, String)>,
+    ) {
+        if self.overlay_checked.elapsed() < OVERLAY_CHECK {
+            return;
+        }
+        self.overlay_checked = Instant::now();
+        let report = self.overlay.verify(desired).await;
+        self.note_repairs(&report);
+        problems.extend(report.problems.iter().map(overlay_problem));
+        self.count_drops();
+    }
+
+    /// What the fences have dropped, as last read. A table that was made anew counts from 0 again; the metric waits
+    /// for it to catch up rather than fall.
+    fn count_drops(&self) {
+        let (mut tunnel, mut source) = (0_u64, 0_u64);
+        for (space, _, packets) in self.overlay.drops() {
+            let sum = if *space == Space::Host { &mut tunnel } else { &mut source };
+            *sum = sum.saturating_add(packets);
+        }
+        let drops = &self.agent.metrics.fence_drops;
+        raise(&drops.with_label_values(&["tunnel"]), tunnel);
+        raise(&drops.with_label_values(&["source"]), source);
+    }
+}
+
+fn overlay_problem(problem: &overlay::Problem) -> (String, String) {
+    let object = match &problem.object {
+        overlay::Object::Host => "host".to_owned(),
+        overlay::Object::Network(network) => format!("network/{network}"),
+        overlay::Object::Attachment(network, name) => format!("network/{network}/attachment/{name}"),
+        overlay::Object::Remote(network, mac) => format!("network/{network}/remote/{mac}"),
+        overlay::Object::Leftover(name) => format!("leftover/{name}"),
+    };
+    (object, format!("{}: {}", problem.operation, problem.error))
+}
