@@ -4,6 +4,7 @@
 //! makes the kernel hold what it says. No lock here is held over an await.
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -128,8 +129,8 @@ pub struct Agent {
     pub host_namespace: Namespace,
     /// Counts of all resolvers.
     pub dns_stats: Arc<dns::Stats>,
-    /// The holder's process.
-    pub holder_pid: u32,
+    /// The holder's process; 0 once this agent has ended it.
+    pub holder_pid: AtomicU32,
     /// When this agent started.
     pub started: Instant,
     /// Asks the converge loop to remove everything; answered with what was removed.

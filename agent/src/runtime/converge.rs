@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use overlay::{Phase, Reconciler};
@@ -50,6 +51,8 @@ pub struct Converger {
     /// Namespaces whose balancing must be looked at in any case: new ones, and those with work put off or failed.
     due: BTreeSet<u64>,
     drift_seen: u64,
+    /// The holder that has what we keep.
+    held_by: u32,
     /// When the namespaces that were touched are looked at.
     pace: Pace,
     /// Namespaces that an earlier agent attached: their balancing stays as it is until the catalog is complete.
@@ -94,6 +97,7 @@ impl Converger {
     ) -> Self {
         let overlay = Reconciler::new(spaces.kernel());
         let now = Instant::now();
+        let held_by = agent.holder_pid.load(Ordering::Relaxed);
         let sysctls = agent.store.meta("sysctls").ok().flatten().unwrap_or_default();
         Self {
             agent,
@@ -107,6 +111,7 @@ impl Converger {
             overlay_checked: now,
             due: BTreeSet::new(),
             drift_seen: 0,
+            held_by,
             pace: Pace::default(),
             adopted,
             covered: BTreeMap::new(),
@@ -200,6 +205,7 @@ impl Converger {
         let changed = self.derive(&snapshot.changes);
         let present = self.present();
         let mut problems = self.open_spaces(&present, snapshot.synced);
+        problems.extend(self.keep_again());
         let desired = self.desired(&present, snapshot.peers.clone());
         let looks = self.look_again(&desired);
         self.overlay_phase(&desired, Phase::Additions, &mut problems).await;
@@ -325,6 +331,7 @@ impl Converger {
             self.spaces.drop_network(&network);
             removed.push(format!("namespace of network {network}"));
         }
+        self.agent.holder_pid.store(0, Ordering::Relaxed);
         self.spaces.end_holder();
         removed.push("the holder process".to_owned());
         removed

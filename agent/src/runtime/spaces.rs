@@ -43,11 +43,13 @@ pub struct Resolver {
     pub zone: ZoneHandle,
     /// Where 127.0.0.11:53 is redirected to.
     pub port: u16,
+    /// Its sockets, to be given to a new holder.
+    sockets: [OwnedFd; 2],
 }
 
 /// A network's namespace.
 struct NetworkSpace {
-    _namespace: Namespace,
+    namespace: Namespace,
     _netlink: Netlink,
     _monitor: Monitor,
 }
@@ -81,6 +83,9 @@ pub enum SpaceError {
     /// The holder did not take or give its descriptors.
     #[error("hand its descriptors to the holder")]
     Holder(#[source] holder::Error),
+    /// No file descriptor is left for a copy of the resolver's sockets.
+    #[error("copy the resolver's sockets: no file descriptor is left")]
+    Copy,
     /// The resolver did not start.
     #[error("start its resolver")]
     Resolver(#[source] dns::ServerError),
@@ -199,7 +204,7 @@ impl Spaces {
         let space = Space::Network(network.to_string());
         let (netlink, own) = Self::register(&self.kernel, space.clone(), &namespace)?;
         let monitor = listen(&self.touched, space, &namespace, own)?;
-        let open = NetworkSpace { _namespace: namespace, _netlink: netlink, _monitor: monitor };
+        let open = NetworkSpace { namespace, _netlink: netlink, _monitor: monitor };
         self.networks.insert(network.clone(), open);
         Ok(())
     }
@@ -302,6 +307,9 @@ impl Spaces {
                 sockets
             }
         };
+        let copy = |socket: std::os::fd::BorrowedFd<'_>| socket.try_clone_to_owned();
+        let copies = [copy(sockets.udp.as_fd()), copy(sockets.tcp.as_fd())];
+        let [Ok(udp), Ok(tcp)] = copies else { return Err(SpaceError::Copy) };
         let zone = ZoneHandle::new(zone);
         let settings =
             ServerSettings { ttls: crate::runtime::converge::ttls(agent), ..ServerSettings::default() };
@@ -314,7 +322,7 @@ impl Spaces {
             settings,
         )
         .map_err(SpaceError::Resolver)?;
-        Ok(Resolver { server, zone, port: sockets.port })
+        Ok(Resolver { server, zone, port: sockets.port, sockets: [udp, tcp] })
     }
 
     /// Closes every handle into a container's namespace. With `tables`, removes our table from it first.
@@ -337,6 +345,23 @@ impl Spaces {
         if let Some(resolver) = container.resolver {
             resolver.server.stop().await;
         }
+    }
+
+    /// Gives a new holder all that one keeps.
+    ///
+    /// # Errors
+    /// When it does not take something; it has what came before.
+    pub fn keep_again(&self) -> Result<(), SpaceError> {
+        for (network, space) in &self.networks {
+            let name = holder::network_name(network);
+            self.holder.put(&name, &[space.namespace.as_fd()]).map_err(SpaceError::Holder)?;
+        }
+        for (cookie, container) in &self.containers {
+            let Some(resolver) = &container.resolver else { continue };
+            let files = resolver.sockets.each_ref().map(AsFd::as_fd);
+            self.holder.put(&holder::resolver_name(*cookie), &files).map_err(SpaceError::Holder)?;
+        }
+        Ok(())
     }
 
     /// Ends the holder, with `leave`.

@@ -31,6 +31,7 @@ use crate::view::{View, ViewChanges};
 use crate::{api, holder};
 
 mod forgetting;
+mod holding;
 mod joining;
 mod upkeep;
 
@@ -120,6 +121,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     tasks.spawn(claiming::upkeep::run(Arc::clone(&agent)));
     tasks.spawn(health::run(Arc::clone(&agent)));
     tasks.spawn(upkeep::follow_upstreams(Arc::clone(&agent), forwarder));
+    tasks.spawn(holding::watch(Arc::clone(&agent), program));
     tasks.spawn(joining::join(Arc::clone(&agent), start));
     tasks.spawn(upkeep::housekeep(Arc::clone(&agent)));
     let end = wait_for_end(&agent, &sources, &mut converge).await;
@@ -279,7 +281,7 @@ fn build(
         interfaces: Mutex::default(),
         host_namespace,
         dns_stats: Arc::new(dns::Stats::default()),
-        holder_pid,
+        holder_pid: holder_pid.into(),
         started: Instant::now(),
         leaving,
         stop: watch::Sender::new(false),

@@ -15,6 +15,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
         a_restart_fails_no_flow_and_no_lookup,
+        a_holder_that_ends_is_replaced_and_the_agent_may_follow,
         killed_at_any_point_it_leaves_nothing_behind,
         leave_removes_everything,
     ]
@@ -60,6 +61,48 @@ fn a_restart_fails_no_flow_and_no_lookup(sandbox: &Sandbox) {
         assert!(tally.failures.is_empty() && tally.good > 50, "{what}: {tally:?}");
         println!("  {what}: {} worked, longest gap {:?}", tally.good, tally.longest_gap);
     }
+}
+
+/// Row P61: first the holder is killed, then the agent, under new connections from and to that host.
+fn a_holder_that_ends_is_replaced_and_the_agent_may_follow(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c1x c2x");
+    let _server = cluster.server("c1a", 80);
+    cluster.ok("h1", "register payment-api --on c1a");
+    let vip = SocketAddr::new(cluster.vip("h1", "payment-api"), 80);
+    let interval = Duration::from_millis(5);
+    let loads = ["c1x", "c2x"].map(|name| Load::connections(cluster.namespace(name), vip, interval));
+    for _ in 0..if is_nightly() { 20 } else { 3 } {
+        let before = holder_of(&cluster, "h1");
+        cluster.shell("h1", &format!("kill -9 {before}"));
+        wait_until("another holder", LIMIT, || {
+            let now = holder_of(&cluster, "h1");
+            if now.is_empty() || now == before { Err(now) } else { Ok(()) }
+        });
+        // Two namespaces' resolvers of two sockets each, and the network's namespace.
+        let held = format!("ls /proc/{}/fd -l | grep -cE 'socket:|net:'", holder_of(&cluster, "h1"));
+        wait_until("it holds what that one held", LIMIT, || {
+            let count: usize = cluster.shell("h1", &held).trim().parse().unwrap_or(0);
+            if count >= 5 { Ok(()) } else { Err(format!("{count} descriptors")) }
+        });
+        cluster.kill_agent("h1");
+        cluster.restart_agent("h1");
+        cluster.wait_members(2);
+        let answer = cluster.shell("c1x", "getent hosts payment-api");
+        assert!(answer.contains(&vip.ip().to_string()), "{answer}");
+    }
+    for load in loads {
+        let tally = load.stop();
+        assert!(tally.failures.is_empty() && tally.good > 50, "{tally:?}");
+    }
+    assert!(cluster.ok("h1", "network ls").contains("payment"));
+}
+
+/// The holder's process on a host; empty while there is none.
+fn holder_of(cluster: &Cluster, host: &str) -> String {
+    let mine = "for pid in $(ip netns pids HOST); do tr '\\0' ' ' </proc/$pid/cmdline | grep -q '^[^ ]*svc-agent[^ ]* hold ' && echo $pid; done; true";
+    cluster.shell("h1", &mine.replace("HOST", host)).trim().to_owned()
 }
 
 /// Row P17: `kill -9` in the middle of creating a network, attaching and registering; what is asked for again works,

@@ -1,6 +1,7 @@
 //! The namespaces of a round: opened before anything is written into them, shown to others, let go of in the end.
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Converger;
 use crate::model::Name;
@@ -37,6 +38,21 @@ impl Converger {
             }
         }
         problems
+    }
+
+    /// A holder that has taken another one's place gets what that one had.
+    pub(super) fn keep_again(&mut self) -> Option<(String, String)> {
+        let holder = self.agent.holder_pid.load(Ordering::Relaxed);
+        if holder == self.held_by || holder == 0 {
+            return None;
+        }
+        match self.spaces.keep_again() {
+            Ok(()) => {
+                self.held_by = holder;
+                None
+            }
+            Err(error) => Some(("host/holder".to_owned(), chain(&error))),
+        }
     }
 
     fn publish_handle(&self, cookie: u64) {

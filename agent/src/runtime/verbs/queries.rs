@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::addresses::Layout;
@@ -46,7 +47,7 @@ pub fn network(agent: &Agent, name: &Name) -> Option<NetworkInfo> {
             ("vips".to_owned(), Capacity { used: vips as u64, total: total(Region::Vip) }),
         ]);
         let present = state.local.keys().any(|(network, _)| network == name);
-        let holder = agent.holder_pid;
+        let holder = agent.holder_pid.load(Ordering::Relaxed);
         Some(NetworkInfo {
             name: name.clone(),
             vni: definition.vni,
