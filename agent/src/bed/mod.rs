@@ -143,7 +143,7 @@ impl Bed {
         Ok(namespace)
     }
 
-    /// Adds a container on a host: a namespace with nothing but `lo`, up, under `/run/netns/<prefix><name>`.
+    /// Adds a container on a host: a namespace as `ip netns add` makes it, under `/run/netns/<prefix><name>`.
     ///
     /// # Errors
     /// Any of [`Error`].
@@ -151,7 +151,6 @@ impl Bed {
         self.check_name(name)?;
         self.find_host(host)?;
         let namespace = self.named_namespace(name)?;
-        underlay::loopback_up(&namespace, name)?;
         self.containers
             .insert(name.to_owned(), Container { namespace: namespace.clone(), host: host.to_owned() });
         Ok(namespace)

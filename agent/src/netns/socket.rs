@@ -4,7 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::Deref;
 use std::time::Duration;
 
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_sys::AsyncSocket;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -20,6 +24,7 @@ const RESOLVER_PORT_STEP: usize = 100;
 const ANY_PORT_TRIES: usize = 16;
 /// Look-ups wait here while the agent restarts. The kernel caps it at `net.core.rmem_max` (and doubles it).
 const RESOLVER_BUFFER_BYTES: usize = 1 << 20;
+const LOOPBACK_INDEX: u32 = 1;
 /// The kernel caps it at `net.core.somaxconn`.
 const RESOLVER_BACKLOG: i32 = 1024;
 
@@ -70,7 +75,7 @@ impl Drop for Netlink {
 }
 
 impl Namespace {
-    /// Binds the resolver's sockets. It works with `lo` down too; nothing arrives until it is up.
+    /// Brings `lo` up and binds the resolver's sockets.
     ///
     /// # Errors
     /// [`Error::Socket`]; EADDRINUSE when no port was free for both protocols.
@@ -113,6 +118,9 @@ pub async fn connect_in(namespace: &Namespace, to: SocketAddr, timeout: Duration
 }
 
 fn bind_resolver_here() -> io::Result<ResolverSockets> {
+    // A socket that is bound to 127.0.0.11 while that is nobody's address never sends from it: its answers would come
+    // from 127.0.0.1, and no client would take them (net/ipv4/af_inet.c, __inet_bind: inet_saddr stays 0).
+    bring_loopback_up()?;
     let fixed = RESOLVER_PORTS.step_by(RESOLVER_PORT_STEP);
     let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
     for port in fixed.chain(std::iter::repeat_n(0, ANY_PORT_TRIES)) {
@@ -123,6 +131,30 @@ fn bind_resolver_here() -> io::Result<ResolverSockets> {
         }
     }
     Err(taken)
+}
+
+/// In the calling thread's namespace; nothing changes where it is up.
+fn bring_loopback_up() -> io::Result<()> {
+    let mut link = LinkMessage::default();
+    // The first link of each namespace (net/core/dev.c, loopback_net_init).
+    link.header.index = LOOPBACK_INDEX;
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::SetLink(link));
+    request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.send_to(&bytes, &netlink_sys::SocketAddr::new(0, 0), 0)?;
+    // The kernel answers before the send returns.
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+    match answer.payload {
+        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+        _ => Ok(()),
+    }
 }
 
 fn bind_resolver_at(port: u16) -> io::Result<ResolverSockets> {
@@ -138,7 +170,7 @@ fn bind_resolver_at(port: u16) -> io::Result<ResolverSockets> {
 fn resolver_socket(kind: Type, protocol: Protocol, port: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, kind, Some(protocol))?;
     socket.set_nonblocking(true)?;
-    // 127.0.0.11 is nobody's address while lo is down.
+    // Somebody may have taken 127.0.0.1/8 from lo, and 127.0.0.11 with it.
     socket.set_freebind_v4(true)?;
     socket.bind(&SockAddr::from(SocketAddr::from((RESOLVER_ADDRESS, port))))?;
     Ok(socket)

@@ -68,6 +68,23 @@ fn our_own_namespace_is_the_host_however_it_is_named() {
     }
 }
 
+/// As `ip netns add` leaves it: `lo` is down, and 127.0.0.11 nobody's address.
+#[test]
+fn the_resolver_answers_from_where_it_was_asked_in_a_fresh_namespace() {
+    let namespace = Namespace::create().unwrap();
+    let sockets = namespace.bind_resolver().unwrap();
+    let client = namespace.run(|| std::net::UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    // Connected: only what comes from there is taken.
+    client.connect(("127.0.0.11", sockets.port)).unwrap();
+    client.send(b"question").unwrap();
+    let mut bytes = [0; 16];
+    sockets.udp.set_nonblocking(false).unwrap();
+    let (_, from) = sockets.udp.recv_from(&mut bytes).unwrap();
+    sockets.udp.send_to(b"answer", from).unwrap();
+    assert_eq!(client.recv(&mut bytes).unwrap(), 6);
+}
+
 #[tokio::test]
 async fn the_resolver_has_one_port_for_both_protocols_and_its_second_another() {
     let namespace = Namespace::create().unwrap();

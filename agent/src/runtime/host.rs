@@ -13,12 +13,12 @@ use rtnetlink::RouteMessageBuilder;
 use crate::config::LinkAddress;
 use crate::model::Name;
 use crate::netns::Namespace;
-use crate::runtime::agent::{Agent, chain};
+use crate::runtime::agent::{Agent, State, chain};
 use crate::runtime::local::{LocalAttachment, StoredPlace};
 
 /// The resolv.conf that a host's own programs and our forwarder follow.
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
-/// First line of a resolv.conf of ours; a file without it is never overwritten.
+/// What a resolv.conf of ours begins with; a file without it is never overwritten.
 const MARK: &str = "# Written by svc-agent";
 /// Smallest MTU that is believed of a route, in bytes (RFC 791).
 const MTU_MIN: u32 = 576;
@@ -217,14 +217,13 @@ pub fn resolv_conf(agent: &Agent, cookie: u64) -> String {
     records.sort_by_key(|record| record.order);
     let networks: Vec<&str> = records.iter().map(|record| record.network.as_str()).collect();
     let domain = agent.settings.load().domain.clone();
-    let text = dns::render_resolv_conf(&networks, &domain, &host_resolv_conf());
-    format!("{MARK}\n{text}")
+    dns::render_resolv_conf(&networks, &domain, &host_resolv_conf())
 }
 
 /// Writes /etc/netns/NAME/resolv.conf for a named namespace, which `ip netns exec NAME` shows as /etc/resolv.conf.
 /// A file of somebody else's is left alone. Returns the path if it is ours now.
 pub fn write_resolv_conf(agent: &Agent, record: &LocalAttachment) -> Option<String> {
-    let path = resolv_conf_path(record)?;
+    let path = resolv_conf_path(record).or_else(|| shared_resolv_conf(agent, record.cookie))?;
     if let Ok(text) = std::fs::read_to_string(&path)
         && !text.starts_with(MARK)
     {
@@ -240,6 +239,15 @@ pub fn write_resolv_conf(agent: &Agent, record: &LocalAttachment) -> Option<Stri
             None
         }
     }
+}
+
+/// The file that another attachment of this namespace has: it may have been named differently then.
+fn shared_resolv_conf(agent: &Agent, cookie: u64) -> Option<PathBuf> {
+    let of = |state: &State| {
+        let here = state.local.values().filter(|record| record.cookie == cookie);
+        here.filter_map(|record| record.resolv_conf.clone()).next()
+    };
+    agent.read(of).map(PathBuf::from)
 }
 
 /// A reader sees the old file or the new one, never half of one.

@@ -73,7 +73,11 @@ fn log(settings: &Settings) {
 async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result<(), Failure> {
     let fail = |error: &dyn std::error::Error| refused(chain(error), &[]);
     let keys = KeyRing::load(&settings.key_file).map_err(|error| {
-        refused(chain(&error), &["make one: svc-agent keygen > FILE; copy it to every host; chmod 600"])
+        let hints = [
+            "on the first host make one: (umask 077; svc-agent keygen > FILE)",
+            "on every other copy it from there: one key makes one cluster",
+        ];
+        refused(chain(&error), &hints)
     })?;
     let store = Store::open(&settings.state_dir).map_err(|error| fail(&error))?;
     let host_namespace = Namespace::current().map_err(|error| fail(&error))?;
@@ -191,15 +195,23 @@ fn identify(
         None => NodeId(rand::random::<u64>().max(1)),
     };
     let cluster = keys.cluster().to_string();
+    // A host that has only tried to join, with a wrong key, belongs to no cluster yet.
+    let joined =
+        Books::load(store, node).map_err(|error| refused(chain(&error), &[]))?.promises.number().is_some();
     if let Some(before) = store.meta::<String>("cluster").map_err(fail)?
         && before != cluster
+        && joined
     {
-        let hint = format!(
-            "use the right key file ({} is of cluster {cluster}), or leave first: svc-agent leave",
-            settings.key_file.display()
-        );
-        let what = format!("this host's state in {} is of cluster {before}", settings.state_dir.display());
-        return Err(refused(what, &[&hint]));
+        let (key, state) = (settings.key_file.display(), settings.state_dir.display());
+        let hints = [
+            format!("use the key of that cluster ({key} is of cluster {cluster})"),
+            format!(
+                "or give that cluster up: remove {state}, and on one of its hosts: svc-agent node rm {}",
+                settings.node
+            ),
+        ];
+        let what = format!("this host's state in {state} is of cluster {before}");
+        return Err(refused(what, &hints.each_ref().map(String::as_str)));
     }
     let incarnation = store.meta::<u64>("incarnation").map_err(fail)?.unwrap_or_default() + 1;
     let mut writes = Writes::default();

@@ -97,4 +97,15 @@ fn a_host_with_another_key_says_so_itself(sandbox: &Sandbox) {
     let nodes: Vec<types::NodeInfo> = cluster.get("h1", routes::NODES, &[]);
     assert_eq!(nodes.len(), 2, "it is no member");
     assert!(!cluster.log("h3").contains("panicked"));
+    // With the right one it joins: it belonged to nothing yet.
+    cluster.stop_agent("h3");
+    cluster.start_agent("h3", "--join 192.168.77.1");
+    cluster.wait_ready("h3");
+    cluster.wait_members(3);
+    // From then on it does.
+    cluster.stop_agent("h3");
+    cluster.start_agent_with_key("h3", "--join 192.168.77.1", &key);
+    cluster.wait_agent_end("h3");
+    let said = cluster.log("h3");
+    assert!(said.contains("is of cluster") && said.contains("node rm h3"), "{said}");
 }

@@ -94,6 +94,12 @@ pub async fn ensure(
         wait: Default::default(),
     };
     let (record, _) = make(agent, &request, caller, changed).await?;
+    if record.resolv_conf.is_none() && record.place != StoredPlace::Host {
+        let text = host::resolv_conf(agent, record.cookie);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        changed
+            .push(format!("for names to resolve there, its /etc/resolv.conf must say: {}", lines.join("; ")));
+    }
     Ok(record)
 }
 
