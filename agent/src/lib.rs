@@ -14,6 +14,7 @@ pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod holder;
+pub mod limits;
 pub mod model;
 pub mod netns;
 pub mod ports;

@@ -3,15 +3,11 @@
 
 use std::path::Path;
 
-use rustix::process::{Resource, Rlimit};
-
 use super::server::Server;
 use super::{Error, FILES_MAX, NAMES_MAX};
 
 /// Descriptors beside those that are held: standard streams, lock, sockets, and what is in transit.
 const FILES_BESIDE: u64 = 64;
-/// The kernel's own default of the limit, should it say none.
-const FILES_DEFAULT: u64 = 1024;
 
 /// Runs the holder until it is told to end. To be called first in `main`, on the only thread: it closes every file
 /// descriptor but the standard streams, leaves the caller's session, and moves to `/`.
@@ -39,14 +35,7 @@ pub fn run(path: &Path) -> Result<(), Error> {
 
 /// As far as it goes. Returns how many descriptors may be held below the limit.
 fn raise_file_limit() -> usize {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
     let wanted = u64::try_from(NAMES_MAX * FILES_MAX).unwrap_or(u64::MAX).saturating_add(FILES_BESIDE);
-    let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
-    let raised = Rlimit { current: Some(maximum.unwrap_or(wanted)), maximum };
-    if rustix::process::setrlimit(Resource::Nofile, raised).is_err() {
-        let _as_it_was =
-            rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    }
-    let current = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(FILES_DEFAULT);
+    let current = crate::limits::raise_file_limit(wanted);
     usize::try_from(current.saturating_sub(FILES_BESIDE)).unwrap_or(usize::MAX)
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::api::types::Failure;
 use crate::cluster::{Cluster, KeyRing};
 use crate::config::{self, LinkAddress, Settings, Sources, Start};
+use crate::limits;
 use crate::model::{Name, NodeId};
 use crate::netns::{self, Namespace, Watcher};
 use crate::runtime::agent::{Agent, Identity, State, chain, refused};
@@ -35,6 +36,10 @@ mod holding;
 mod joining;
 mod upkeep;
 
+/// Sockets and namespaces that stay open for one attachment, with room.
+const FILES_PER_ATTACHMENT: u64 = 16;
+/// For 1,000 attachments on each of some networks, peers, and clients of the API.
+const FILES_WANTED: u64 = 65_536;
 /// Namespace deaths that may wait.
 const DEATHS_MAX: usize = 1_024;
 
@@ -45,6 +50,13 @@ const DEATHS_MAX: usize = 1_024;
 pub fn run(settings: Settings, sources: Sources, start: Start) -> Result<(), Failure> {
     memory::frugal();
     log(&settings);
+    let files = limits::raise_file_limit(FILES_WANTED);
+    if files < FILES_WANTED {
+        let attachments = files / FILES_PER_ATTACHMENT;
+        tracing::warn!(
+            "only {files} files may be open, enough for {attachments} attachments; raise LimitNOFILE"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

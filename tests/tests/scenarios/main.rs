@@ -7,6 +7,7 @@ mod docker;
 mod health;
 mod idle;
 mod input;
+mod limits;
 mod musl;
 mod names;
 mod partition;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         names::all(),
         musl::all(),
         input::all(),
+        limits::all(),
         addresses::all(),
         conflicts::all(),
         deaths::all(),
