@@ -15,7 +15,7 @@ pub(crate) fn all() -> Vec<Scenario> {
 fn more_attachments_than_the_default_limit_of_files_allows(sandbox: &Sandbox) {
     let before = getrlimit(Resource::Nofile);
     // The agent inherits it; this process needs few files itself until then.
-    setrlimit(Resource::Nofile, Rlimit { current: Some(FILES), ..before.clone() }).expect("a lower limit");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(FILES), ..before }).expect("a lower limit");
     let mut cluster = Cluster::start(sandbox, 1);
     setrlimit(Resource::Nofile, before).expect("the limit as it was");
     cluster.ok("h1", "network create payment");
