@@ -239,7 +239,6 @@ impl ClientError {
                 FailureKind::Refused,
                 &[
                     "start it: svc-agent run --init on the first host, svc-agent run --join ADDR on the others",
-                    "as a service: systemctl status svc-agent",
                     "if its socket is elsewhere: --socket PATH",
                 ],
             ),
