@@ -187,3 +187,14 @@ fn after_a_start_everything_is_looked_at_and_what_was_followed_too() {
     let services = unfollowed.take(&catalog, THIS, std::iter::once(gone.clone()));
     assert_eq!(services, BTreeSet::from([gone, pay()]));
 }
+
+#[test]
+fn who_waits_for_a_verdict_is_kept_whatever_is_looked_at() {
+    let catalog = world(None, Health::Serving);
+    let mut unfollowed = Unfollowed::default();
+    let _receiver = unfollowed.first_verdict((pay(), name("web")));
+    unfollowed.note(&catalog, THIS, &Changes::everything());
+    taken(&mut unfollowed, &catalog);
+    assert_eq!(unfollowed.take_awaited().len(), 1);
+    assert!(unfollowed.take_awaited().is_empty());
+}
