@@ -49,7 +49,7 @@ const REFUSED: &[(&str, &str, i32, &[&str])] = &[
     ("h1", "register Not_A_Label --on c1a", 2, &["Not_A_Label"]),
     ("h1", "register web", 2, &["--on"]),
     ("h2", "register payment-api --on c2a --port 81", 1, &["payment-api", "81"]),
-    ("h2", "register payment-api --on c2a --mode dnsrr", 1, &["mode", "dnsrr"]),
+    ("h2", "register payment-api --on c2a --mode dnsrr", 1, &["mode is vip, asked was dnsrr"]),
     ("h1", "deregister unknown", 1, &["unknown"]),
     ("h1", "deregister payment-api --on c2a", 1, &["c2a"]),
     ("h1", "service set unknown --mode dnsrr", 1, &["unknown"]),

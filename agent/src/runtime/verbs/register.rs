@@ -18,7 +18,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub(super) use settings::{check, differences, merged};
+pub(super) use settings::{changes, check, merged};
 
 /// What is to be registered.
 struct Asked<'a> {
@@ -277,15 +277,16 @@ fn define(
         return Ok((settings, Vec::new()));
     }
     check(&settings)?;
-    let differs = differences(&record.definition.settings, &settings);
     let mut replicas = state.catalog.replicas(network, service);
     if replicas.any(|(name, owner, _)| *name != attachment.name || owner != this) {
+        let differs = settings::differences(&record.definition.settings, &settings);
         let hint = format!("change it for all replicas: svc-agent service set {service} …");
         let what = format!("service {service} is registered otherwise: {}", differs.join("; "));
         return Err(refused(what, &[&hint, "or leave those settings out"]));
     }
     drop(replicas);
-    changed.extend(differs.into_iter().map(|line| format!("service {service}: {line}")));
+    let lines = changes(&record.definition.settings, &settings);
+    changed.extend(lines.into_iter().map(|line| format!("service {service}: {line}")));
     let revision = state.catalog.next_stamp(this);
     let definition =
         ServiceDefinition { revision, settings: settings.clone(), ..(*record.definition).clone() };
