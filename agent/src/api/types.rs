@@ -312,7 +312,7 @@ pub struct Problem {
     pub error: String,
     /// Seconds since it began to fail.
     pub seconds: u64,
-    /// How often it was tried.
+    /// How often it was tried; 0 where nothing is tried, or that is not counted.
     pub attempts: u64,
 }
 

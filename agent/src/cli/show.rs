@@ -208,10 +208,12 @@ pub(super) fn status(status: &Status) -> String {
 
 fn problem_line(problem: &Problem) -> String {
     let since = show_duration(&Duration::from_secs(problem.seconds));
-    let times = if problem.attempts == 1 { "time" } else { "times" };
-    let line =
-        format!("{}: {} (for {since}, tried {} {times})", problem.object, problem.error, problem.attempts);
-    super::console::clean(&line)
+    let tried = match problem.attempts {
+        0 => String::new(),
+        1 => ", tried 1 time".to_owned(),
+        attempts => format!(", tried {attempts} times"),
+    };
+    super::console::clean(&format!("{}: {} (for {since}{tried})", problem.object, problem.error))
 }
 
 pub(super) fn event(event: &Event) -> String {

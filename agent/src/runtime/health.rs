@@ -93,6 +93,7 @@ pub async fn run(agent: Arc<Agent>) {
         replicas.append(&mut again);
         replicas.extend(told.drain(..).filter_map(|verdict| following.take_in(&agent, verdict)));
         following.settle(&agent, &replicas);
+        following.report(&agent, &replicas);
         following.answer();
         tokio::select! {
             _count = verdicts.recv_many(&mut told, VERDICTS_MAX) => {}
@@ -141,7 +142,10 @@ impl Following {
                     None => complete = false,
                 }
             }
-            before.into_values().for_each(|it| it.task.abort());
+            for (attachment, check) in before {
+                check.task.abort();
+                replicas.insert((service.clone(), attachment));
+            }
             if !running.is_empty() {
                 self.running.insert(service.clone(), running);
             }
@@ -217,6 +221,24 @@ impl Following {
         }
     }
 
+    /// Says of each replica whether it fails its check, for as long as it is meant to serve. What changed was told.
+    fn report(&self, agent: &Agent, replicas: &BTreeSet<Replica>) {
+        let this = agent.identity.node;
+        let found: Vec<(String, Option<String>)> = agent.read(|state| {
+            let of = |replica: &Replica| {
+                let stands = rule::stands(&state.catalog, this, &replica.0, &replica.1);
+                let running = self.running(replica).filter(|running| running.told);
+                let failing = running.filter(|running| rule::fails(stands, running.found));
+                (object(replica), failing.map(|running| running.reason.clone()))
+            };
+            replicas.iter().map(of).collect()
+        });
+        let mut problems = lock(&agent.problems);
+        for (object, error) in found {
+            problems.set(object, error, Instant::now());
+        }
+    }
+
     /// Tells those who wait what checks found first. A check that runs is the one that is wanted: it was followed before.
     fn answer(&mut self) {
         for (replica, sender) in std::mem::take(&mut self.awaited) {
@@ -275,6 +297,11 @@ impl Following {
         self.waiting.extend(ended.map(|(service, _)| service.clone()));
         std::mem::take(&mut self.unwritten)
     }
+}
+
+/// Of no scope that rounds of the converge loop replace, and hindering nobody: facts are in force without it.
+fn object(((network, service), attachment): &Replica) -> String {
+    format!("replica/{network}/{service}/{attachment}")
 }
 
 impl Running {
