@@ -225,8 +225,11 @@ pub(super) fn event(event: &Event) -> String {
 }
 
 pub(super) fn resolved(resolved: &Resolved) -> String {
-    let mut text =
-        super::console::clean(&format!("{}: {}, from {}", resolved.name, resolved.code, resolved.source));
+    let line = match resolved.code == Resolved::FORWARDED {
+        true => format!("{}: {}", resolved.name, resolved.source),
+        false => format!("{}: {}, from {}", resolved.name, resolved.code, resolved.source),
+    };
+    let mut text = super::console::clean(&line);
     text.push('\n');
     for record in &resolved.records {
         text.push_str(&format!("{}\n", super::console::clean(record)));
