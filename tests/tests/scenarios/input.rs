@@ -73,7 +73,15 @@ fn bad_input_is_refused_with_the_reason(sandbox: &Sandbox) {
     let mut wrong = Vec::new();
     let taken_line = format!("attach n1 --network payment --netns c1n --ip {taken}");
     let taken_case = ("h1", taken_line.as_str(), 1, &["c1z"][..]);
-    for (host, words, exit, said) in REFUSED.iter().copied().chain([taken_case]) {
+    let key = cluster.bed().log_directory().join("cluster.key");
+    let second_line = format!(
+        "run --node h1 --advertise {} --key-file {} --state-dir {}",
+        cluster.address(1),
+        key.display(),
+        cluster.bed().state_directory("h1").display()
+    );
+    let second_case = ("h1", second_line.as_str(), 1, &["an agent runs here already", "--state-dir"][..]);
+    for (host, words, exit, said) in REFUSED.iter().copied().chain([taken_case, second_case]) {
         let output = cluster.cli(host, words);
         let missing: Vec<&&str> = said.iter().filter(|part| !output.stderr.contains(**part)).collect();
         if output.exit != exit || !missing.is_empty() || output.took.as_millis() >= 1_000 {
