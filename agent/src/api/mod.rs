@@ -2,6 +2,7 @@
 pub mod client;
 pub mod server;
 pub mod types;
+pub(crate) mod words;
 pub mod routes {
     //! Routes of the API; the client and the server share these constants.
     //!

@@ -3,7 +3,7 @@
 //! JSON over HTTP/1.1 on a unix socket (0600). Routes are listed in [`super::routes`].
 #![expect(missing_docs, reason = "fields are named after the flags and columns that carry them")]
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -312,7 +312,7 @@ pub struct Problem {
     pub error: String,
     /// Seconds since it began to fail.
     pub seconds: u64,
-    /// How often it was tried.
+    /// How often it was tried; 0 where nothing is tried, or that is not counted.
     pub attempts: u64,
 }
 
@@ -334,12 +334,20 @@ pub struct Event {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Resolved {
     pub name: String,
-    /// `NOERROR`, `NXDOMAIN`, …
+    /// `NOERROR`, `NXDOMAIN`, …; [`Self::FORWARDED`] for a name that is not ours. Nobody was asked for that one.
     pub code: String,
-    /// Who decides it: `svc-agent`, or `forwarded`.
+    /// Who decides it, in words.
     pub source: String,
     /// Answer records in presentation form.
     pub records: Vec<String>,
+    /// To whom a name that is not ours would be forwarded, the first that answers.
+    #[serde(default)]
+    pub upstreams: Vec<SocketAddr>,
+}
+
+impl Resolved {
+    /// The code of a name that is not ours.
+    pub const FORWARDED: &'static str = "FORWARDED";
 }
 
 /// `version`, of the agent.

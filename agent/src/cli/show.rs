@@ -9,7 +9,7 @@ use crate::api::types::{
     AttachmentInfo, Done, Event, HostStatus, Left, NetworkInfo, NodeInfo, Problem, Resolved, ServiceInfo,
     Status,
 };
-use crate::catalog::facts::{Balance, Check, PortSetting, Probe, Protocol, ServiceMode};
+use crate::api::words::{balance, check, mode, ports};
 use crate::config::kinds::show_duration;
 
 pub(super) fn changes(done: &Done) -> String {
@@ -208,10 +208,12 @@ pub(super) fn status(status: &Status) -> String {
 
 fn problem_line(problem: &Problem) -> String {
     let since = show_duration(&Duration::from_secs(problem.seconds));
-    let times = if problem.attempts == 1 { "time" } else { "times" };
-    let line =
-        format!("{}: {} (for {since}, tried {} {times})", problem.object, problem.error, problem.attempts);
-    super::console::clean(&line)
+    let tried = match problem.attempts {
+        0 => String::new(),
+        1 => ", tried 1 time".to_owned(),
+        attempts => format!(", tried {attempts} times"),
+    };
+    super::console::clean(&format!("{}: {} (for {since}{tried})", problem.object, problem.error))
 }
 
 pub(super) fn event(event: &Event) -> String {
@@ -223,8 +225,11 @@ pub(super) fn event(event: &Event) -> String {
 }
 
 pub(super) fn resolved(resolved: &Resolved) -> String {
-    let mut text =
-        super::console::clean(&format!("{}: {}, from {}", resolved.name, resolved.code, resolved.source));
+    let line = match resolved.code == Resolved::FORWARDED {
+        true => format!("{}: {}", resolved.name, resolved.source),
+        false => format!("{}: {}, from {}", resolved.name, resolved.code, resolved.source),
+    };
+    let mut text = super::console::clean(&line);
     text.push('\n');
     for record in &resolved.records {
         text.push_str(&format!("{}\n", super::console::clean(record)));
@@ -247,49 +252,4 @@ fn problems(problems: &[String]) -> String {
 
 fn joined<T: Display>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn mode(mode: ServiceMode) -> &'static str {
-    match mode {
-        ServiceMode::Vip => "vip",
-        ServiceMode::Dnsrr => "dnsrr",
-    }
-}
-
-fn balance(balance: Balance) -> &'static str {
-    match balance {
-        Balance::Random => "random",
-        Balance::Hash => "hash",
-        Balance::LeastConn => "least-conn",
-    }
-}
-
-/// Ports as they are typed; none declared: all.
-fn ports(ports: &[PortSetting]) -> String {
-    if ports.is_empty() {
-        return "all".to_owned();
-    }
-    let one = |port: &PortSetting| {
-        let protocol = match port.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Sctp => "sctp",
-        };
-        if port.public == port.target {
-            format!("{}/{protocol}", port.target)
-        } else {
-            format!("{}:{}/{protocol}", port.public, port.target)
-        }
-    };
-    ports.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-fn check(check: &Check) -> String {
-    let probe = match &check.probe {
-        Probe::Tcp { port } => format!("tcp:{port}"),
-        Probe::Http { port, path } => format!("http://:{port}{path}"),
-    };
-    let time = |milliseconds| show_duration(&Duration::from_millis(milliseconds));
-    let (interval, timeout) = (time(check.interval_ms), time(check.timeout_ms));
-    format!("{probe} every {interval}, time-out {timeout}, {} failures", check.failures)
 }

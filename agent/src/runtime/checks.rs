@@ -78,7 +78,7 @@ impl Judge {
     }
 }
 
-/// A change of health; or that the first check of a replica that has not served yet did not pass.
+/// A change of health; what the first conclusive check found; or another reason not to serve than the last one.
 #[derive(Clone, Debug)]
 pub struct Verdict<K> {
     /// Which replica.
@@ -98,22 +98,35 @@ pub async fn run<K: Clone>(
     address: IpAddr,
     verdicts: mpsc::Sender<Verdict<K>>,
 ) {
-    let mut last = judge.health();
-    let mut first = true;
+    let mut told: Option<(Health, String)> = None;
+    let began = judge.health();
     let mut ticks = tokio::time::interval(Duration::from_millis(check.interval_ms.clamp(100, 3_600_000)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let outcome = probe(&check, &namespace, address).await;
         let health = judge.judge(&outcome);
-        let waits = std::mem::take(&mut first) && health == Health::Starting;
-        if health != last || waits {
-            last = health;
-            let reason = describe(&outcome, &check, address);
+        let reason = describe(&outcome, &check, address);
+        if is_news(told.as_ref(), began, health, &outcome, &reason) {
+            told = Some((health, reason.clone()));
             if verdicts.send(Verdict { replica: replica.clone(), health, reason }).await.is_err() {
                 return;
             }
         }
+    }
+}
+
+/// Whether anybody is to hear of an outcome. One time-out of a replica that serves says nothing yet.
+fn is_news(
+    told: Option<&(Health, String)>,
+    began: Health,
+    health: Health,
+    outcome: &Outcome,
+    reason: &str,
+) -> bool {
+    match told {
+        None => health != began || health != Health::Serving || *outcome == Outcome::Passed,
+        Some((last, why)) => health != *last || (health != Health::Serving && why != reason),
     }
 }
 

@@ -24,7 +24,8 @@ mod tests;
 mod unfollowed;
 
 use rule::{Due, Own, Started};
-pub use unfollowed::{Service, Unfollowed};
+use unfollowed::Awaited;
+pub use unfollowed::{Replica, Service, Unfollowed};
 
 /// Verdicts that may wait to be written; a check waits beyond that.
 const VERDICTS_MAX: usize = 1_024;
@@ -34,9 +35,6 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// What could not be written is tried again so often, and a check that ended by itself is started again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A replica of this host: its service and its attachment.
-type Replica = (Service, Name);
 
 /// Whose verdict it is: a task that was ended may have left one behind.
 #[derive(Clone, Debug)]
@@ -53,6 +51,8 @@ struct Running {
     number: u64,
     found: Health,
     reason: String,
+    /// Whether it has found anything since it was started.
+    told: bool,
 }
 
 /// What is followed.
@@ -63,6 +63,8 @@ struct Following {
     waiting: BTreeSet<Service>,
     /// To be settled again at the next retry: the disk refused.
     unwritten: BTreeSet<Replica>,
+    /// Who waits for what a check finds first.
+    awaited: Vec<Awaited>,
     /// Checks started so far.
     count: u64,
 }
@@ -91,6 +93,8 @@ pub async fn run(agent: Arc<Agent>) {
         replicas.append(&mut again);
         replicas.extend(told.drain(..).filter_map(|verdict| following.take_in(&agent, verdict)));
         following.settle(&agent, &replicas);
+        following.report(&agent, &replicas);
+        following.answer();
         tokio::select! {
             _count = verdicts.recv_many(&mut told, VERDICTS_MAX) => {}
             _ = retries.tick() => again = following.retry(),
@@ -117,6 +121,7 @@ impl Following {
             let State { catalog, local, unfollowed, synced, .. } = &mut *state;
             let mut services = unfollowed.take(catalog, this, self.running.keys().cloned());
             services.append(&mut waiting);
+            self.awaited.append(&mut unfollowed.take_awaited());
             let look = |service: Service| {
                 let (defined, own) = rule::own(catalog, local, this, &service);
                 (service, defined || *synced, own)
@@ -137,7 +142,10 @@ impl Following {
                     None => complete = false,
                 }
             }
-            before.into_values().for_each(|it| it.task.abort());
+            for (attachment, check) in before {
+                check.task.abort();
+                replicas.insert((service.clone(), attachment));
+            }
             if !running.is_empty() {
                 self.running.insert(service.clone(), running);
             }
@@ -172,7 +180,7 @@ impl Following {
             sender.clone(),
         ));
         let reason = "its check goes on".to_owned();
-        Some(Running { started: wanted.clone(), task, number, found, reason })
+        Some(Running { started: wanted.clone(), task, number, found, reason, told: false })
     }
 
     /// Keeps what a check found; whom it concerns, if that check still runs.
@@ -182,7 +190,8 @@ impl Following {
         if running.number != number {
             return None;
         }
-        if verdict.health == Health::Starting {
+        let first = !std::mem::replace(&mut running.told, true);
+        if first && verdict.health == Health::Starting {
             let ((_, service), attachment) = &replica;
             let line = format!("{service} on {attachment} does not serve yet: {}", verdict.reason);
             agent.events.record("replica", line, "check");
@@ -208,6 +217,36 @@ impl Following {
             Err(failure) => {
                 tracing::error!("what checks found cannot be written: {}", failure.message);
                 self.unwritten.extend(steps.into_iter().map(|step| step.replica));
+            }
+        }
+    }
+
+    /// Says of each replica whether it fails its check, for as long as it is meant to serve. What changed was told.
+    fn report(&self, agent: &Agent, replicas: &BTreeSet<Replica>) {
+        let this = agent.identity.node;
+        let found: Vec<(String, Option<String>)> = agent.read(|state| {
+            let of = |replica: &Replica| {
+                let stands = rule::stands(&state.catalog, this, &replica.0, &replica.1);
+                let running = self.running(replica).filter(|running| running.told);
+                let failing = running.filter(|running| rule::fails(stands, running.found));
+                (object(replica), failing.map(|running| running.reason.clone()))
+            };
+            replicas.iter().map(of).collect()
+        });
+        let mut problems = lock(&agent.problems);
+        for (object, error) in found {
+            problems.set(object, error, Instant::now());
+        }
+    }
+
+    /// Tells those who wait what checks found first. A check that runs is the one that is wanted: it was followed before.
+    fn answer(&mut self) {
+        for (replica, sender) in std::mem::take(&mut self.awaited) {
+            match self.running(&replica) {
+                Some(running) if running.told => drop(sender.send(running.found)),
+                None if !self.waiting.contains(&replica.0) => drop(sender),
+                _ if sender.is_closed() => {}
+                _ => self.awaited.push((replica, sender)),
             }
         }
     }
@@ -258,6 +297,11 @@ impl Following {
         self.waiting.extend(ended.map(|(service, _)| service.clone()));
         std::mem::take(&mut self.unwritten)
     }
+}
+
+/// Of no scope that rounds of the converge loop replace, and hindering nobody: facts are in force without it.
+fn object(((network, service), attachment): &Replica) -> String {
+    format!("replica/{network}/{service}/{attachment}")
 }
 
 impl Running {

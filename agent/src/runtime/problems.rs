@@ -59,6 +59,17 @@ impl Problems {
         difference
     }
 
+    /// What is known of one object that nobody tries again and again; `None` ends it.
+    pub fn set(&mut self, object: String, error: Option<String>, now: Instant) {
+        match error {
+            None => drop(self.open.remove(&object)),
+            Some(error) => {
+                let fresh = Open { error: String::new(), since: now, attempts: 0 };
+                self.open.entry(object).or_insert(fresh).error = error;
+            }
+        }
+    }
+
     /// How many objects fail.
     pub fn len(&self) -> usize {
         self.open.len()
@@ -134,6 +145,21 @@ mod tests {
         assert!(!is_within("network/n/attachment/web", "network/n/attachment/web-1"));
         assert!(hinders("n", "network/n") && hinders("n", "network/n/remote/02:42"));
         assert!(!hinders("n", "network/n2") && !hinders("n", "network/n/attachment/web/balancer"));
+    }
+
+    #[test]
+    fn what_is_set_keeps_its_age_under_another_error_and_hinders_nobody() {
+        let (start, object) = (Instant::now(), "replica/n/web/c1".to_owned());
+        let later = start + std::time::Duration::from_secs(9);
+        let mut problems = Problems::default();
+        problems.set(object.clone(), Some("refused".to_owned()), start);
+        problems.set(object.clone(), Some("it answered 503".to_owned()), later);
+        problems.replace("network/", Vec::new(), later);
+        let listed = problems.list(|_| true, later);
+        assert_eq!((listed[0].seconds, listed[0].error.as_str()), (9, "it answered 503"));
+        assert!(!hinders("n", &object));
+        problems.set(object, None, later);
+        assert!(problems.is_empty());
     }
 
     #[test]

@@ -40,6 +40,16 @@ pub enum StoreError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Another process has it open.
+    #[error(
+        "the state database {} is in use: an agent runs here already; see svc-agent status, or give this one \
+         another --state-dir and --socket",
+        path.display()
+    )]
+    InUse {
+        /// The database file.
+        path: PathBuf,
+    },
     /// A read failed.
     #[error("read {what} from the state database")]
     Read {
@@ -170,7 +180,10 @@ impl Store {
         restrict(directory).map_err(|e| failed(e.into()))?;
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
-        let database = builder.create(&path).map_err(|e| failed(e.into()))?;
+        let database = builder.create(&path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
+            error => failed(error.into()),
+        })?;
         let store = Self { database };
         store.create_tables().map_err(failed)?;
         match store.meta::<u32>("layout")? {

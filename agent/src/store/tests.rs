@@ -62,7 +62,9 @@ fn a_later_layout_is_refused_with_what_to_do() {
 fn two_processes_do_not_share_a_store() {
     let directory = tempfile::tempdir().unwrap();
     let _first = Store::open(directory.path()).unwrap();
-    assert!(Store::open(directory.path()).is_err());
+    let error = Store::open(directory.path()).unwrap_err();
+    assert!(matches!(error, StoreError::InUse { .. }), "{error:?}");
+    assert!(error.to_string().contains("an agent runs here already; see svc-agent status"));
 }
 
 #[test]

@@ -58,6 +58,13 @@ fn what_has_died_is_gone_everywhere(sandbox: &Sandbox) {
     gone(&cluster, "c3a", &address, 5, &["c1x"]);
     assert_eq!(cluster.spread("c1x", vip, 80, 60).answers.len(), 2);
 
+    let status = cluster.status("h1");
+    let silent = status.hosts.iter().find(|host| host.name == "h3").and_then(|host| host.problems.first());
+    let silent = silent.expect("a problem of h3");
+    assert_eq!(silent.object, "host/h3");
+    assert!(silent.error.starts_with("suspended: nothing heard of it"), "{silent:?}");
+    assert!(silent.error.ends_with("svc-agent node rm h3") && silent.seconds < 60, "{silent:?}");
+
     // Three seconds of silence are no death.
     cluster.signal_agent("h2", rustix::process::Signal::STOP);
     pause(Duration::from_secs(2));

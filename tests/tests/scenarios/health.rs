@@ -11,7 +11,11 @@ use tests::wait::wait_until;
 const LIMIT: Duration = Duration::from_secs(3);
 
 pub(crate) fn all() -> Vec<Scenario> {
-    tests::scenarios![checks_decide_who_serves, a_drained_replica_keeps_its_connections]
+    tests::scenarios![
+        checks_decide_who_serves,
+        another_check_is_waited_for,
+        a_drained_replica_keeps_its_connections
+    ]
 }
 
 fn checks_decide_who_serves(sandbox: &Sandbox) {
@@ -28,8 +32,12 @@ fn checks_decide_who_serves(sandbox: &Sandbox) {
     wait_serving(&cluster, "web", &["c1a"], Duration::from_secs(1), "its check passes");
     web.set_status(503);
     wait_serving(&cluster, "web", &[], Duration::from_secs(1), "it answers 503");
+    wait_named(&cluster, "replica/payment/web/c1a", "it answered 503");
+    web.set_status(404);
+    wait_named(&cluster, "replica/payment/web/c1a", "it answered 404");
     web.set_status(204);
     wait_serving(&cluster, "web", &["c1a"], Duration::from_secs(1), "it answers 204");
+    cluster.wait_well(Duration::from_secs(1));
     // No answer at all: two time-outs, so not at once.
     let started = Instant::now();
     web.set_status(0);
@@ -40,6 +48,9 @@ fn checks_decide_who_serves(sandbox: &Sandbox) {
         started.elapsed()
     );
     drop(web);
+    wait_named(&cluster, "replica/payment/web/c1a", "check of http");
+    cluster.ok("h1", "drain web --on c1a");
+    cluster.wait_well(Duration::from_secs(1));
 
     let tcp = cluster.server("c1b", 9090);
     cluster.ok("h1", "register db --on c1b --check tcp:9090");
@@ -49,8 +60,51 @@ fn checks_decide_who_serves(sandbox: &Sandbox) {
     // A refused connect fails at once, so one interval (1 s) is enough.
     wait_serving(&cluster, "db", &[], Duration::from_millis(1_600), "its port is closed");
     assert!(stopped.elapsed() < Duration::from_millis(1_600));
+    wait_named(&cluster, "replica/payment/db/c1b", "refused");
+    cluster.ok("h1", "deregister db --on c1b");
+    cluster.wait_well(Duration::from_secs(1));
     let _tcp = cluster.server("c1b", 9090);
+    cluster.ok("h1", "register db --on c1b --check tcp:9090");
     wait_serving(&cluster, "db", &["c1b"], Duration::from_millis(1_600), "its port is open again");
+}
+
+/// Any host's status names the replica and why, and says that not all is well.
+fn wait_named(cluster: &Cluster, object: &str, why: &str) {
+    wait_until(&format!("status names {object}: {why}"), Duration::from_secs(2), || {
+        let status = cluster.status("h2");
+        let mut problems = status.hosts.iter().filter(|host| host.name == "h1").flat_map(|it| &it.problems);
+        let named = problems.any(|problem| problem.object == object && problem.error.contains(why));
+        if named && !status.ok { Ok(()) } else { Err(format!("{:?}", status.hosts)) }
+    });
+}
+
+/// Whoever changes a check wants to know what it finds; who uses the service meanwhile is not to notice.
+fn another_check_is_waited_for(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c2x");
+    let web = cluster.bed().http_server("c1a", 8080).expect("a server");
+    cluster.ok("h1", "register web --on c1a");
+    let check = "register web --on c1a --check http://:8080";
+    // No answer, so no verdict: it goes on as it was.
+    web.set_status(0);
+    let output = cluster.cli("h1", &format!("{check}/a --check-timeout 1m --timeout 300ms"));
+    assert_eq!(output.exit, 4, "{output:?}");
+    assert!(output.stderr.contains("has not passed its new check yet"), "{output:?}");
+    let line = "service web: check changed from none to http://:8080/a every 1s, time-out 60s, 2 failures\n";
+    assert!(output.stdout.contains(line), "{output:?}");
+    wait_serving(&cluster, "web", &["c1a"], Duration::ZERO, "nothing is known of its new check");
+    web.set_status(204);
+    cluster.ok("h1", &format!("{check}/b --check-interval 200ms"));
+    wait_serving(&cluster, "web", &["c1a"], Duration::ZERO, "its new check has passed");
+    web.set_status(404);
+    let output = cluster.cli("h1", &format!("{check}/c --check-interval 1m --timeout 600ms"));
+    assert_eq!(output.exit, 4, "{output:?}");
+    assert!(output.stderr.contains("until its check passes"), "{output:?}");
+    wait_serving(&cluster, "web", &[], Duration::from_secs(1), "its new check has failed");
+    web.set_status(204);
+    cluster.ok("h1", &format!("{check}/d --check-interval 1m"));
+    wait_serving(&cluster, "web", &["c1a"], Duration::from_secs(1), "yet another check passes");
 }
 
 fn wait_serving(cluster: &Cluster, service: &str, wanted: &[&str], limit: Duration, why: &str) {

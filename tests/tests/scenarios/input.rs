@@ -49,7 +49,7 @@ const REFUSED: &[(&str, &str, i32, &[&str])] = &[
     ("h1", "register Not_A_Label --on c1a", 2, &["Not_A_Label"]),
     ("h1", "register web", 2, &["--on"]),
     ("h2", "register payment-api --on c2a --port 81", 1, &["payment-api", "81"]),
-    ("h2", "register payment-api --on c2a --mode dnsrr", 1, &["mode", "dnsrr"]),
+    ("h2", "register payment-api --on c2a --mode dnsrr", 1, &["mode is vip, asked was dnsrr"]),
     ("h1", "deregister unknown", 1, &["unknown"]),
     ("h1", "deregister payment-api --on c2a", 1, &["c2a"]),
     ("h1", "service set unknown --mode dnsrr", 1, &["unknown"]),
@@ -73,7 +73,15 @@ fn bad_input_is_refused_with_the_reason(sandbox: &Sandbox) {
     let mut wrong = Vec::new();
     let taken_line = format!("attach n1 --network payment --netns c1n --ip {taken}");
     let taken_case = ("h1", taken_line.as_str(), 1, &["c1z"][..]);
-    for (host, words, exit, said) in REFUSED.iter().copied().chain([taken_case]) {
+    let key = cluster.bed().log_directory().join("cluster.key");
+    let second_line = format!(
+        "run --node h1 --advertise {} --key-file {} --state-dir {}",
+        cluster.address(1),
+        key.display(),
+        cluster.bed().state_directory("h1").display()
+    );
+    let second_case = ("h1", second_line.as_str(), 1, &["an agent runs here already", "--state-dir"][..]);
+    for (host, words, exit, said) in REFUSED.iter().copied().chain([taken_case, second_case]) {
         let output = cluster.cli(host, words);
         let missing: Vec<&&str> = said.iter().filter(|part| !output.stderr.contains(**part)).collect();
         if output.exit != exit || !missing.is_empty() || output.took.as_millis() >= 1_000 {

@@ -63,6 +63,11 @@ fn every_type_is_answered_for_every_name_of_ours(sandbox: &Sandbox) {
     assert_eq!(cluster.dns("c2x", "unknown.svc.internal", "MX").code, "NXDOMAIN");
     let asked = upstream.asked();
     assert!(asked.is_empty(), "asked outside: {asked:?}");
+    let to = "would be forwarded to 192.168.77.253:53";
+    let output = cluster.cli("h2", "resolve www.example.com --on c2x");
+    assert!(output.exit == 0 && output.stdout.contains(&format!(": not ours: {to}")), "{output:?}");
+    let output = cluster.cli("h2", "resolve www.example.com --on c2x -o json");
+    assert!(output.stdout.contains("\"FORWARDED\"") && output.stdout.contains("\"upstreams\""), "{output:?}");
     assert_eq!(cluster.resolve("c2x", "www.example.com"), "192.0.2.99", "other names are forwarded");
 
     let glibc = cluster.shell("c2x", "getent ahostsv4 service");

@@ -208,6 +208,26 @@ fn status_names_what_is_behind_and_ends_with_four() {
 }
 
 #[test]
+fn what_is_not_tried_is_not_counted() {
+    let mut answer = status(false);
+    answer["hosts"][0]["problems"] =
+        json!([{ "object": "host/h3", "error": "suspended", "seconds": 9, "attempts": 0 }]);
+    let out = Agent::answering(vec![(200, answer)]).asked_by("status").out;
+    assert!(out.contains("problem on h1: host/h3: suspended (for 9s)\n"), "{out}");
+}
+
+#[test]
+fn a_name_that_is_not_ours_says_where_it_would_go() {
+    let resolved = json!({ "name": "nope.", "code": "FORWARDED", "source": "not ours: would be forwarded to 192.0.2.1:53",
+        "records": [], "upstreams": ["192.0.2.1:53"] });
+    let agent = Agent::answering(vec![(200, resolved)]);
+    assert_eq!(
+        agent.asked_by("resolve nope --on web").out,
+        "nope.: not ours: would be forwarded to 192.0.2.1:53\n"
+    );
+}
+
+#[test]
 fn status_waits_until_all_is_well() {
     let agent = Agent::answering(vec![(200, status(false)), (500, json!("starting")), (200, status(true))]);
     let outcome = agent.asked_by("status --wait 1m");

@@ -87,7 +87,9 @@ fn hosts(status: &Status) -> Check {
 
 /// What fails or is behind, on any host, and what the agent has to say.
 fn problems(status: &Status) -> Option<Check> {
-    let failing = status.hosts.iter().flat_map(|host| {
+    // Those that are silent have a line of their own.
+    let heard = status.hosts.iter().filter(|host| host.state == "live");
+    let failing = heard.flat_map(|host| {
         host.problems.iter().map(|problem| format!("{}: {}: {}", host.name, problem.object, problem.error))
     });
     let behind = status.hosts.iter().filter(|host| !host.behind.is_empty()).map(|host| {

@@ -68,14 +68,13 @@ pub(super) fn due(
     catalog: &Catalog,
     this: NodeId,
     synced: bool,
-    (network, service): &Service,
+    of: &Service,
     attachment: &Name,
     found: Option<Health>,
 ) -> Option<(Key, ReplicaFact, Due)> {
-    let key =
-        Key::Replica { network: network.clone(), service: service.clone(), attachment: attachment.clone() };
+    let key = key(of, attachment);
     let Some(Value::Replica(fact)) = catalog.value(this, &key) else { return None };
-    let due = match catalog.service(network, service) {
+    let due = match catalog.service(&of.0, &of.1) {
         None => synced.then_some(Due::Withdrawn),
         Some(record) if record.definition.settings.check.is_none() => {
             matches!(fact.health, Health::Starting | Health::Failing).then_some(Due::Unchecked)
@@ -83,6 +82,28 @@ pub(super) fn due(
         Some(_) => found.and_then(|found| settled(fact.health, found)).map(Due::Found),
     };
     Some((key, fact, due?))
+}
+
+fn key((network, service): &Service, attachment: &Name) -> Key {
+    Key::Replica { network: network.clone(), service: service.clone(), attachment: attachment.clone() }
+}
+
+/// How a replica of this host stands.
+pub(super) fn stands(
+    catalog: &Catalog,
+    this: NodeId,
+    service: &Service,
+    attachment: &Name,
+) -> Option<Health> {
+    match catalog.value(this, &key(service, attachment)) {
+        Some(Value::Replica(fact)) => Some(fact.health),
+        _ => None,
+    }
+}
+
+/// Whether what a check found is a problem: not of a replica that is drained or gone.
+pub(super) fn fails(stands: Option<Health>, found: Health) -> bool {
+    stands.is_some_and(|stands| stands != Health::Draining) && found != Health::Serving
 }
 
 /// What a finding makes of a replica's health, where that is something else. A drained replica stays drained,

@@ -187,3 +187,26 @@ fn after_a_start_everything_is_looked_at_and_what_was_followed_too() {
     let services = unfollowed.take(&catalog, THIS, std::iter::once(gone.clone()));
     assert_eq!(services, BTreeSet::from([gone, pay()]));
 }
+
+#[test]
+fn who_waits_for_a_verdict_is_kept_whatever_is_looked_at() {
+    let catalog = world(None, Health::Serving);
+    let mut unfollowed = Unfollowed::default();
+    let _receiver = unfollowed.first_verdict((pay(), name("web")));
+    unfollowed.note(&catalog, THIS, &Changes::everything());
+    taken(&mut unfollowed, &catalog);
+    assert_eq!(unfollowed.take_awaited().len(), 1);
+    assert!(unfollowed.take_awaited().is_empty());
+}
+
+#[test]
+fn a_replica_that_fails_its_check_is_a_problem_unless_it_is_drained_or_gone() {
+    use Health::{Draining, Failing, Serving, Starting};
+    let stands = |catalog: &Catalog| rule::stands(catalog, THIS, &pay(), &name("web"));
+    for (health, problem) in [(Starting, true), (Serving, true), (Failing, true), (Draining, false)] {
+        let catalog = world(Some(tcp(80)), health);
+        assert_eq!(rule::fails(stands(&catalog), Failing), problem, "{health:?}");
+        assert!(!rule::fails(stands(&catalog), Serving));
+    }
+    assert!(!rule::fails(stands(&Catalog::default()), Failing));
+}

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::addresses::Layout;
 use crate::api::types::{
-    AttachmentInfo, Behind, Capacity, Failure, HostStatus, NetworkInfo, NodeInfo, ReplicaInfo, Resolved,
-    ServiceInfo, Status,
+    AttachmentInfo, Behind, Capacity, Failure, HostStatus, NetworkInfo, NodeInfo, Problem, ReplicaInfo,
+    Resolved, ServiceInfo, Status,
 };
 use crate::catalog::facts::{HostFact, Key, Region};
 use crate::claims::Member;
@@ -258,6 +258,7 @@ async fn host_status(
         status.problems = lock(&agent.problems).list(|_| true, Instant::now());
         agent.applied.borrow().as_ref().clone()
     } else if suspended {
+        status.problems.push(silent(agent, node, &host.name));
         return status;
     } else {
         let to = SocketAddr::new(host.address, host.gossip_port);
@@ -266,8 +267,11 @@ async fn host_status(
                 status.problems = problems;
                 applied
             }
-            Ok(_) | Err(_) => {
+            other => {
+                let why = other.err().map_or_else(|| "it did not understand".to_owned(), |e| chain(&e));
+                let (object, error) = (format!("host/{}", host.name), format!("unreachable: {why}"));
                 status.state = "unreachable".to_owned();
+                status.problems.push(Problem { object, error, seconds: 0, attempts: 1 });
                 return status;
             }
         }
@@ -356,12 +360,46 @@ pub fn resolve(agent: &Arc<Agent>, name: &str, on: &str, kind: Option<&str>) -> 
         dns::Answer::NoData(_) => ("NOERROR", "svc-agent", Vec::new()),
         dns::Answer::NxDomain(_) => ("NXDOMAIN", "svc-agent", Vec::new()),
         dns::Answer::NotYet => ("SERVFAIL", "svc-agent (not synced yet)", Vec::new()),
-        dns::Answer::Forward => ("", "forwarded to the host's upstreams", Vec::new()),
+        dns::Answer::Forward => return Ok(not_ours(question.name(), host::upstreams(agent))),
     };
     Ok(Resolved {
         name: question.name().to_owned(),
         code: code.to_owned(),
         source: source.to_owned(),
         records,
+        upstreams: Vec::new(),
     })
+}
+
+fn not_ours(name: &str, upstreams: Vec<SocketAddr>) -> Resolved {
+    let named: Vec<String> = upstreams.iter().map(ToString::to_string).collect();
+    let source = match named.is_empty() {
+        true => "not ours, and this host has no upstream to forward it to".to_owned(),
+        false => format!("not ours: would be forwarded to {}", named.join(", ")),
+    };
+    Resolved {
+        name: name.to_owned(),
+        code: Resolved::FORWARDED.to_owned(),
+        source,
+        records: Vec::new(),
+        upstreams,
+    }
+}
+
+/// A host that has to do with nothing until it is heard again, or removed.
+fn silent(agent: &Agent, node: NodeId, name: &str) -> Problem {
+    let member = agent.cluster.get().and_then(|cluster| cluster.members().borrow().get(&node).cloned());
+    let member = member.filter(|member| !member.live);
+    // One that was suspended when this agent started has not been seen by it.
+    let since = member.as_ref().map_or(agent.started, |member| member.since);
+    let why = match member.is_some_and(|member| member.left) {
+        true => "its agent was stopped",
+        false => "nothing heard of it",
+    };
+    Problem {
+        object: format!("host/{name}"),
+        error: format!("suspended: {why}; if it will not return: svc-agent node rm {name}"),
+        seconds: since.elapsed().as_secs(),
+        attempts: 0,
+    }
 }

@@ -3,6 +3,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use crate::api::types::{Done, Failure, Laggard, Register, Wait};
 use crate::catalog::facts::{Health, Key, ReplicaFact, ServiceDefinition, ServiceSettings, Value};
 use crate::model::{Head, Name, NodeId};
@@ -16,7 +18,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub(super) use settings::{check, differences, merged};
+pub(super) use settings::{changes, check, merged};
 
 /// What is to be registered.
 struct Asked<'a> {
@@ -31,7 +33,14 @@ struct Asked<'a> {
 struct Registered {
     batch: Batch,
     changed: Vec<String>,
+    standing: Standing,
+}
+
+/// How the replica stands when it is written.
+struct Standing {
     health: Health,
+    /// What another check than before finds first. Until then the replica goes on as it is.
+    verdict: Option<oneshot::Receiver<Health>>,
 }
 
 /// Registers a replica of a service. Registering again changes what it names and leaves the rest.
@@ -55,18 +64,18 @@ pub async fn register(agent: &Arc<Agent>, request: Register, caller: &Caller) ->
         }
     };
     let asked = Asked { request: &request, service: &service, attachment: &attachment, vips };
-    let mut health = Health::Serving;
+    let mut standing = Standing { health: Health::Serving, verdict: None };
     let head = agent.update(|state| {
         let registered = decide(state, agent.identity.node, &asked)?;
         changed.extend(registered.changed);
-        health = registered.health;
+        standing = registered.standing;
         Ok((registered.batch, Writes::default()))
     })?;
     drop(turn);
     for line in &changed {
         agent.events.record("replica", line, &caller.origin);
     }
-    let (laggards, notes) = in_force(agent, &asked, head, health).await;
+    let (laggards, notes) = in_force(agent, &asked, head, standing).await;
     let object = inspect(agent, &network, &service);
     Ok(Done { changed, notes, laggards, object })
 }
@@ -77,15 +86,14 @@ async fn in_force(
     agent: &Arc<Agent>,
     asked: &Asked<'_>,
     head: Head,
-    health: Health,
+    standing: Standing,
 ) -> (Vec<Laggard>, Vec<String>) {
     let (started, wait) = (Instant::now(), asked.request.wait);
     let (mut head, mut unserved) = (head, None);
-    if health != Health::Serving {
-        match wait_serving(agent, &asked.key(), health, wait).await {
-            Ok(serving) => head = serving,
-            Err(why) => unserved = Some(format!("{} on {} {why}", asked.service, asked.attachment.name)),
-        }
+    match wait_passed(agent, &asked.key(), standing, wait).await {
+        Ok(Some(serving)) => head = serving,
+        Ok(None) => {}
+        Err(why) => unserved = Some(format!("{} on {} {why}", asked.service, asked.attachment.name)),
     }
     let rest = remaining(wait, started.elapsed());
     let mut laggards = verbs::everywhere(agent, Some(&asked.attachment.network), head, rest).await;
@@ -218,6 +226,8 @@ fn decide(state: &mut State, this: NodeId, asked: &Asked<'_>) -> Result<Register
         return Err(refused(what, &["see what there is: svc-agent attachments"]));
     }
     let mut changed = Vec::new();
+    let check_before = state.catalog.service(&attachment.network, service);
+    let check_before = check_before.and_then(|record| record.definition.settings.check.clone());
     let (settings, mut batch) = define(state, this, asked, &mut changed)?;
     let key = asked.key();
     let before = match state.catalog.value(this, &key) {
@@ -232,7 +242,10 @@ fn decide(state: &mut State, this: NodeId, asked: &Asked<'_>) -> Result<Register
     changed.extend(replica_changes(before.as_ref(), &fact, service, attachment));
     let health = fact.health;
     batch.push((key, Some(Value::Replica(fact))));
-    Ok(Registered { batch, changed, health })
+    let another = before.is_some() && settings.check.is_some() && settings.check != check_before;
+    let replica = ((attachment.network.clone(), (*service).clone()), attachment.name.clone());
+    let verdict = another.then(|| state.unfollowed.first_verdict(replica));
+    Ok(Registered { batch, changed, standing: Standing { health, verdict } })
 }
 
 /// The definition that stands after the registration, and what must be written for it.
@@ -264,15 +277,16 @@ fn define(
         return Ok((settings, Vec::new()));
     }
     check(&settings)?;
-    let differs = differences(&record.definition.settings, &settings);
     let mut replicas = state.catalog.replicas(network, service);
     if replicas.any(|(name, owner, _)| *name != attachment.name || owner != this) {
+        let differs = settings::differences(&record.definition.settings, &settings);
         let hint = format!("change it for all replicas: svc-agent service set {service} …");
         let what = format!("service {service} is registered otherwise: {}", differs.join("; "));
         return Err(refused(what, &[&hint, "or leave those settings out"]));
     }
     drop(replicas);
-    changed.extend(differs.into_iter().map(|line| format!("service {service}: {line}")));
+    let lines = changes(&record.definition.settings, &settings);
+    changed.extend(lines.into_iter().map(|line| format!("service {service}: {line}")));
     let revision = state.catalog.next_stamp(this);
     let definition =
         ServiceDefinition { revision, settings: settings.clone(), ..(*record.definition).clone() };
@@ -320,6 +334,35 @@ pub fn health(health: Health) -> &'static str {
     }
 }
 
+/// Waits for a passed check where there is something to wait for: the head that says so, or why there is none.
+async fn wait_passed(
+    agent: &Agent,
+    key: &Key,
+    standing: Standing,
+    wait: Wait,
+) -> Result<Option<Head>, &'static str> {
+    let started = Instant::now();
+    let Standing { mut health, verdict } = standing;
+    if let Some(verdict) = verdict {
+        match tokio::time::timeout(limit(wait), verdict).await {
+            Ok(Ok(Health::Serving)) => {}
+            Ok(Ok(found)) => health = found,
+            Ok(Err(_ended)) => {
+                return Err("has no such check any more: it was changed or taken out meanwhile");
+            }
+            Err(_late) => return Err("has not passed its new check yet; svc-agent events says how it ends"),
+        }
+    }
+    if health == Health::Serving {
+        return Ok(None);
+    }
+    wait_serving(agent, key, health, remaining(wait, started.elapsed())).await.map(Some)
+}
+
+fn limit(wait: Wait) -> Duration {
+    Duration::from_millis(wait.milliseconds.min(600_000))
+}
+
 /// Waits for a passed check: the head that says so, or why there is none, about the replica.
 async fn wait_serving(agent: &Agent, key: &Key, from: Health, wait: Wait) -> Result<Head, &'static str> {
     let this = agent.identity.node;
@@ -343,12 +386,11 @@ async fn wait_serving(agent: &Agent, key: &Key, from: Health, wait: Wait) -> Res
             }
         }
     };
-    let limit = Duration::from_millis(wait.milliseconds.min(600_000));
     let late = match from {
         Health::Starting => {
             "gets no flows until its first check passes; svc-agent events says why it does not"
         }
         _ => "gets no flows until its check passes; svc-agent events says why it does not",
     };
-    tokio::time::timeout(limit, served).await.unwrap_or(Err(late))
+    tokio::time::timeout(limit(wait), served).await.unwrap_or(Err(late))
 }

@@ -13,7 +13,7 @@ use crate::runtime::local::list;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::peers::{self, AskError};
 use crate::runtime::verbs;
-use crate::runtime::verbs::register::{check, differences, inspect, merged};
+use crate::runtime::verbs::register::{changes, check, inspect, merged};
 use crate::store::Writes;
 
 /// A request that is passed on to the host that owns the replica may take this much longer than its own wait.
@@ -33,8 +33,7 @@ pub async fn set(agent: &Arc<Agent>, request: ServiceSet, origin: &str) -> Resul
         let is = &record.definition.settings;
         let settings = merged(is, &request.settings);
         check(&settings)?;
-        changed
-            .extend(differences(is, &settings).into_iter().map(|line| format!("service {service}: {line}")));
+        changed.extend(changes(is, &settings).into_iter().map(|line| format!("service {service}: {line}")));
         if changed.is_empty() {
             return Ok(Default::default());
         }

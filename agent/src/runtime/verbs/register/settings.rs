@@ -2,6 +2,7 @@
 use std::collections::BTreeSet;
 
 use crate::api::types::{Failure, Settings};
+use crate::api::words;
 use crate::catalog::facts::{Balance, Check, Probe, ServiceSettings};
 use crate::runtime::agent::refused;
 
@@ -49,20 +50,32 @@ pub(in crate::runtime::verbs) fn check(settings: &ServiceSettings) -> Result<(),
     Ok(())
 }
 
-/// What differs between settings, each in words: what it is, and what was asked.
-pub(in crate::runtime::verbs) fn differences(is: &ServiceSettings, asked: &ServiceSettings) -> Vec<String> {
-    let mut differs = Vec::new();
-    let mut compare = |what: &str, is: serde_json::Result<String>, asked: serde_json::Result<String>| {
-        if let (Ok(is), Ok(asked)) = (is, asked)
-            && is != asked
-        {
-            differs.push(format!("{what} is {is}, asked was {asked}"));
-        }
+/// A setting that differs: which, what it is, and what was asked; as they are typed.
+type Difference = (&'static str, String, String);
+
+fn compare(is: &ServiceSettings, asked: &ServiceSettings) -> impl Iterator<Item = Difference> {
+    let check =
+        |settings: &ServiceSettings| settings.check.as_ref().map_or_else(|| "none".to_owned(), words::check);
+    let aliases = |settings: &ServiceSettings| match settings.aliases.is_empty() {
+        true => "none".to_owned(),
+        false => settings.aliases.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     };
-    compare("mode", serde_json::to_string(&is.mode), serde_json::to_string(&asked.mode));
-    compare("ports", serde_json::to_string(&is.ports), serde_json::to_string(&asked.ports));
-    compare("aliases", serde_json::to_string(&is.aliases), serde_json::to_string(&asked.aliases));
-    compare("balance", serde_json::to_string(&is.balance), serde_json::to_string(&asked.balance));
-    compare("check", serde_json::to_string(&is.check), serde_json::to_string(&asked.check));
-    differs
+    let all = [
+        ("mode", words::mode(is.mode).to_owned(), words::mode(asked.mode).to_owned()),
+        ("ports", words::ports(&is.ports), words::ports(&asked.ports)),
+        ("aliases", aliases(is), aliases(asked)),
+        ("balance", words::balance(is.balance).to_owned(), words::balance(asked.balance).to_owned()),
+        ("check", check(is), check(asked)),
+    ];
+    all.into_iter().filter(|(_, is, asked)| is != asked)
+}
+
+/// What differs between settings, for a refusal.
+pub(in crate::runtime::verbs) fn differences(is: &ServiceSettings, asked: &ServiceSettings) -> Vec<String> {
+    compare(is, asked).map(|(what, is, asked)| format!("{what} is {is}, asked was {asked}")).collect()
+}
+
+/// What differs between settings, for what was done.
+pub(in crate::runtime::verbs) fn changes(was: &ServiceSettings, is: &ServiceSettings) -> Vec<String> {
+    compare(was, is).map(|(what, was, is)| format!("{what} changed from {was} to {is}")).collect()
 }

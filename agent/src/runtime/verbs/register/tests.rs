@@ -1,4 +1,4 @@
-use super::settings::{check, differences, merged};
+use super::settings::{changes, check, differences, merged};
 use super::{registered_health, remaining};
 use crate::api::types::{Settings, Wait};
 use crate::catalog::facts::{Check, Health, PortSetting, Probe, Protocol, ServiceMode, ServiceSettings};
@@ -69,9 +69,23 @@ fn differences_say_what_is_and_what_was_asked() {
     assert_eq!(differences(&standing(), &standing()), Vec::<String>::new());
     let asked = ServiceSettings { mode: ServiceMode::Dnsrr, check: None, ..standing() };
     let differs = differences(&standing(), &asked);
-    assert_eq!(differs[0], "mode is \"vip\", asked was \"dnsrr\"");
-    assert!(differs[1].starts_with("check is {") && differs[1].ends_with("asked was null"), "{}", differs[1]);
-    assert_eq!(differs.len(), 2);
+    let check = "check is tcp:8080 every 1s, time-out 1s, 2 failures, asked was none";
+    assert_eq!(differs, ["mode is vip, asked was dnsrr", check]);
+}
+
+#[test]
+fn changes_say_what_was_and_what_is() {
+    let ports = vec![port(53, 53, Protocol::Udp), port(80, 8080, Protocol::Tcp)];
+    let is = ServiceSettings { ports, aliases: Vec::new(), ..standing() };
+    assert_eq!(
+        changes(&ServiceSettings { check: None, ..standing() }, &is),
+        [
+            "ports changed from 80:8080/tcp to 53/udp, 80:8080/tcp",
+            "aliases changed from pay to none",
+            "check changed from none to tcp:8080 every 1s, time-out 1s, 2 failures",
+        ]
+    );
+    assert_eq!(changes(&is, &is), Vec::<String>::new());
 }
 
 #[test]
