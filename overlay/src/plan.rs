@@ -67,7 +67,7 @@ pub(crate) fn plan_changed(
         wanted: BTreeSet::new(),
         taken: BTreeMap::new(),
         unseen: BTreeSet::new(),
-        rewritten: BTreeSet::new(),
+        rewritten: BTreeMap::new(),
         bare: BTreeSet::new(),
     };
     planner.host();
@@ -94,8 +94,8 @@ struct Planner<'a> {
     wanted: BTreeSet<(Space, String)>,
     /// Tags of objects that could not be looked at: their links stay.
     unseen: BTreeSet<String>,
-    /// Networks' namespaces whose ports' table this plan writes anew.
-    rewritten: BTreeSet<Space>,
+    /// Networks' namespaces whose ports' table this plan writes anew, and the ports whose chains it then has.
+    rewritten: BTreeMap<Space, BTreeSet<String>>,
     /// Networks whose bridge is without an IPv4 address for an instant of this phase or from then on. It loses its
     /// IPv4 neighbours with it, permanent ones too (net/ipv4/fib_frontend.c, fib_inetaddr_event): they are written
     /// again.

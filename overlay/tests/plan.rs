@@ -109,6 +109,29 @@ fn fences_stand_before_what_they_guard() {
 }
 
 #[test]
+fn a_port_out_of_the_bridge_is_fenced_too_when_the_table_is_written_anew() {
+    let desired = desired();
+    let kernel = built(&desired);
+    let port = network_port("web");
+    {
+        let mut world = kernel.world();
+        let seen = world.spaces.get_mut(&blue()).unwrap();
+        seen.tables.remove(&netfilter::Family::Netdev);
+        seen.ways.clear();
+        let link = seen.links.get_mut(&port).unwrap();
+        (link.controller, link.port) = (None, None);
+    }
+    let steps = planned(&desired, &kernel).additions;
+    let way = |step: &Step| matches!(&step.op, Op::SetWay { port: to, .. } if *to == port);
+    let table = place(&steps, |step| matches!(step.op, Op::SetTable { .. }));
+    assert!(table < place(&steps, |step| sets_chain(step, &port)));
+    assert!(
+        place(&steps, way)
+            < place(&steps, |step| matches!(&step.op, Op::SetWay { port, .. } if port == "vxlan"))
+    );
+}
+
+#[test]
 fn a_second_attachment_is_fenced_before_it_is_up() {
     let mut desired = desired();
     let kernel = built(&desired);

@@ -207,6 +207,7 @@ fn containers_and_hosts_end_and_their_namespaces_with_them() {
     let mut bed = Bed::new(&sandbox, "").unwrap();
     bed.host("h1", address(1)).unwrap();
     let container = bed.container("h1", "c1").unwrap();
+    underlay::loopback_up(&container, "c1").unwrap();
     let server = bed.http_server("c1", 8080).unwrap();
     let get = |namespace: &Namespace| -> io::Result<String> {
         use std::io::{Read, Write};

@@ -350,18 +350,22 @@ impl Spaces {
     /// Gives a new holder all that one keeps.
     ///
     /// # Errors
-    /// When it does not take something; it has what came before.
+    /// The last of what it did not take; it has the rest.
     pub fn keep_again(&self) -> Result<(), SpaceError> {
+        let mut outcome = Ok(());
+        let mut put = |name: &str, files: &[std::os::fd::BorrowedFd<'_>]| {
+            if let Err(error) = self.holder.put(name, files) {
+                outcome = Err(SpaceError::Holder(error));
+            }
+        };
         for (network, space) in &self.networks {
-            let name = holder::network_name(network);
-            self.holder.put(&name, &[space.namespace.as_fd()]).map_err(SpaceError::Holder)?;
+            put(&holder::network_name(network), &[space.namespace.as_fd()]);
         }
         for (cookie, container) in &self.containers {
             let Some(resolver) = &container.resolver else { continue };
-            let files = resolver.sockets.each_ref().map(AsFd::as_fd);
-            self.holder.put(&holder::resolver_name(*cookie), &files).map_err(SpaceError::Holder)?;
+            put(&holder::resolver_name(*cookie), &resolver.sockets.each_ref().map(AsFd::as_fd));
         }
-        Ok(())
+        outcome
     }
 
     /// Ends the holder, with `leave`.

@@ -110,7 +110,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     let (deaths_sender, deaths) = mpsc::channel(DEATHS_MAX);
     let watcher = Watcher::start(deaths_sender).map_err(|error| fail(&error))?;
     let (leaving, leave_requests) = mpsc::channel(1);
-    let pid = holder.ping().map_or(0, |pong| pong.pid);
+    let pid = holder.ping().map_err(|error| fail(&error))?.pid;
     let agent = build(settings, store, identity, books, host_namespace, leaving, pid)?;
     let adopted = sweep(&agent, &holder)?;
 
@@ -207,9 +207,11 @@ fn identify(
         None => NodeId(rand::random::<u64>().max(1)),
     };
     let cluster = keys.cluster().to_string();
-    // A host that has only tried to join, with a wrong key, belongs to no cluster yet.
-    let joined =
-        Books::load(store, node).map_err(|error| refused(chain(&error), &[]))?.promises.number().is_some();
+    // A host that has only tried to join, with a wrong key, belongs to no cluster yet, and knows nothing of any.
+    let mut known = false;
+    store.facts(|_| known = true).map_err(fail)?;
+    let number = Books::load(store, node).map_err(|error| refused(chain(&error), &[]))?.promises.number();
+    let joined = known || number.is_some();
     if let Some(before) = store.meta::<String>("cluster").map_err(fail)?
         && before != cluster
         && joined

@@ -42,8 +42,7 @@ pub enum StoreError {
     },
     /// Another process has it open.
     #[error(
-        "the state database {} is in use: an agent runs here already; see svc-agent status, or give this one \
-         another --state-dir and --socket",
+        "the state database {} is in use: an agent runs here already; see svc-agent status",
         path.display()
     )]
     InUse {

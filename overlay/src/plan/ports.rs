@@ -45,9 +45,9 @@ impl Planner<'_> {
                 ways.push(Op::SetWay { mac: attachment.mac, port });
             }
         }
+        self.rewritten.insert(space.clone(), chains.keys().cloned().collect());
         self.add(object, space, Op::SetTable { table: port_table(bridge, chains) });
         ways.into_iter().for_each(|op| self.add(object, space, op));
-        self.rewritten.insert(space.clone());
     }
 
     /// Frames to a MAC that is here no more go the bridge's way before it is told the new one.
@@ -81,15 +81,26 @@ impl Planner<'_> {
         let now = self.observed.get(space).and_then(|observed| observed.tables.get(&family));
         let is_there = now.and_then(|now| now.chains.get(&name)).is_some_and(|now| *now == chain.state());
         // A chain goes with its device before kernel 6.16, and waits for the next one of the name since.
-        if is_new || !(is_there || self.rewritten.contains(space)) {
+        let is_rewritten = self.rewritten.contains_key(space);
+        let is_there = if is_rewritten { self.is_rewritten(space, port) } else { is_there };
+        if is_new || !is_there {
             self.add(object, space, Op::SetChain { family, name, chain });
         }
+    }
+
+    /// Whether the table that this plan writes has the chain of a port, and its way follows.
+    fn is_rewritten(&self, space: &Space, port: &str) -> bool {
+        self.rewritten.get(space).is_some_and(|ports| ports.contains(port))
     }
 
     /// The way past the bridge to an attachment's port that is up.
     pub(super) fn local_way(&mut self, object: &Object, space: &Space, mac: Mac, port: &str, is_new: bool) {
         let now = self.observed.get(space).and_then(|observed| observed.ways.get(&mac));
-        if is_new || !(self.rewritten.contains(space) || now.is_some_and(|now| now == port)) {
+        let is_there = match self.rewritten.contains_key(space) {
+            true => self.is_rewritten(space, port),
+            false => now.is_some_and(|now| now == port),
+        };
+        if is_new || !is_there {
             self.add(object, space, Op::SetWay { mac, port: port.to_owned() });
         }
     }
@@ -100,7 +111,7 @@ impl Planner<'_> {
         let Some(observed) = self.observed.get(&space) else { return };
         let keeps = observed.links.get(VXLAN).is_some_and(|link| self.is_tunnel(link, network));
         let is_there = observed.ways.get(&FLOOD).is_some_and(|port| port == VXLAN);
-        if !keeps || !is_there || self.rewritten.contains(&space) {
+        if !keeps || !is_there || self.rewritten.contains_key(&space) {
             self.add(&object, &space, Op::SetWay { mac: FLOOD, port: VXLAN.to_owned() });
         }
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use overlay::Space;
 
-use super::{BALANCER_CHECK, Converger, TURN_MIN};
+use super::{BALANCER_CHECK, Converger};
 use crate::model::Name;
 use crate::runtime::agent::chain;
 use crate::runtime::derived;
@@ -27,7 +27,7 @@ impl Converger {
         }
         let mut due = std::mem::take(&mut self.due);
         due.extend(self.local.iter().filter(|it| changed.contains(&it.network)).map(|it| it.cookie));
-        due.extend(self.newly_covered());
+        due.extend(self.newly_covered(check));
         due.retain(|cookie| !self.adopted.contains(cookie));
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
@@ -71,15 +71,13 @@ impl Converger {
     }
 
     /// Namespaces whose attachments are others than at their last turn; with the check's pace also those that failed.
-    fn newly_covered(&mut self) -> Vec<u64> {
+    fn newly_covered(&mut self, check: bool) -> Vec<u64> {
         let mut covers: BTreeMap<u64, Vec<(Name, Vec<IpAddr>)>> = BTreeMap::new();
         for record in &self.local {
             let on = covers.entry(record.cookie).or_default();
             on.push((record.network.clone(), record.addresses.clone()));
         }
-        let paced = |cookie: &u64| {
-            self.balancer_checked.elapsed() < TURN_MIN || !self.balancer_problems.contains_key(cookie)
-        };
+        let paced = |cookie: &u64| check || !self.balancer_problems.contains_key(cookie);
         let differs =
             |(cookie, on): &(&u64, &Vec<_>)| self.covered.get(*cookie) != Some(*on) && paced(cookie);
         let due: Vec<u64> = covers.iter().filter(differs).map(|(cookie, _)| *cookie).collect();
