@@ -1,6 +1,6 @@
 //! From settings to a running agent, and to its end.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 
 use crate::api::types::Failure;
 use crate::cluster::{Cluster, KeyRing};
-use crate::config::{self, LinkAddress, Settings, Sources, Start};
+use crate::config::{self, Settings, Sources, Start};
 use crate::limits;
 use crate::model::{Name, NodeId};
-use crate::netns::{self, Namespace, Watcher};
+use crate::netns::{Namespace, Watcher};
 use crate::runtime::agent::{Agent, Identity, State, chain, refused};
 use crate::runtime::claiming::{self, Books};
 use crate::runtime::converge::Converger;
@@ -33,12 +33,15 @@ use crate::{api, holder};
 
 mod forgetting;
 mod holding;
+mod identity;
 mod joining;
 mod upkeep;
 
 /// Sockets and namespaces that stay open for one attachment, with room.
 const FILES_PER_ATTACHMENT: u64 = 16;
-/// For 1,000 attachments on each of some networks, peers, and clients of the API.
+/// On a network and host, because of the ports of a bridge.
+const ATTACHMENTS_MAX: u64 = 1_000;
+/// For that many on each of some networks, peers, and clients of the API.
 const FILES_WANTED: u64 = 65_536;
 /// Namespace deaths that may wait.
 const DEATHS_MAX: usize = 1_024;
@@ -50,12 +53,9 @@ const DEATHS_MAX: usize = 1_024;
 pub fn run(settings: Settings, sources: Sources, start: Start) -> Result<(), Failure> {
     memory::frugal();
     log(&settings);
-    let files = limits::raise_file_limit(FILES_WANTED);
-    if files < FILES_WANTED {
-        let attachments = files / FILES_PER_ATTACHMENT;
-        tracing::warn!(
-            "only {files} files may be open, enough for {attachments} attachments; raise LimitNOFILE"
-        );
+    let attachments = limits::raise_file_limit(FILES_WANTED) / FILES_PER_ATTACHMENT;
+    if attachments < ATTACHMENTS_MAX {
+        tracing::warn!("files may be open for {attachments} attachments only; raise LimitNOFILE (ulimit -n)");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -93,8 +93,8 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     })?;
     let store = Store::open(&settings.state_dir).map_err(|error| fail(&error))?;
     let host_namespace = Namespace::current().map_err(|error| fail(&error))?;
-    let address = advertised(&settings, &host_namespace).await?;
-    let identity = identify(&store, &settings, &keys, address)?;
+    let address = identity::advertised(&settings, &host_namespace).await?;
+    let identity = identity::identify(&store, &settings, &keys, address)?;
     let books = Books::load(&store, identity.node).map_err(|error| fail(&error))?;
     if books.promises.number().is_none() && start == Start::Known {
         let hints = [
@@ -183,59 +183,6 @@ async fn open_metrics(settings: &Settings) -> Result<Option<tokio::net::TcpListe
             Err(refused(format!("metrics cannot be served on {address}: {error}"), &[hint]))
         }
     }
-}
-
-/// The underlay address: the configured one, else that of the interface with the default route.
-async fn advertised(settings: &Settings, namespace: &Namespace) -> Result<IpAddr, Failure> {
-    let links = host::link_addresses(namespace).await.map_err(|error| refused(chain(&error), &[]))?;
-    let lister = || -> std::io::Result<Vec<LinkAddress>> { Ok(links.clone()) };
-    config::resolve_advertise(settings.advertise.as_ref(), &lister).map_err(|error| {
-        refused(chain(&error), &["name this host's underlay address: --advertise ADDR or --advertise IFACE"])
-    })
-}
-
-/// Node id, start count and cluster, durable before anything is said.
-fn identify(
-    store: &Store,
-    settings: &Settings,
-    keys: &KeyRing,
-    address: IpAddr,
-) -> Result<Identity, Failure> {
-    let fail = |error: crate::store::StoreError| refused(chain(&error), &[]);
-    let node = match store.meta::<NodeId>("node").map_err(fail)? {
-        Some(node) => node,
-        None => NodeId(rand::random::<u64>().max(1)),
-    };
-    let cluster = keys.cluster().to_string();
-    // A host that has only tried to join, with a wrong key, belongs to no cluster yet, and knows nothing of any.
-    let mut known = false;
-    store.facts(|_| known = true).map_err(fail)?;
-    let number = Books::load(store, node).map_err(|error| refused(chain(&error), &[]))?.promises.number();
-    let joined = known || number.is_some();
-    if let Some(before) = store.meta::<String>("cluster").map_err(fail)?
-        && before != cluster
-        && joined
-    {
-        let (key, state) = (settings.key_file.display(), settings.state_dir.display());
-        let hints = [
-            format!("use the key of that cluster ({key} is of cluster {cluster})"),
-            format!(
-                "or give that cluster up: remove {state}, and on one of its hosts: svc-agent node rm {}",
-                settings.node
-            ),
-        ];
-        let what = format!("this host's state in {state} is of cluster {before}");
-        return Err(refused(what, &hints.each_ref().map(String::as_str)));
-    }
-    let incarnation = store.meta::<u64>("incarnation").map_err(fail)?.unwrap_or_default() + 1;
-    let mut writes = Writes::default();
-    writes.put_meta("node", &node).map_err(fail)?;
-    writes.put_meta("cluster", &cluster).map_err(fail)?;
-    writes.put_meta("incarnation", &incarnation).map_err(fail)?;
-    store.commit(&writes, true).map_err(fail)?;
-    let boot_id =
-        netns::boot_id().map_err(|error| refused(format!("the boot id cannot be read: {error}"), &[]))?;
-    Ok(Identity { node, incarnation, name: settings.node.clone(), cluster, address, boot_id })
 }
 
 fn build(

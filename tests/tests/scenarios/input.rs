@@ -80,7 +80,8 @@ fn bad_input_is_refused_with_the_reason(sandbox: &Sandbox) {
         key.display(),
         cluster.bed().state_directory("h1").display()
     );
-    let second_case = ("h1", second_line.as_str(), 1, &["an agent runs here already", "--state-dir"][..]);
+    let second_case =
+        ("h1", second_line.as_str(), 1, &["an agent runs here already", "svc-agent status"][..]);
     for (host, words, exit, said) in REFUSED.iter().copied().chain([taken_case, second_case]) {
         let output = cluster.cli(host, words);
         let missing: Vec<&&str> = said.iter().filter(|part| !output.stderr.contains(**part)).collect();
