@@ -71,7 +71,7 @@ impl Planner<'_> {
         self.port_chain(object, home, port, is_new, port_chain(port, wanted));
     }
 
-    /// Lets frames of other hosts past the bridge, once the device is there.
+    /// The fence of the tunnel's side, once the device is there.
     pub(super) fn tunnel_chain(&mut self, object: &Object, space: &Space, is_new: bool) {
         self.port_chain(object, space, VXLAN, is_new, tunnel_chain());
     }

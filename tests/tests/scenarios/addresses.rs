@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use agent::bed::{Answer, Sandbox, ask_udp};
+use agent::bed::{Answer, Sandbox, Server, ask_udp};
 use rustix::process::Signal;
 use tests::cluster::Cluster;
 use tests::runner::Scenario;
@@ -24,16 +24,22 @@ pub(crate) fn all() -> Vec<Scenario> {
     ]
 }
 
-/// Row P10: the receiver says nothing by itself, before and after; with the same MAC and with another.
-fn an_address_moves_to_another_host(sandbox: &Sandbox) {
-    let mut cluster = Cluster::start(sandbox, 3);
+/// Attaches `mover` in `c1a` of the first host, with servers in all containers it will move through.
+fn mover_on_the_first_host(cluster: &mut Cluster) -> (IpAddr, [Server; 3]) {
     cluster.ok("h1", "network create payment");
     cluster.attach("payment", "c2x c1x c3x");
     cluster.containers("c1a c3a c3b");
     cluster.ok("h1", "attach mover --network payment --netns c1a");
-    let address = moved_address(&cluster);
-    let _servers = ["c1a", "c3a", "c3b"].map(|name| cluster.server(name, 80));
-    assert_lands(&cluster, address, "c1a");
+    let address = moved_address(cluster);
+    let servers = ["c1a", "c3a", "c3b"].map(|name| cluster.server(name, 80));
+    assert_lands(cluster, address, "c1a");
+    (address, servers)
+}
+
+/// Row P10: the receiver says nothing by itself, before and after; with the same MAC and with another.
+fn an_address_moves_to_another_host(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 3);
+    let (address, _servers) = mover_on_the_first_host(&mut cluster);
     cluster.ok("h1", "detach mover");
     cluster.ok("h3", &format!("attach mover --network payment --netns c3a --ip {address}"));
     assert_lands(&cluster, address, "c3a");
@@ -87,13 +93,7 @@ fn done_but_for(cluster: &Cluster, slow: &str, host: &str, words: &str) {
 /// Row P10 with a slow third host, which learns only afterwards; to another host, then to another MAC.
 fn an_address_moves_past_a_slow_host(sandbox: &Sandbox) {
     let mut cluster = Cluster::with_flags(sandbox, 3, &PATIENT);
-    cluster.ok("h1", "network create payment");
-    cluster.attach("payment", "c2x c1x c3x");
-    cluster.containers("c1a c3a c3b");
-    cluster.ok("h1", "attach mover --network payment --netns c1a");
-    let address = moved_address(&cluster);
-    let _servers = ["c1a", "c3a", "c3b"].map(|name| cluster.server(name, 80));
-    assert_lands(&cluster, address, "c1a");
+    let (address, _servers) = mover_on_the_first_host(&mut cluster);
     for (old, left, on, mac) in [("h1", "c1a", "c3a", ""), ("h3", "c3a", "c3b", "--mac 02:00:00:00:77:01")] {
         while_slow(&cluster, "h2", || {
             done_but_for(&cluster, "h2", old, "detach mover");
