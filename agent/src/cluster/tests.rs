@@ -18,6 +18,9 @@ mod requests;
 /// Bytes of the large answer. Without optimisation the cipher takes 0.3 s of CPU a megabyte, instead of 3 ms.
 const LARGE: usize = if cfg!(debug_assertions) { 4_000_000 } else { 20_000_000 };
 
+/// How long is waited for what has no promised time: a busy machine stops a process for a second and more.
+const SOON: Duration = Duration::from_secs(10);
+
 /// A handler; the first byte of a request says what it does.
 #[derive(Default)]
 struct Echo {

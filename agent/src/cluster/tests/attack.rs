@@ -16,15 +16,15 @@ async fn recorded_datagrams_of_a_dead_host_do_not_revive_it() {
     let watching = Config { listen: real, ..config(1, relay.front, &[]) };
     let watcher = start(watching.clone()).await;
     let dying = start(config(2, other, &[relay.front])).await;
-    wait(&watcher, Duration::from_secs(3), is_live(2)).await;
-    until(Duration::from_secs(3), || relay.kept.lock().unwrap().len() > 20).await;
+    wait(&watcher, SOON, is_live(2)).await;
+    until(SOON, || relay.kept.lock().unwrap().len() > 20).await;
     dying.stop().await;
-    wait(&watcher, Duration::from_secs(5), is_suspended(2)).await;
+    wait(&watcher, SOON, is_suspended(2)).await;
     relay.task.abort();
 
     let before = refused(&watcher);
     let sent = relay.replay(real).await;
-    until(Duration::from_secs(2), || refused(&watcher) >= before + sent).await;
+    until(SOON, || refused(&watcher) >= before + sent).await;
     assert!(is_suspended(2)(&watcher.members().borrow()));
 
     // A restarted receiver has nothing but the persisted maxima.
@@ -32,10 +32,17 @@ async fn recorded_datagrams_of_a_dead_host_do_not_revive_it() {
     assert_eq!(max_incarnations, BTreeMap::from([(NodeId(2), 1)]));
     watcher.stop().await;
     let watcher = start(Config { incarnation: 2, max_incarnations, ..watching }).await;
+    let begun = Instant::now();
     let sent = relay.replay(real).await;
-    until(Duration::from_secs(2), || refused(&watcher) >= sent).await;
+    until(SOON, || refused(&watcher) >= sent).await;
     assert_eq!(live(&watcher.members().borrow()), [1]);
-    assert!(watcher.stats().hellos_sent.get() <= 21, "greeting a stranger is limited");
+    // A burst of one second's worth, and what has come free since.
+    let allowed = 21.0 + 20.0 * begun.elapsed().as_secs_f64();
+    let greeted = watcher.stats().hellos_sent.get();
+    assert!(
+        f64::from(u32::try_from(greeted).unwrap()) <= allowed,
+        "greeting a stranger is limited: {greeted}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -50,7 +57,7 @@ async fn a_host_with_a_wrong_key_says_so_itself() {
     assert!(complaint.to_string().contains("does not know our key id 02020202"), "{complaint}");
     assert!(cluster.complaints().is_empty());
     assert!(cluster.stats().unopened_unknown_key.get() > 0);
-    until(Duration::from_secs(4), || cluster.stats().notices_sent.get() >= 2).await;
+    until(SOON, || cluster.stats().notices_sent.get() >= 2).await;
     // Over TCP as well; a notice is due once a second.
     let mut errors = Vec::new();
     for _ in 0..30 {
@@ -93,7 +100,7 @@ async fn forged_datagrams_are_counted_by_reason() {
     ] {
         stranger.send_to(&datagram, address).await.unwrap();
     }
-    until(Duration::from_secs(1), || stats.datagrams_received.get() == 7).await;
+    until(SOON, || stats.datagrams_received.get() == 7).await;
     let counted = || {
         [
             &stats.unopened_truncated,
@@ -104,13 +111,13 @@ async fn forged_datagrams_are_counted_by_reason() {
         ]
         .map(Counter::get)
     };
-    until(Duration::from_secs(1), || counted() == [3, 1, 1, 1, 1]).await;
+    until(SOON, || counted() == [3, 1, 1, 1, 1]).await;
     let mut notice = [0; 100];
     let length = stranger.recv(&mut notice).await.unwrap();
     assert!(length < forged.len() && notice[..2] == [1, 0x7f]);
     // An invented notice names no frame of ours.
     stranger.send_to(&notice[..length], address).await.unwrap();
-    until(Duration::from_secs(1), || stats.notices_unmatched.get() == 1).await;
+    until(SOON, || stats.notices_unmatched.get() == 1).await;
     assert!(host.complaints().is_empty());
 }
 
@@ -134,7 +141,7 @@ async fn garbage_on_a_connection_is_dropped_and_others_are_served() {
         let _ = stream.read_to_end(&mut answer).await;
         assert!(answer.len() <= 4 + seal::NOTICE_BYTES, "{answer:?}");
     }
-    until(Duration::from_secs(4), || hosts[0].stats().connections_refused.get() >= 44).await;
+    until(SOON, || hosts[0].stats().connections_refused.get() >= 44).await;
     let stats = hosts[0].stats();
     assert!(
         stats.malformed.get() == 1 && stats.unopened_kind.get() == 1 && stats.unopened_bad_tag.get() >= 1
@@ -146,9 +153,9 @@ async fn garbage_on_a_connection_is_dropped_and_others_are_served() {
 async fn a_copied_identity_and_a_restored_one_are_reported() {
     let (hosts, addresses) = hosts(2).await;
     let twin = start(Config { incarnation: 5, ..config(1, free_address(), &addresses) }).await;
-    until(Duration::from_secs(3), || hosts[0].duplicate().is_some()).await;
+    until(SOON, || hosts[0].duplicate().is_some()).await;
     twin.stop().await;
     // The other host now knows incarnation 5, and tells the first so.
-    until(Duration::from_secs(3), || hosts[0].superseded() == Some(5)).await;
+    until(SOON, || hosts[0].superseded() == Some(5)).await;
     assert!(hosts[1].stats().stale_incarnation.get() > 0);
 }

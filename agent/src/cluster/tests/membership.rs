@@ -8,7 +8,7 @@ async fn hosts_find_each_other_and_see_what_is_published() {
     let (hosts, addresses) = hosts(3).await;
     hosts[2].publish("head", "1.7").unwrap();
     for host in &hosts {
-        let took = wait(host, Duration::from_secs(1), |members| {
+        let took = wait(host, Duration::from_secs(3), |members| {
             members[&NodeId(3)].published.get("head").map(String::as_str) == Some("1.7")
         });
         eprintln!("published string seen after {:?}", took.await);
@@ -28,7 +28,7 @@ async fn hosts_find_each_other_and_see_what_is_published() {
 async fn death_is_noticed_between_three_and_five_seconds_and_the_return_at_once() {
     let (hosts, addresses) = hosts(3).await;
     hosts[2].publish("head", "1.7").unwrap();
-    wait(&hosts[0], Duration::from_secs(1), |members| !members[&NodeId(3)].published.is_empty()).await;
+    wait(&hosts[0], SOON, |members| !members[&NodeId(3)].published.is_empty()).await;
     hosts[2].stop().await;
     let dead = wait(&hosts[0], Duration::from_secs(5), is_suspended(3)).await;
     eprintln!("death noticed after {dead:?}");
@@ -37,11 +37,11 @@ async fn death_is_noticed_between_three_and_five_seconds_and_the_return_at_once(
     assert_eq!(hosts[0].members().borrow()[&NodeId(3)].published["head"], "1.7");
     let again = start(Config { incarnation: 2, ..config(3, addresses[2], &[addresses[0]]) }).await;
     for host in &hosts[..2] {
-        let back = wait(host, Duration::from_secs(1), is_live(3)).await;
+        let back = wait(host, Duration::from_secs(2), is_live(3)).await;
         eprintln!("return noticed after {back:?}");
-        wait(host, Duration::from_secs(1), |members| members[&NodeId(3)].incarnation == 2).await;
+        wait(host, SOON, |members| members[&NodeId(3)].incarnation == 2).await;
     }
-    wait(&again, Duration::from_secs(2), |members| live(members) == [1, 2, 3]).await;
+    wait(&again, SOON, |members| live(members) == [1, 2, 3]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +51,7 @@ async fn a_restart_of_two_seconds_suspends_nothing() {
     hosts[1].stop().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let again = start(Config { incarnation: 2, ..config(2, addresses[1], &[addresses[0]]) }).await;
-    wait(&hosts[0], Duration::from_secs(2), |members| members[&NodeId(2)].incarnation == 2).await;
+    wait(&hosts[0], SOON, |members| members[&NodeId(2)].incarnation == 2).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let member = hosts[0].members().borrow()[&NodeId(2)].clone();
     assert_eq!((member.live, member.since), (true, since));
@@ -66,7 +66,7 @@ async fn a_goodbye_is_heard_at_once() {
         wait(host, Duration::from_millis(500), |members| members[&NodeId(3)].left).await;
     }
     let again = start(Config { incarnation: 2, ..config(3, addresses[2], &[addresses[0]]) }).await;
-    wait(&hosts[1], Duration::from_secs(2), is_live(3)).await;
+    wait(&hosts[1], SOON, is_live(3)).await;
     drop(again);
 }
 
@@ -82,10 +82,7 @@ async fn large_gossip_goes_over_streams() {
         }
     }
     for host in &hosts {
-        wait(host, Duration::from_secs(3), |members| {
-            members.values().all(|member| member.published.len() == KEYS_MAX)
-        })
-        .await;
+        wait(host, SOON, |members| members.values().all(|member| member.published.len() == KEYS_MAX)).await;
     }
     assert!(hosts.iter().any(|host| host.stats().gossip_streamed.get() > 0));
 }
@@ -96,10 +93,10 @@ async fn a_host_that_lost_its_seed_is_found_through_members_known_before() {
     hosts[1].stop().await;
     let again = start(Config { incarnation: 2, ..config(2, addresses[1], &[]) }).await;
     again.add_seed(addresses[0]);
-    wait(&again, Duration::from_secs(3), is_live(1)).await;
+    wait(&again, SOON, is_live(1)).await;
     hosts[0].forget(NodeId(2));
-    wait(&hosts[0], Duration::from_secs(1), |members| !members.contains_key(&NodeId(2))).await;
-    until(Duration::from_secs(2), || hosts[0].stats().forgotten_sender.get() > 0).await;
+    wait(&hosts[0], SOON, |members| !members.contains_key(&NodeId(2))).await;
+    until(SOON, || hosts[0].stats().forgotten_sender.get() > 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,8 +107,8 @@ async fn sockets_of_both_families_reach_each_other() {
     let listen = SocketAddr::new(ip.to_ipv6_mapped().into(), addresses[0].port());
     let first = start(Config { listen, ..config(1, addresses[0], &[addresses[1]]) }).await;
     let second = start(config(2, addresses[1], &[])).await;
-    wait(&second, Duration::from_secs(3), |members| live(members) == [1, 2]).await;
-    wait(&first, Duration::from_secs(3), |members| live(members) == [1, 2]).await;
+    wait(&second, SOON, |members| live(members) == [1, 2]).await;
+    wait(&first, SOON, |members| live(members) == [1, 2]).await;
     first.request(addresses[1], b"e".to_vec(), Duration::from_secs(1)).await.unwrap();
     second.request(addresses[0], b"e".to_vec(), Duration::from_secs(1)).await.unwrap();
 }
@@ -148,25 +145,25 @@ async fn after_a_long_partition_hosts_find_each_other_again() {
     };
     let hosts = [start(quick(0, &[])).await, start(quick(1, &[relays[0].front])).await];
     for host in &hosts {
-        wait(host, Duration::from_secs(3), |members| live(members) == [1, 2]).await;
+        wait(host, SOON, |members| live(members) == [1, 2]).await;
     }
     hosts[0].publish("head", "1.1").unwrap();
-    wait(&hosts[1], Duration::from_secs(1), |members| !members[&NodeId(1)].published.is_empty()).await;
+    wait(&hosts[1], SOON, |members| !members[&NodeId(1)].published.is_empty()).await;
     // Only what is known of the members is left to find them by.
     hosts[1].seeds.remove(relays[0].front);
     relays.iter().for_each(|relay| relay.cut.store(true, Ordering::Relaxed));
     for (host, other) in hosts.iter().zip([2, 1]) {
-        wait(host, Duration::from_secs(2), is_suspended(other)).await;
+        wait(host, SOON, is_suspended(other)).await;
     }
     tokio::time::sleep(failure_after * 18).await;
     hosts[0].publish("head", "1.2").unwrap();
     assert_eq!(hosts[1].members().borrow()[&NodeId(1)].published["head"], "1.1");
     relays.iter().for_each(|relay| relay.cut.store(false, Ordering::Relaxed));
     for host in &hosts {
-        let took = wait(host, Duration::from_secs(3), |members| live(members) == [1, 2]).await;
+        let took = wait(host, SOON, |members| live(members) == [1, 2]).await;
         eprintln!("found again after {took:?}");
     }
-    wait(&hosts[1], Duration::from_secs(1), |members| members[&NodeId(1)].published["head"] == "1.2").await;
+    wait(&hosts[1], SOON, |members| members[&NodeId(1)].published["head"] == "1.2").await;
 }
 
 /// Above twenty hosts every gossip message is too large for a datagram.
@@ -183,7 +180,7 @@ async fn thirty_hosts_keep_up_over_streams() {
             let seen = |members: &Members| {
                 members[&NodeId(30)].published.get("head").is_some_and(|head| *head == round.to_string())
             };
-            wait(host, Duration::from_secs(5), seen).await;
+            wait(host, SOON, seen).await;
         }
         eprintln!("a string was everywhere after {:?}", begun.elapsed());
     }

@@ -1,7 +1,7 @@
 use super::relay::NarrowWay;
 use super::*;
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = SOON;
 /// For what does not depend on time: it only ends a test that fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes after which a large answer is under way.
@@ -96,7 +96,7 @@ async fn a_request_that_nobody_waits_for_is_dropped_there() {
     let asking = start(config(2, addresses[1], &[])).await;
     let short = Duration::from_millis(300);
     assert!(asking.request(addresses[0], b"w".to_vec(), short).await.is_err());
-    until(Duration::from_millis(500), || dropped.load(Ordering::Relaxed) == 1).await;
+    until(SOON, || dropped.load(Ordering::Relaxed) == 1).await;
     drop(asked);
 }
 
