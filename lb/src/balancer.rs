@@ -1,13 +1,15 @@
 //! The reconciler of one namespace.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::address::Address;
 use crate::flows::{Stale, may_strand};
 use crate::kernel::real::Real;
 use crate::kernel::{Features, Kernel};
 use crate::services::{Change, Pair, Services};
-use crate::table::{Context, FamilyTable, Outcome};
+use crate::table::{Context, FamilyTable, Outcome, following};
+use crate::untracked::{Moment, Present, Replicas, Shape, shape, step};
 use crate::wanted::{ranges, redirects};
-use crate::{Desired, Error, Problem, Redirect, Report, VipRange};
+use crate::{AddressRange, Desired, Error, Problem, Redirect, Report, VipRange};
 
 /// Flows deleted in one turn; the rest follows in the next.
 const FLOWS_MAX: usize = 10_000;
@@ -32,6 +34,20 @@ pub struct Balancer<K = Real> {
     sweep: Option<Vec<IpAddr>>,
     /// VIPs that changed in a turn that failed.
     owed: Owed,
+    untracked: Untracking,
+}
+
+/// Which flows are exempt from tracking, and what that depends on.
+#[derive(Debug)]
+struct Untracking {
+    replicas: Replicas,
+    peers: Vec<AddressRange>,
+    four: Present<Ipv4Addr>,
+    six: Present<Ipv6Addr>,
+    /// Whether there are tables of others, and the ruleset's generation of which that was found.
+    strangers: Option<(u32, bool)>,
+    /// Nothing is left to do for what was desired last.
+    settled: bool,
 }
 
 /// VIPs to look at again.
@@ -56,6 +72,14 @@ impl<K: Kernel> Balancer<K> {
             // What vanished while no agent ran left flows behind.
             sweep: Some(Vec::new()),
             owed: Owed::All,
+            untracked: Untracking {
+                replicas: Replicas::default(),
+                peers: Vec::new(),
+                four: Present::Absent,
+                six: Present::Absent,
+                strangers: None,
+                settled: false,
+            },
         }
     }
 
@@ -69,6 +93,10 @@ impl<K: Kernel> Balancer<K> {
         self.owe(&change);
         self.ranges.clone_from(&desired.ranges);
         self.redirects.clone_from(&desired.redirects);
+        self.untracked.peers.clone_from(&desired.peers);
+        self.untracked.replicas.follow(&change.pairs, &desired.services);
+        self.untracked.settled = false;
+        self.untrack(Moment::Before)?;
         let due = self.sweep.take();
         self.plan_sweep(&change);
         let mut problems = Vec::new();
@@ -83,6 +111,10 @@ impl<K: Kernel> Balancer<K> {
         let flows_deleted = self.sweep_flows(due)?;
         problems.extend(self.services.problems().cloned());
         let pending = outcome.pending || self.sweep.is_some();
+        if !pending {
+            self.untracked.settled = true;
+            self.untrack(Moment::After)?;
+        }
         Ok(Report { changes: outcome.changes, pending, problems, flows_deleted })
     }
 
@@ -106,10 +138,10 @@ impl<K: Kernel> Balancer<K> {
         };
         self.four.look_again(&mut context)?;
         self.six.look_again(&mut context)?;
-        if !self.four.is_unread() && !self.six.is_unread() {
-            return Ok(false);
-        }
-        Ok(self.turn(&mut Vec::new())?.changes > 0)
+        let repaired =
+            (self.four.is_unread() || self.six.is_unread()) && self.turn(&mut Vec::new())?.changes > 0;
+        self.untrack(if self.untracked.settled { Moment::After } else { Moment::Before })?;
+        Ok(repaired)
     }
 
     /// Deletes our tables; what was desired is forgotten.
@@ -117,6 +149,9 @@ impl<K: Kernel> Balancer<K> {
         let commit = |family| move |source| Error::Commit { family, source };
         self.kernel.remove::<Ipv4Addr>().map_err(commit(netfilter::Family::Ip))?;
         self.kernel.remove::<Ipv6Addr>().map_err(commit(netfilter::Family::Ip6))?;
+        self.untracked.peers.clear();
+        self.untrack(Moment::Before)?;
+        self.untracked.replicas = Replicas::default();
         self.services = Services::default();
         self.four = FamilyTable::default();
         self.six = FamilyTable::default();
@@ -142,7 +177,7 @@ impl<K: Kernel> Balancer<K> {
     fn turn(&mut self, problems: &mut Vec<Problem>) -> Result<Outcome, Error> {
         let features = self.features()?;
         let desired =
-            Desired { redirects: self.redirects.clone(), ranges: self.ranges.clone(), services: Vec::new() };
+            Desired { redirects: self.redirects.clone(), ranges: self.ranges.clone(), ..Desired::default() };
         let changed = match &self.owed {
             Owed::These(vips) => Some(vips.as_slice()),
             Owed::All => None,
@@ -159,6 +194,38 @@ impl<K: Kernel> Balancer<K> {
         let six = self.six.reconcile(&mut context, ranges_six, redirects_six, changed)?;
         self.owed = Owed::These(Vec::new());
         Ok(Outcome { changes: four.changes + six.changes, pending: four.pending || six.pending })
+    }
+
+    /// Has the flows tracked that must be; the others, after everything else is settled, not.
+    fn untrack(&mut self, moment: Moment) -> Result<(), Error> {
+        let Untracking { peers, replicas, .. } = &self.untracked;
+        let mut four = shape::<Ipv4Addr>(peers, &self.ranges);
+        let mut six = shape::<Ipv6Addr>(peers, &self.ranges);
+        if (four.is_some() || six.is_some()) && (replicas.are_too_many() || !self.may_untrack()?) {
+            (four, six) = (None, None);
+        }
+        let Self { kernel, generation, untracked, .. } = self;
+        change(kernel, generation, &mut untracked.four, four, &untracked.replicas, moment)?;
+        change(kernel, generation, &mut untracked.six, six, &untracked.replicas, moment)?;
+        if moment == Moment::After {
+            untracked.replicas.settled();
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel can, and nobody else filters or translates in the namespace.
+    fn may_untrack(&mut self) -> Result<bool, Error> {
+        if !self.features()?.untracked {
+            return Ok(false);
+        }
+        let read = |source| Error::Untracked { family: netfilter::Family::Ip, source };
+        let generation = self.kernel.generation().map_err(read)?;
+        let strangers = match self.untracked.strangers {
+            Some((judged, strangers)) if judged == generation => strangers,
+            _ => self.kernel.strangers().map_err(read)?,
+        };
+        self.untracked.strangers = Some((generation, strangers));
+        Ok(!strangers)
     }
 
     fn owe(&mut self, change: &Change) {
@@ -196,6 +263,26 @@ impl<K: Kernel> Balancer<K> {
         }
         deleted.map_err(|source| Error::Flows { source })
     }
+}
+
+/// One step of one family's exemptions. What fails may or may not have taken effect.
+fn change<A: Address, K: Kernel>(
+    kernel: &mut K,
+    generation: &mut Option<u32>,
+    present: &mut Present<A>,
+    shape: Option<Shape<A>>,
+    replicas: &Replicas,
+    moment: Moment,
+) -> Result<(), Error> {
+    let Some(change) = step(present, shape.as_ref(), replicas, moment) else { return Ok(()) };
+    if let Err(source) = kernel.untrack(&change) {
+        *present = Present::Unknown;
+        *generation = None;
+        return Err(Error::Untracked { family: A::FAMILY, source });
+    }
+    present.follow(change);
+    *generation = generation.map(following);
+    Ok(())
 }
 
 fn merge(first: Option<Vec<IpAddr>>, second: Option<Vec<IpAddr>>) -> Option<Vec<IpAddr>> {

@@ -4,6 +4,7 @@ use crate::element::Chain;
 use crate::element::Element;
 use crate::flows::Stale;
 use crate::transaction::Transaction;
+use crate::untracked;
 
 pub mod fake;
 pub mod faulty;
@@ -16,6 +17,8 @@ pub struct Features {
     pub owned: bool,
     /// Flows may have time-outs of their own (CONFIG_NF_CONNTRACK_TIMEOUT).
     pub timeouts: bool,
+    /// A table may go with its owner (5.12 and later) and exempt packets from tracking (CONFIG_NFT_CT).
+    pub untracked: bool,
 }
 
 /// Which table there is.
@@ -66,6 +69,12 @@ pub trait Kernel {
 
     /// Deletes our table of the family, if it is there.
     fn remove<A: Address>(&mut self) -> Result<(), netfilter::Error>;
+
+    /// Whether there are tables that are not ours, of nft or of the older iptables in its place.
+    fn strangers(&mut self) -> Result<bool, netfilter::Error>;
+
+    /// Changes which flows are not tracked, at one instant.
+    fn untrack<A: Address>(&mut self, change: &untracked::Change<A>) -> Result<(), netfilter::Error>;
 
     /// Deletes the flows that are stale, at most `limit`; says how many there were.
     fn delete_flows(&mut self, stale: &Stale<'_>, limit: usize) -> Result<usize, netfilter::Error>;

@@ -26,6 +26,7 @@ mod services;
 pub mod slots;
 mod table;
 pub mod transaction;
+pub mod untracked;
 mod vips;
 pub mod wanted;
 
@@ -45,6 +46,9 @@ pub struct Desired {
     /// The VIP ranges of the networks this namespace is on; what is sent to an address of a range that no
     /// service serves is refused at once by translating it to `own`, port 0.
     pub ranges: Vec<VipRange>,
+    /// Addresses of endpoints on the networks this namespace is on. Flows between them and this namespace's own
+    /// addresses are not tracked, but for replicas' ([`untracked`]); none = every flow is tracked.
+    pub peers: Vec<AddressRange>,
     /// Services, shared between namespaces; two `Arc`s that are the same pointer are equal. Sorted by name, a change
     /// is found in one pass over the pointers; unsorted, it is found as well and costs more.
     pub services: Vec<Arc<Service>>,
@@ -68,6 +72,15 @@ pub struct VipRange {
     pub last: IpAddr,
     /// This namespace's own address on that network, of the same family.
     pub own: IpAddr,
+}
+
+/// A range of addresses of one family.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AddressRange {
+    /// First address of the range.
+    pub first: IpAddr,
+    /// Last address of the range, included.
+    pub last: IpAddr,
 }
 
 /// A service as one namespace sees it.
@@ -162,6 +175,15 @@ pub enum Error {
     /// The table could not be changed; it is as it was, unless the answer alone was lost.
     #[error("cannot change table {family:?} {TABLE_NAME}")]
     Commit {
+        /// Its family.
+        family: netfilter::Family,
+        /// Why.
+        source: netfilter::Error,
+    },
+    /// It could not be settled which flows are not tracked: the tables of others could not be read, or ours not changed.
+    /// Balancing is not hindered, unless new replicas' flows would go untracked.
+    #[error("cannot change table {family:?} {}", untracked::TABLE_NAME)]
+    Untracked {
         /// Its family.
         family: netfilter::Family,
         /// Why.

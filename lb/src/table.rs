@@ -210,6 +210,6 @@ impl<A: Address> FamilyTable<A> {
 }
 
 /// The generation after one more transaction: the kernel leaves 0 out (nf_tables_commit).
-fn following(generation: u32) -> u32 {
+pub(crate) fn following(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }

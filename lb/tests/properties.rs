@@ -11,12 +11,12 @@ use lb::element::Element;
 use lb::kernel::Features;
 use lb::kernel::fake::{Fake, Landing};
 use lb::kernel::faulty::Faulty;
-use lb::{Balancer, Desired, Port, Replica, ReplicaState, Service};
+use lb::{AddressRange, Balancer, Desired, Port, Replica, ReplicaState, Service};
 use proptest::prelude::*;
 
 const SERVICES: u8 = 4;
-const OWNED: Features = Features { owned: true, timeouts: false };
-const PLAIN: Features = Features { owned: false, timeouts: false };
+const OWNED: Features = Features { owned: true, timeouts: false, untracked: true };
+const PLAIN: Features = Features { owned: false, timeouts: false, untracked: false };
 
 fn a_replica(last: u8) -> impl Strategy<Value = Replica> {
     (0_u16..5, any::<bool>()).prop_map(move |(weight, serving)| Replica {
@@ -42,13 +42,29 @@ fn a_service(number: u8) -> impl Strategy<Value = Service> {
     })
 }
 
+/// Where the replicas are.
+fn peers() -> Vec<AddressRange> {
+    vec![AddressRange { first: common::address("10.128.0.0"), last: common::address("10.255.255.255") }]
+}
+
+/// Whoever new flows may be sent to is tracked, and so are the own addresses.
+fn check_tracked(fake: &Fake) {
+    let Some(untracked) = fake.untracked::<Ipv4Addr>() else { return };
+    for element in fake.elements::<Ipv4Addr>() {
+        if let Element::Slot { replica, .. } = element {
+            assert!(untracked.tracked.contains(&replica.into()), "{replica} of {untracked:?}");
+        }
+    }
+    assert!(untracked.own.is_subset(&untracked.tracked), "{untracked:?}");
+}
+
 fn vip(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 96, 0, number)
 }
 
 fn a_state() -> impl Strategy<Value = Desired> {
     let services = (0..SERVICES).map(|number| prop::option::of(a_service(number))).collect::<Vec<_>>();
-    services.prop_map(|services| desired(services.into_iter().flatten()))
+    services.prop_map(|services| Desired { peers: peers(), ..desired(services.into_iter().flatten()) })
 }
 
 /// All elements but slots, and the numbers and replicas of each VIP's slots.
@@ -127,6 +143,7 @@ proptest! {
             for _ in 0..*turns {
                 balancer.reconcile(state).unwrap();
                 check_landings(&fake, state);
+                check_tracked(&fake);
             }
         }
         let (last, _) = states.last().unwrap();
@@ -134,6 +151,8 @@ proptest! {
         let wanted = fresh(last, features);
         prop_assert_eq!(canonical(fake.elements()), canonical(wanted.elements::<Ipv4Addr>()));
         prop_assert_eq!(fake.chains::<Ipv4Addr>(), wanted.chains::<Ipv4Addr>());
+        prop_assert_eq!(fake.untracked::<Ipv4Addr>(), wanted.untracked::<Ipv4Addr>());
+        prop_assert_eq!(wanted.untracked::<Ipv4Addr>().is_some(), owned);
         let commits = fake.commits();
         let again = balancer.reconcile(last).unwrap();
         prop_assert_eq!((again.changes, again.pending, fake.commits()), (0, false, commits));
@@ -156,6 +175,7 @@ proptest! {
         for (state, index, event) in &states {
             for _ in 0..3 {
                 let _ = balancer.reconcile(state);
+                check_tracked(&fake);
             }
             let elements = fake.elements::<Ipv4Addr>();
             match event {
@@ -163,20 +183,30 @@ proptest! {
                 1 => fake.flush_ruleset(),
                 2 => fake.touch_ruleset(),
                 3 => fake.spoil_chain::<Ipv4Addr>(lb::element::Chain::Class(1)),
-                _ => {}
+                _ => fake.strangers(index.index(2) == 0),
             }
             let _ = balancer.check();
+            check_tracked(&fake);
         }
         let (last, ..) = states.last().unwrap();
         // The process dies and another one takes over, on a kernel that works.
         let reopened = fake.reopen();
+        reopened.strangers(false);
         let mut balancer = Balancer::new(reopened.clone());
         settle(&mut balancer, last);
         check_landings(&reopened, last);
         let wanted = fresh(last, features);
         prop_assert_eq!(canonical(reopened.elements()), canonical(wanted.elements::<Ipv4Addr>()));
         prop_assert_eq!(reopened.chains::<Ipv4Addr>(), wanted.chains::<Ipv4Addr>());
+        prop_assert_eq!(reopened.untracked::<Ipv4Addr>(), wanted.untracked::<Ipv4Addr>());
         prop_assert!(!balancer.check().unwrap());
+        // A firewall comes, and goes.
+        reopened.strangers(true);
+        balancer.check().unwrap();
+        prop_assert_eq!(reopened.untracked::<Ipv4Addr>(), None);
+        reopened.strangers(false);
+        balancer.check().unwrap();
+        prop_assert_eq!(reopened.untracked::<Ipv4Addr>(), wanted.untracked::<Ipv4Addr>());
     }
 }
 

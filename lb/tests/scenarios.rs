@@ -25,7 +25,7 @@ use netfilter::conntrack::{self, Transport};
 fn scenarios_on_the_kernel_in_memory() {
     for (name, text) in files() {
         for owned in [false, true] {
-            let fake = Fake::new(Features { owned, timeouts: false });
+            let fake = Fake::new(Features { owned, timeouts: false, untracked: owned });
             let mut balancer = Balancer::new(fake.clone());
             let mut land = |protocol, at: SocketAddr| {
                 let landings = match at.ip() {

@@ -75,6 +75,7 @@ pub(super) const LINK_POOL: Kind<Ipv4Network> =
 pub(super) const TTL: Kind<Duration> = Kind::scalar(read_ttl, show_duration);
 pub(super) const LOG: Kind<String> = Kind::scalar(read_log, String::clone);
 pub(super) const LOG_FORMAT: Kind<LogFormat> = Kind::scalar(read_log_format, LogFormat::to_string);
+pub(super) const TRACK: Kind<Track> = Kind::scalar(read_track, Track::to_string);
 pub(super) const FAILURE_AFTER: Kind<Duration> = Kind::scalar(
     |text| duration_within(text, Duration::from_secs(1), Duration::from_secs(300)),
     show_duration,
@@ -103,6 +104,24 @@ impl fmt::Display for LogFormat {
         f.write_str(match self {
             Self::Text => "text",
             Self::Json => "json",
+        })
+    }
+}
+
+/// Which flows of a container are tracked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Track {
+    /// Those that may be balanced.
+    Balanced,
+    /// All.
+    All,
+}
+
+impl fmt::Display for Track {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Balanced => "balanced",
+            Self::All => "all",
         })
     }
 }
@@ -298,6 +317,17 @@ fn read_log_format(text: &str) -> Result<LogFormat, Wrong> {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         _ => Err(Wrong::new(format!("\"{}\" is no log format", excerpt(text)), "write text or json")),
+    }
+}
+
+fn read_track(text: &str) -> Result<Track, Wrong> {
+    match text {
+        "balanced" => Ok(Track::Balanced),
+        "all" => Ok(Track::All),
+        _ => Err(Wrong::new(
+            format!("\"{}\" does not say which flows to track", excerpt(text)),
+            "write balanced or all",
+        )),
     }
 }
 

@@ -22,7 +22,7 @@ pub use advertise::{Advertise, LinkAddress, resolve_advertise};
 pub use changes::{Changes, changes};
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use flags::Flags;
-pub use kinds::{LogFormat, Store};
+pub use kinds::{LogFormat, Store, Track};
 pub use load::{Loaded, Sources, load};
 pub use sample::sample;
 pub use settings::{SETTINGS, Setting, Settings};

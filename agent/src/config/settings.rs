@@ -8,7 +8,7 @@ use ipnetwork::Ipv4Network;
 use super::advertise::Advertise;
 use super::check::Candidates;
 use super::error::ConfigError;
-use super::kinds::{self, LogFormat, Store};
+use super::kinds::{self, LogFormat, Store, Track};
 
 /// What is known of a setting beside its value.
 #[derive(Debug)]
@@ -148,6 +148,10 @@ settings! {
 
     /// How long clients may keep the answer that there is no such name or type; 0s to 1 day.
     ttl_negative "ttl-negative" "DUR": Duration, kinds::TTL, = Duration::from_secs(2), restart;
+
+    /// Which TCP and UDP flows of containers the kernel tracks: balanced, those with replicas of services, which may be
+    /// balanced; or all. It is all in any case in a container that has rules of its own (nftables, iptables).
+    track "track" "balanced|all": Track, kinds::TRACK, = Track::Balanced, restart;
 
     /// What is logged: error, warn, info, debug, trace or off, or a filter such as info,agent::catalog=debug.
     log "log" "FILTER": String, kinds::LOG, = "info".to_owned(), restart;

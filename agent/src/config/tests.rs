@@ -71,6 +71,7 @@ fn defaults_are_those_of_the_design() {
         ("ttl-vip", "\"60s\""),
         ("ttl-movable", "\"2s\""),
         ("ttl-negative", "\"2s\""),
+        ("track", "\"balanced\""),
         ("log", "\"info\""),
         ("log-format", "\"text\""),
         ("failure-after", "\"3.5s\""),
@@ -196,6 +197,7 @@ fn bad_values_one_by_one() {
         ("ttl-vip = 60", "\"60\" is no time"),
         ("failure-after = \"10ms\"", "10ms is too short"),
         ("log = \"info,agent=loud\"", "\"info,agent=loud\" is no filter"),
+        ("track = \"none\"", "\"none\" does not say which flows to track"),
         ("log-format = \"xml\"", "\"xml\" is no log format"),
         ("[gossip]\nport = 1", "there is no such setting"),
     ];

@@ -6,6 +6,7 @@
 //! Every handle into a namespace (a [`Namespace`], a socket, a [`Netlink`]) keeps the kernel from freeing it.
 //! So a namespace's end is seen from outside, by a [`Watcher`], and whoever holds handles then drops them all.
 mod enter;
+mod legacy;
 mod monitor;
 mod processes;
 mod socket;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+pub use legacy::LegacyTables;
 pub use monitor::{Concern, Monitor};
 pub use processes::{inode_of, members, occupied};
 pub use socket::{Netlink, ResolverSockets, connect_in};

@@ -59,6 +59,8 @@ pub struct Converger {
     adopted: BTreeSet<u64>,
     /// What each namespace's balancing last covered: a namespace is due when this changes.
     covered: BTreeMap<u64, Vec<(Name, Vec<IpAddr>)>>,
+    /// Namespaces, and whether flows there may go untracked, as last seen.
+    untracking: BTreeMap<u64, bool>,
     /// What of each namespace's balancing cannot be made true, until the next turn says otherwise.
     balancer_problems: BTreeMap<u64, Vec<(String, String)>>,
     /// Namespaces that have ended and are not out of the catalog yet.
@@ -115,6 +117,7 @@ impl Converger {
             pace: Pace::default(),
             adopted,
             covered: BTreeMap::new(),
+            untracking: BTreeMap::new(),
             balancer_problems: BTreeMap::new(),
             unburied: BTreeSet::new(),
             sysctls,

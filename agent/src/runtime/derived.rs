@@ -208,6 +208,14 @@ fn overlay_attachment(
 /// Metric of the first attachment's default route. Two equal ones would become one multipath route over both networks.
 const METRIC_FIRST: u32 = 1_000;
 
+/// Where the endpoints of a network are.
+pub fn endpoint_ranges(view: &NetworkView) -> impl Iterator<Item = lb::AddressRange> {
+    layouts(view).into_iter().map(|layout| {
+        let range = layout.region_range(Region::Endpoint);
+        lb::AddressRange { first: range.first, last: range.last }
+    })
+}
+
 /// The VIP ranges that a namespace on these networks sees, with its own address on each.
 pub fn vip_ranges(view: &NetworkView, addresses: &[IpAddr]) -> Vec<lb::VipRange> {
     let ranges = layouts(view).into_iter().filter_map(|layout| {

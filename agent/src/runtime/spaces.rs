@@ -14,7 +14,7 @@ use overlay::{Enter, Handles, LinuxKernel, Space};
 
 use crate::holder;
 use crate::model::Name;
-use crate::netns::{Concern, Monitor, Namespace, Netlink, Resolved, ResolverSockets, Watcher};
+use crate::netns::{Concern, LegacyTables, Monitor, Namespace, Netlink, Resolved, ResolverSockets, Watcher};
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, StoredPlace};
@@ -32,6 +32,8 @@ pub struct Container {
     pub resolver: Option<Resolver>,
     /// Whether it is the host's own.
     pub host: bool,
+    /// Tells of rules of the older iptables in it; `None` if that cannot be told.
+    pub legacy: Option<LegacyTables>,
     /// Hears of changes in it; the host's own has one already.
     _monitor: Option<Monitor>,
 }
@@ -278,6 +280,9 @@ impl Spaces {
             }
         };
         let balancer = Balancer::new(Real::new(tables));
+        let legacy = namespace.legacy_tables();
+        let legacy =
+            legacy.inspect_err(|error| tracing::warn!("{}: its flows are all tracked", chain(error))).ok();
         let resolver = if host { None } else { Some(self.start_resolver(agent, namespace, zone)?) };
         Ok(Container {
             namespace: namespace.clone(),
@@ -285,6 +290,7 @@ impl Spaces {
             balancer: Arc::new(Mutex::new(balancer)),
             resolver,
             host,
+            legacy,
             _monitor: monitor,
         })
     }
@@ -323,6 +329,14 @@ impl Spaces {
         )
         .map_err(SpaceError::Resolver)?;
         Ok(Resolver { server, zone, port: sockets.port, sockets: [udp, tcp] })
+    }
+
+    /// Whether flows of the namespace that need no tracking may go without. Not where rules of the older iptables stand,
+    /// which never see untracked packets as part of a flow, and not in the host's own, which is full of other tables.
+    pub fn may_untrack(&self, cookie: u64) -> bool {
+        self.containers.get(&cookie).is_some_and(|container| {
+            !container.host && container.legacy.as_ref().is_some_and(|legacy| !legacy.present())
+        })
     }
 
     /// Closes every handle into a container's namespace. With `tables`, removes our table from it first.

@@ -12,6 +12,7 @@ use crate::element::{Chain, Element, Endpoint, Map};
 use crate::flows::Stale;
 use crate::rules::REFUSED_PROTOCOLS;
 use crate::transaction::Transaction;
+use crate::untracked::{Change, Untracked};
 
 /// A kernel in memory; clones are the same kernel.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,10 @@ struct State {
     features: Features,
     tables: BTreeMap<Family, FakeTable>,
     commits: usize,
+    /// Somebody else has a table.
+    strangers: bool,
+    /// What is not tracked, and the socket that the table goes with.
+    untracked: BTreeMap<Family, (u32, Untracked<IpAddr>, usize)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,9 +66,13 @@ impl Fake {
     /// Another socket of the same namespace, as a restarted agent has; the first one's tables become orphans.
     pub fn reopen(&self) -> Self {
         let socket = self.socket + 1;
-        for table in self.lock().tables.values_mut().filter(|table| table.persist) {
+        let mut state = self.lock();
+        for table in state.tables.values_mut().filter(|table| table.persist) {
             table.owner = None;
         }
+        state.untracked.clear();
+        state.generation += 1;
+        drop(state);
         Self { state: Arc::clone(&self.state), socket }
     }
 
@@ -95,6 +104,18 @@ impl Fake {
     /// Something changes in a table that is not ours.
     pub fn touch_ruleset(&self) {
         self.lock().generation += 1;
+    }
+
+    /// Somebody else makes a table in the namespace, or removes the last such one.
+    pub fn strangers(&self, present: bool) {
+        let mut state = self.lock();
+        state.strangers = present;
+        state.generation += 1;
+    }
+
+    /// What is not tracked of a family.
+    pub fn untracked<A: Address>(&self) -> Option<Untracked<IpAddr>> {
+        self.lock().untracked.get(&A::FAMILY).map(|(_, untracked, _)| untracked.clone())
     }
 
     /// How many transactions have taken effect.
@@ -292,6 +313,44 @@ impl Kernel for Fake {
     fn remove<A: Address>(&mut self) -> Result<(), Error> {
         let mut state = self.lock();
         state.tables.remove(&A::FAMILY);
+        state.generation += 1;
+        Ok(())
+    }
+
+    fn strangers(&mut self) -> Result<bool, Error> {
+        Ok(self.lock().strangers)
+    }
+
+    fn untrack<A: Address>(&mut self, change: &Change<A>) -> Result<(), Error> {
+        const ENOENT: i32 = 2;
+        const ENFILE: i32 = 23;
+        let mut state = self.lock();
+        let any = |address: &A| -> IpAddr { (*address).into() };
+        match change {
+            Change::Remove => drop(state.untracked.remove(&A::FAMILY)),
+            Change::Make(untracked, room) => {
+                let peers = untracked.peers.iter().map(|(first, last)| (any(first), any(last))).collect();
+                let own = untracked.own.iter().map(any).collect();
+                let tracked: BTreeSet<IpAddr> = untracked.tracked.iter().map(any).collect();
+                if tracked.len() > *room {
+                    return Err(refused((ENFILE, "add elements")));
+                }
+                let made = (self.socket, Untracked { peers, own, tracked }, *room);
+                state.untracked.insert(A::FAMILY, made);
+            }
+            Change::Tracked { add, delete } => {
+                let found = state.untracked.get(&A::FAMILY).cloned();
+                let (socket, mut there, room) = found.ok_or_else(|| refused((ENOENT, "add elements")))?;
+                if !delete.iter().all(|address| there.tracked.remove(&any(address))) {
+                    return Err(refused((ENOENT, "delete elements")));
+                }
+                there.tracked.extend(add.iter().map(any));
+                if there.tracked.len() > room {
+                    return Err(refused((ENFILE, "add elements")));
+                }
+                state.untracked.insert(A::FAMILY, (socket, there, room));
+            }
+        }
         state.generation += 1;
         Ok(())
     }

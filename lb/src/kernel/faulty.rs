@@ -7,6 +7,7 @@ use super::{Contents, Features, Kernel, TableStatus};
 use crate::address::Address;
 use crate::flows::Stale;
 use crate::transaction::Transaction;
+use crate::untracked;
 
 /// Wraps a kernel. An operation fails before it does anything, or does all of it and reports a failure.
 #[derive(Debug)]
@@ -70,6 +71,14 @@ impl<K: Kernel> Kernel for Faulty<K> {
 
     fn remove<A: Address>(&mut self) -> Result<(), Error> {
         self.run(K::remove::<A>)
+    }
+
+    fn strangers(&mut self) -> Result<bool, Error> {
+        self.run(K::strangers)
+    }
+
+    fn untrack<A: Address>(&mut self, change: &untracked::Change<A>) -> Result<(), Error> {
+        self.run(|kernel| kernel.untrack(change))
     }
 
     fn delete_flows(&mut self, stale: &Stale<'_>, limit: usize) -> Result<usize, Error> {

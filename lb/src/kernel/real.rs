@@ -10,6 +10,7 @@ use crate::element::{Chain, Element, Map};
 use crate::flows::Stale;
 use crate::rules;
 use crate::transaction::Transaction;
+use crate::untracked;
 
 /// A name that no table has but for the instant of a transaction that is never seen.
 const PROBE_NAME: &str = "svc-agent-probe";
@@ -47,7 +48,11 @@ impl Kernel for Real {
             Err(Error::Refused { source, .. }) if source.raw_os_error() != Some(libc_eperm()) => Ok(false),
             Err(error) => Err(error),
         };
-        Ok(Features { owned: takes(&owned)?, timeouts: takes(&timeouts)? })
+        Ok(Features {
+            owned: takes(&owned)?,
+            timeouts: takes(&timeouts)?,
+            untracked: takes(&untracked::probe(PROBE_NAME))?,
+        })
     }
 
     fn generation(&mut self) -> Result<u32, Error> {
@@ -89,6 +94,15 @@ impl Kernel for Real {
         let mut batch = Batch::new();
         batch.destroy_table(table::<A>());
         self.socket.commit(&batch)
+    }
+
+    fn strangers(&mut self) -> Result<bool, Error> {
+        let ours = [TABLE_NAME, untracked::TABLE_NAME];
+        Ok(self.socket.tables()?.iter().any(|table| !ours.contains(&table.name.as_str())))
+    }
+
+    fn untrack<A: Address>(&mut self, change: &untracked::Change<A>) -> Result<(), Error> {
+        self.socket.commit(&untracked::encode(change))
     }
 
     fn delete_flows(&mut self, stale: &Stale<'_>, limit: usize) -> Result<usize, Error> {

@@ -124,5 +124,5 @@ pub(crate) fn desired(services: impl IntoIterator<Item = Service>) -> Desired {
         own: Ipv4Addr::new(10, 80, 0, 2).into(),
     };
     let services = services.into_iter().map(Arc::new).collect();
-    Desired { redirects: Vec::new(), ranges: vec![range], services }
+    Desired { ranges: vec![range], services, ..Desired::default() }
 }

@@ -14,6 +14,7 @@ mod partition;
 mod repair;
 mod restart;
 mod texts;
+mod tracking;
 mod vips;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let all = [
         texts::all(),
         vips::all(),
+        tracking::all(),
         health::all(),
         idle::all(),
         names::all(),

@@ -7,6 +7,7 @@ use std::time::Instant;
 use overlay::Space;
 
 use super::{BALANCER_CHECK, Converger};
+use crate::config::Track;
 use crate::model::Name;
 use crate::runtime::agent::chain;
 use crate::runtime::derived;
@@ -28,6 +29,9 @@ impl Converger {
         let mut due = std::mem::take(&mut self.due);
         due.extend(self.local.iter().filter(|it| changed.contains(&it.network)).map(|it| it.cookie));
         due.extend(self.newly_covered(check));
+        if check {
+            due.extend(self.newly_filtered());
+        }
         due.retain(|cookie| !self.adopted.contains(cookie));
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
@@ -89,6 +93,17 @@ impl Converger {
         due
     }
 
+    /// Namespaces in which the older iptables has come to be used, or is used no more.
+    fn newly_filtered(&mut self) -> Vec<u64> {
+        let found = self.spaces.containers.keys().map(|cookie| (*cookie, self.spaces.may_untrack(*cookie)));
+        let found: BTreeMap<u64, bool> = found.collect();
+        let differs =
+            |(cookie, may): &(&u64, &bool)| self.untracking.get(*cookie).is_some_and(|it| it != *may);
+        let due = found.iter().filter(differs).map(|(cookie, _)| *cookie).collect();
+        self.untracking = found;
+        due
+    }
+
     fn balanced_so(&mut self, cookie: u64, object: &str, report: lb::Report) {
         let metrics = &self.agent.metrics;
         let operations = u64::try_from(report.changes).unwrap_or(0);
@@ -121,6 +136,9 @@ impl Converger {
     /// All that one namespace's balancing shall hold.
     fn balanced(&mut self, cookie: u64) -> lb::Desired {
         let mut desired = lb::Desired::default();
+        let may_untrack =
+            self.agent.settings.load().track == Track::Balanced && self.spaces.may_untrack(cookie);
+        self.untracking.insert(cookie, may_untrack);
         let mut on: Vec<_> = self.local.iter().filter(|record| record.cookie == cookie).collect();
         // By network, so that the services are in the order of their names: the balancer compares them in one pass.
         on.sort_by(|a, b| a.network.cmp(&b.network));
@@ -131,6 +149,9 @@ impl Converger {
                 continue;
             };
             desired.ranges.extend(derived::vip_ranges(view, &record.addresses));
+            if may_untrack {
+                desired.peers.extend(derived::endpoint_ranges(view));
+            }
             desired.services.extend(derived.services().iter().cloned());
         }
         let resolver = self.spaces.containers.get(&cookie).and_then(|it| it.resolver.as_ref());

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use agent::netns::Namespace;
 use anyhow::Result;
-use lb::{Balancer, Desired, Real, Replica, ReplicaState, Service, VipRange};
+use lb::{AddressRange, Balancer, Desired, Real, Replica, ReplicaState, Service, VipRange};
 
 use super::Options;
 use crate::machine;
@@ -123,5 +123,6 @@ fn desired(count: u32) -> Desired {
     let (first, last) = ([10, 96, 0, 0].into(), [10, 111, 255, 255].into());
     let ranges = vec![VipRange { first, last, own: [10, 80, 0, 2].into() }];
     let services = (0..count).map(|number| service(number, &plain())).collect();
-    Desired { redirects: Vec::new(), ranges, services }
+    let peers = vec![AddressRange { first: [10, 128, 0, 0].into(), last: [10, 255, 255, 255].into() }];
+    Desired { redirects: Vec::new(), ranges, peers, services }
 }

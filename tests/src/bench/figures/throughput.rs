@@ -17,11 +17,14 @@ pub(crate) fn overlay(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
     let bed = &scene.cluster.bed;
     let (first, second) = (bed.namespace("m1")?, bed.namespace("m2")?);
     let server = scene.replicas.first().context("no replica")?;
-    let ours = Stream::open(&scene.client.namespace, &server.namespace, server.address, PORT)?;
+    // Neither is a replica of anything.
+    let ours = Stream::open(&scene.client.namespace, &scene.third.namespace, scene.third.address, PORT)?;
+    let serving = Stream::open(&scene.client.namespace, &server.namespace, server.address, PORT)?;
     let made = |by: &Handmade| Stream::open(&by.client, &by.server, by.server_address, PORT);
     let (by_hand, translated) = (made(&scene.handmade)?, made(&scene.translated)?);
     let bare = Stream::open(&first, &second, UNDERLAY_SERVER, PORT)?;
-    let [ours, by_hand, translated, bare] = rounds(options, [&ours, &by_hand, &translated, &bare])?;
+    let streams = [&ours, &serving, &by_hand, &translated, &bare];
+    let [ours, serving, by_hand, translated, bare] = rounds(options, streams)?;
     let rows = [
         Row::new(
             "stream: our overlay / the same made with ip(8)",
@@ -30,12 +33,19 @@ pub(crate) fn overlay(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
             ratios(&ours, &by_hand),
         ),
         Row::new(
+            "  to a replica of a service, past its VIP / made with ip(8)",
+            "x",
+            Goal::None,
+            ratios(&serving, &by_hand),
+        ),
+        Row::new(
             "  our overlay / the same with an engine's egress and resolver",
             "x",
             Goal::None,
             ratios(&ours, &translated),
         ),
         Row::new("  our overlay", "Gbit/s", Goal::None, ours.clone()),
+        Row::new("  to a replica of a service, past its VIP", "Gbit/s", Goal::None, serving),
         Row::new("  made with ip(8)", "Gbit/s", Goal::None, by_hand.clone()),
         Row::new("  the same with an engine's egress and resolver", "Gbit/s", Goal::None, translated.clone()),
         Row::new("  bare underlay (physical limit)", "Gbit/s", Goal::None, bare.clone()),
