@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 
 use super::{Cluster, READY_LIMIT};
+use crate::family::Family;
 use crate::wait::wait_until;
 
 /// How long a process may take to end.
@@ -156,13 +157,13 @@ impl Cluster {
         let all: Vec<types::AttachmentInfo> = self.get(&super::host_of(attachment), routes::ATTACHMENTS, &[]);
         let found = all.iter().find(|it| it.name.as_str() == attachment);
         let found = found.unwrap_or_else(|| panic!("no attachment {attachment}"));
-        *found.addresses.first().unwrap_or_else(|| panic!("{attachment} has no address"))
+        Family::now().choose(&found.addresses).unwrap_or_else(|| panic!("{attachment} has no address"))
     }
 
     /// The VIP of a service.
     pub fn vip(&self, host: &str, service: &str) -> std::net::IpAddr {
         let service = self.service(host, service).unwrap_or_else(|| panic!("{host} has no {service}"));
-        *service.vips.first().unwrap_or_else(|| panic!("{} has no VIP", service.name))
+        Family::now().choose(&service.vips).unwrap_or_else(|| panic!("{} has no VIP", service.name))
     }
 
     /// `status` of a host.

@@ -11,7 +11,7 @@ use tests::wait::wait_until;
 const LIMIT: Duration = Duration::from_secs(2);
 
 pub(crate) fn all() -> Vec<Scenario> {
-    tests::scenarios![egress_works_although_docker_drops_forwarding]
+    tests::scenarios![egress_works_although_docker_drops_forwarding once]
 }
 
 fn egress_works_although_docker_drops_forwarding(sandbox: &Sandbox) {

@@ -13,6 +13,7 @@ mod names;
 mod partition;
 mod repair;
 mod restart;
+mod six;
 mod texts;
 mod tracking;
 mod vips;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         health::all(),
         idle::all(),
         names::all(),
+        six::all(),
         musl::all(),
         input::all(),
         limits::all(),

@@ -195,9 +195,9 @@ impl Open {
     pub(super) async fn take_six(&self, name: &str) -> Result<(), KernelError> {
         let name = name.to_owned();
         let write = move || {
-            // Without duplicate address detection nothing waits for the link-local address. IPv6 is switched on last.
+            // Nothing waits for duplicates to be detected; addresses are ours to give. IPv6 is switched on last.
             let values =
-                [("dad_transmits", "0"), ("autoconf", "0")].into_iter().chain(SIX_VALUES.iter().copied());
+                [("accept_dad", "0"), ("autoconf", "0")].into_iter().chain(SIX_VALUES.iter().copied());
             values.into_iter().try_for_each(|(key, value)| std::fs::write(six_file(&name, key), value))
         };
         self.inside("letting a link have IPv6 addresses", write).await
