@@ -94,6 +94,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     let store = Store::open(&settings.state_dir).map_err(|error| fail(&error))?;
     let host_namespace = Namespace::current().map_err(|error| fail(&error))?;
     let address = identity::advertised(&settings, &host_namespace).await?;
+    identity::refuse_other_family(&start, address)?;
     let identity = identity::identify(&store, &settings, &keys, address)?;
     let books = Books::load(&store, identity.node).map_err(|error| fail(&error))?;
     if books.promises.number().is_none() && start == Start::Known {
@@ -153,6 +154,9 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     }
     drop(tokio::time::timeout(Duration::from_secs(2), api).await);
     drop(std::fs::remove_file(&agent.settings.load().socket));
+    if let Some(failure) = agent.unfit.get() {
+        return Err(failure.clone());
+    }
     match end {
         End::Asked => tracing::info!("stopped; forwarding, balancing and the resolvers' sockets stay"),
         End::Left => tracing::info!("this host has left its cluster"),
@@ -255,6 +259,7 @@ fn build(
         host_namespace,
         dns_stats: Arc::new(dns::Stats::default()),
         holder_pid: holder_pid.into(),
+        unfit: OnceLock::new(),
         started: Instant::now(),
         leaving,
         stop: watch::Sender::new(false),

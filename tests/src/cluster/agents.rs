@@ -38,7 +38,10 @@ impl Cluster {
     pub fn start_agent_with_key(&mut self, host: &str, how: &str, key: &Path) {
         let mut command = Command::new(&self.program);
         let number: usize = host.trim_start_matches('h').parse().expect("a host's number");
-        command.args(["run", "--node", host, "--advertise", &self.address(number)]);
+        command.args(["run", "--node", host]);
+        if !how.contains("--advertise") {
+            command.args(["--advertise", &self.address(number)]);
+        }
         command.arg("--key-file").arg(key).arg("--state-dir").arg(self.bed.state_directory(host));
         // Longer flags follow, so that a scenario may override these.
         command.args(self.flags.get(host).into_iter().flatten()).args(how.split_whitespace());

@@ -16,6 +16,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         p32_a_container_without_ipv6_gets_it_on_our_link_alone once,
         p11_the_largest_packet_passes_and_a_larger_one_fails_at_once,
         ipv6_is_refused_where_there_is_no_room_for_it once,
+        a_cluster_over_ipv6_does_what_one_over_ipv4_does,
+        a_host_of_the_other_family_is_refused once,
     ]
 }
 
@@ -114,4 +116,46 @@ fn ipv6_is_refused_where_there_is_no_room_for_it(sandbox: &Sandbox) {
     refused("twice --subnet fd60::/64 --subnet fd61::/64", 2, &["at most one IPv6 subnet"]);
     refused("tiny --subnet fd60::/127", 1, &["fd60::/127"]);
     cluster.ok("h1", "network create fits --subnet fd60::/64 --mtu 1280");
+}
+
+/// Rows P11 and P32: the underlay is IPv6 alone, its tunnels' headers are 20 bytes longer.
+fn a_cluster_over_ipv6_does_what_one_over_ipv4_does(sandbox: &Sandbox) {
+    let mut cluster = Cluster::over_six(sandbox, 3);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c2a c3x");
+    let _servers = ["c1a", "c2a"].map(|name| cluster.server(name, 80));
+    cluster.ok("h1", "register payment-api --on c1a");
+    cluster.ok("h2", "register payment-api --on c2a");
+    let vip = cluster.vip("h3", "payment-api");
+    assert_eq!(cluster.resolve("c3x", "payment-api"), vip.to_string());
+    assert_eq!(cluster.spread("c3x", vip, 80, 60).answers.len(), 2, "both replicas answer");
+    let to = cluster.address_of("c1a");
+    let headers = if to.is_ipv4() { 28 } else { 48 };
+    let ping =
+        |bytes: usize| cluster.try_shell("c3x", &format!("ping -M do -c 1 -W 2 -s {} {to}", bytes - headers));
+    let (whole, larger) = (ping(1430), ping(1431));
+    assert_eq!(whole.exit, 0, "{whole:?}");
+    let said = format!("{}{}", larger.stdout, larger.stderr);
+    assert!(larger.exit != 0 && said.contains("too long"), "it fails at the sender: {larger:?}");
+    cluster.kill_host("h2");
+    wait_until("the dead host's replica is out", Duration::from_secs(5), || {
+        let (serving, table) = (cluster.serving("h3", "payment-api"), cluster.vip_table("c3x"));
+        let slots = table.get(&vip).map_or(0, |replicas| replicas.len());
+        if serving.len() == 1 && slots == 1 { Ok(()) } else { Err(format!("{serving:?}, {table:?}")) }
+    });
+    cluster.kill_agent("h1");
+    cluster.restart_agent("h1");
+    assert_eq!(cluster.spread("c3x", vip, 80, 20).answers.len(), 1);
+    cluster.ok("h1", "leave");
+}
+
+fn a_host_of_the_other_family_is_refused(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 1);
+    cluster.add_host(2);
+    cluster.shell("h2", "ip -6 addr add fd99::2/64 dev eth0 nodad");
+    cluster.start_agent("h2", "--advertise fd99::2 --join 192.168.77.1");
+    cluster.wait_agent_end("h2");
+    let log = cluster.log("h2");
+    assert!(log.contains("192.168.77.1 is one over IPv4") && log.contains("--advertise"), "{log}");
+    assert_eq!(cluster.status("h1").hosts.len(), 1, "nobody has joined");
 }
