@@ -29,6 +29,8 @@ pub struct Cluster {
     agents: BTreeMap<String, Option<Process>>,
     /// What every start of a host's agent gets besides its own paths.
     flags: BTreeMap<String, Vec<String>>,
+    /// And to its environment.
+    environment: BTreeMap<String, Vec<(String, String)>>,
     /// Whether the underlay is one of IPv6.
     six: bool,
 }
@@ -79,6 +81,7 @@ impl Cluster {
             program: program(),
             agents: BTreeMap::new(),
             flags: BTreeMap::new(),
+            environment: BTreeMap::new(),
             six: false,
         };
         let key_file = cluster.key_file.clone();

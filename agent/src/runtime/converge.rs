@@ -230,6 +230,7 @@ impl Converger {
         // Held no longer than needed: the view's next update changes in place and copies nothing then.
         self.views.clear();
         self.finish(snapshot, problems, began);
+        *lock(&self.agent.rounded) = Instant::now();
     }
 
     /// Brings the leaf crates' values up to date; the networks in which anything changed.

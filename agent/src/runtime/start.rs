@@ -35,6 +35,7 @@ mod forgetting;
 mod holding;
 mod identity;
 mod joining;
+mod notify;
 mod upkeep;
 
 /// Sockets and namespaces that stay open for one attachment, with room.
@@ -141,7 +142,9 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     tasks.spawn(holding::watch(Arc::clone(&agent), program));
     tasks.spawn(joining::join(Arc::clone(&agent), start));
     tasks.spawn(upkeep::housekeep(Arc::clone(&agent)));
+    tasks.spawn(notify::tell(Arc::clone(&agent)));
     let end = wait_for_end(&agent, &sources, &mut converge).await;
+    notify::stopping();
     agent.stop.send_replace(true);
     tasks.shutdown().await;
     if end == End::Asked {
@@ -259,6 +262,7 @@ fn build(
         host_namespace,
         dns_stats: Arc::new(dns::Stats::default()),
         holder_pid: holder_pid.into(),
+        rounded: Mutex::new(Instant::now()),
         unfit: OnceLock::new(),
         started: Instant::now(),
         leaving,
@@ -385,7 +389,11 @@ async fn wait_for_end(
         tokio::select! {
             _ = terminate.recv() => return End::Asked,
             _ = interrupt.recv() => return End::Asked,
-            _ = hangup.recv() => upkeep::reload(agent, sources),
+            _ = hangup.recv() => {
+                notify::reloading();
+                upkeep::reload(agent, sources);
+                notify::reloaded();
+            }
             _ = stop.wait_for(|stop| *stop) => return End::Asked,
             ended = &mut *converge => {
                 if let Err(error) = ended {

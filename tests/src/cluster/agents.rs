@@ -45,6 +45,8 @@ impl Cluster {
         command.arg("--key-file").arg(key).arg("--state-dir").arg(self.bed.state_directory(host));
         // Longer flags follow, so that a scenario may override these.
         command.args(self.flags.get(host).into_iter().flatten()).args(how.split_whitespace());
+        let environment = self.environment.get(host).into_iter().flatten();
+        command.envs(environment.map(|(name, value)| (name, value)));
         let process = self.bed.spawn(host, command, "agent").expect("an agent");
         self.agents.insert(host.to_owned(), Some(process));
     }
@@ -52,6 +54,12 @@ impl Cluster {
     /// Flags for the later starts of a host's agent.
     pub fn set_flags(&mut self, host: &str, flags: &[&str]) {
         self.flags.insert(host.to_owned(), flags.iter().map(|&flag| flag.to_owned()).collect());
+    }
+
+    /// Environment variables for the later starts of a host's agent.
+    pub fn set_environment(&mut self, host: &str, variables: &[(&str, &str)]) {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.environment.insert(host.to_owned(), variables.collect());
     }
 
     /// `kill -9` of a host's agent.

@@ -10,6 +10,7 @@ mod input;
 mod limits;
 mod musl;
 mod names;
+mod notify;
 mod partition;
 mod repair;
 mod restart;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         partition::all(),
         repair::all(),
         restart::all(),
+        notify::all(),
         churn::all(),
         docker::all(),
     ];
