@@ -4,6 +4,7 @@ mod churn;
 mod conflicts;
 mod deaths;
 mod docker;
+mod firewalls;
 mod health;
 mod idle;
 mod input;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         notify::all(),
         churn::all(),
         docker::all(),
+        firewalls::all(),
     ];
     tests::runner::main(&all.into_iter().flatten().collect::<Vec<_>>())
 }
