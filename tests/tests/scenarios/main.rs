@@ -16,6 +16,7 @@ mod partition;
 mod repair;
 mod restart;
 mod six;
+mod status;
 mod texts;
 mod tracking;
 mod vips;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         partition::all(),
         repair::all(),
         restart::all(),
+        status::all(),
         notify::all(),
         churn::all(),
         docker::all(),
