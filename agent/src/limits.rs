@@ -28,7 +28,33 @@ pub fn neighbours(cache: &str) -> Option<u64> {
     entries_in(&std::fs::read_to_string(format!("/proc/net/stat/{cache}")).ok()?)
 }
 
+/// How often a neighbour entry was refused because there were too many, since the machine started.
+pub fn neighbours_refused(cache: &str) -> Option<u64> {
+    refused_in(&std::fs::read_to_string(format!("/proc/net/stat/{cache}")).ok()?)
+}
+
+/// The sum of a column that has a row for each processor.
+pub(crate) fn refused_in(text: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    let column = lines.next()?.split_whitespace().position(|name| name == "table_fulls")?;
+    let cell = |line: &str| u64::from_str_radix(line.split_whitespace().nth(column)?, 16).ok();
+    lines.map(cell).sum()
+}
+
 /// First column, hexadecimal, of the first row.
 pub(crate) fn entries_in(text: &str) -> Option<u64> {
     u64::from_str_radix(text.lines().nth(1)?.split_whitespace().next()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_summed_over_processors() {
+        let text =
+            "entries  allocs   table_fulls\n00000003  00000000 0000000a\n00000003  00000000 00000001\n";
+        assert_eq!((refused_in(text), entries_in(text)), (Some(11), Some(3)));
+        assert_eq!(refused_in("entries\n00000001\n"), None);
+    }
 }

@@ -7,7 +7,7 @@ use crate::kernel::real::Real;
 use crate::kernel::{Features, Kernel};
 use crate::services::{Change, Pair, Services};
 use crate::table::{Context, FamilyTable, Outcome, following};
-use crate::untracked::{Moment, Present, Replicas, Shape, shape, step};
+use crate::untracked::{Change as TrackingChange, Moment, Present, Replicas, Shape, shape, step};
 use crate::wanted::{ranges, redirects};
 use crate::{AddressRange, Desired, Error, Problem, Redirect, Report, VipRange};
 
@@ -96,12 +96,11 @@ impl<K: Kernel> Balancer<K> {
         self.untracked.peers.clone_from(&desired.peers);
         self.untracked.replicas.follow(&change.pairs, &desired.services);
         self.untracked.settled = false;
-        self.untrack(Moment::Before)?;
+        // The change is known now and never again: what it strands is noted before anything can fail.
         let due = self.sweep.take();
         self.plan_sweep(&change);
         let mut problems = Vec::new();
-        let outcome = self.turn(&mut problems);
-        let outcome = match outcome {
+        let outcome = match self.untrack(Moment::Before).and_then(|()| self.turn(&mut problems)) {
             Ok(outcome) => outcome,
             Err(error) => {
                 self.sweep = merge(due, self.sweep.take());
@@ -201,16 +200,27 @@ impl<K: Kernel> Balancer<K> {
         let Untracking { peers, replicas, .. } = &self.untracked;
         let mut four = shape::<Ipv4Addr>(peers, &self.ranges);
         let mut six = shape::<Ipv6Addr>(peers, &self.ranges);
-        if (four.is_some() || six.is_some()) && (replicas.are_too_many() || !self.may_untrack()?) {
+        let mut unknown = Ok(());
+        if (four.is_some() || six.is_some()) && !replicas.are_too_many() {
+            // As long as it is not known who else is there, everything is tracked; balancing goes on.
+            let may = self.may_untrack().unwrap_or_else(|error| {
+                unknown = Err(error);
+                false
+            });
+            if !may {
+                (four, six) = (None, None);
+            }
+        } else {
             (four, six) = (None, None);
         }
         let Self { kernel, generation, untracked, .. } = self;
         change(kernel, generation, &mut untracked.four, four, &untracked.replicas, moment)?;
         change(kernel, generation, &mut untracked.six, six, &untracked.replicas, moment)?;
-        if moment == Moment::After {
-            untracked.replicas.settled();
+        if moment == Moment::Before {
+            return Ok(());
         }
-        Ok(())
+        untracked.replicas.settled();
+        unknown
     }
 
     /// Whether the kernel can, and nobody else filters or translates in the namespace.
@@ -280,8 +290,18 @@ fn change<A: Address, K: Kernel>(
         *generation = None;
         return Err(Error::Untracked { family: A::FAMILY, source });
     }
+    // What was tracked until now has an entry that nobody ends: its last packets are not seen.
+    let spares = match &change {
+        TrackingChange::Make(..) => true,
+        TrackingChange::Tracked { delete, .. } => !delete.is_empty(),
+        TrackingChange::Remove => false,
+    };
     present.follow(change);
     *generation = generation.map(following);
+    if spares && let Present::There(untracked, _) = present {
+        let deleted = kernel.delete_untracked(untracked, FLOWS_MAX);
+        deleted.map_err(|source| Error::Flows { source })?;
+    }
     Ok(())
 }
 

@@ -78,6 +78,13 @@ pub trait Kernel {
     /// Changes which flows are not tracked, at one instant.
     fn untrack<A: Address>(&mut self, change: &untracked::Change<A>) -> Result<(), netfilter::Error>;
 
+    /// Deletes entries of flows that go untracked now, at most `limit`; says how many there were.
+    fn delete_untracked<A: Address>(
+        &mut self,
+        untracked: &untracked::Untracked<A>,
+        limit: usize,
+    ) -> Result<usize, netfilter::Error>;
+
     /// How full the namespace's table of flows is.
     fn usage(&mut self) -> Result<conntrack::Usage, netfilter::Error>;
 

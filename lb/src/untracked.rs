@@ -2,7 +2,7 @@
 //!
 //! A namespace that translates addresses tracks all its flows: 6 % of a stream, a fifth of a connect, and an entry for
 //! each. What goes directly between this namespace and an endpoint that is no replica of any service here cannot be a
-//! translated flow, nor take the ports of one, and needs none of it. So a container that serves is spared the entries of
+//! translated flow, nor take the ports of one that begins while it is there, and needs none of it. So a container that serves is spared the entries of
 //! nearly all its clients.
 //!
 //! ```text
@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use netfilter::conntrack::{self, STATUS_DESTINATION_NAT, STATUS_SOURCE_NAT, Tuple};
 use netfilter::{
     Base, Batch, ChainKind, ElementData, Expression, Hook, HookPoint, Meta, Register, Set, SetData, Table,
     TableFlags,
@@ -132,6 +133,23 @@ pub(crate) fn step<A: Address>(
 fn make<A: Address>(whole: Untracked<A>) -> Change<A> {
     let room = whole.tracked.len().saturating_mul(2).next_power_of_two().max(PLACES_MIN);
     Change::Make(whole, room)
+}
+
+impl<A: Address> Untracked<A> {
+    /// Whether it is an entry of a flow that goes untracked now, left from when it did not: neither translated nor one that
+    /// could be.
+    pub fn covers(&self, flow: &conntrack::Flow) -> bool {
+        let Tuple { source, destination, protocol, .. } = flow.original;
+        let (Some(source), Some(destination)) = (A::of(source), A::of(destination)) else { return false };
+        let translated = flow.status & (STATUS_SOURCE_NAT | STATUS_DESTINATION_NAT) != 0;
+        let spared = |own: A, peer: A| {
+            let in_range = |(first, last): (&A, &A)| *first <= peer && peer <= *last;
+            self.own.contains(&own) && !self.tracked.contains(&peer) && self.peers.iter().any(in_range)
+        };
+        [TCP, UDP].contains(&protocol)
+            && !translated
+            && (spared(source, destination) || spared(destination, source))
+    }
 }
 
 impl<A: Address> Present<A> {

@@ -210,6 +210,28 @@ proptest! {
     }
 }
 
+/// Whatever fails in the turn that learns of it.
+#[test]
+fn flows_of_a_replica_that_vanished_are_looked_for_after_a_failure() {
+    for rate in [1000, 300] {
+        for seed in 0..50 {
+            let fake = Fake::new(OWNED);
+            let mut balancer = Balancer::new(Faulty::new(fake.clone(), seed, 0));
+            let state = |replicas: &[u8]| Desired {
+                peers: peers(),
+                ..desired([common::service("shop", "10.96.0.1", replicas)])
+            };
+            settle(&mut balancer, &state(&[1, 2]));
+            let before = fake.sweeps();
+            balancer.kernel().set_rate(rate);
+            let _ = balancer.reconcile(&state(&[1]));
+            balancer.kernel().set_rate(0);
+            settle(&mut balancer, &state(&[1]));
+            assert!(fake.sweeps() > before, "rate {rate}, seed {seed}");
+        }
+    }
+}
+
 #[test]
 fn a_change_of_one_replica_is_one_small_transaction() {
     let fake = Fake::new(OWNED);

@@ -1,7 +1,7 @@
 //! Names, tags and addresses that we put in the kernel: stable, legible, hashed where 15 bytes are too few.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 
 use crate::Mac;
 
@@ -71,6 +71,11 @@ pub fn link_addresses(pool: Ipv4Network, link_index: u16) -> Option<(Ipv4Addr, I
 pub(crate) const LINK_SIX: Ipv6Addr = Ipv6Addr::new(0xfd73, 0x7663, 0x6167, 0, 0, 0, 0, 0);
 /// Its length in bits.
 pub(crate) const LINK_SIX_BITS: u8 = 48;
+
+/// Where the IPv6 link addresses are, as a network.
+pub fn link_pool_six() -> IpNetwork {
+    IpNetwork::new(LINK_SIX.into(), LINK_SIX_BITS).unwrap_or_else(|_| IpAddr::V6(LINK_SIX).into())
+}
 
 /// The /127 (RFC 6164) between the host's namespace and a network's: (host's end, network's end).
 pub fn link_addresses_six(link_index: u16) -> (Ipv6Addr, Ipv6Addr) {

@@ -54,7 +54,7 @@ pub struct Link {
     /// Administratively up.
     pub up: bool,
     /// IPv6 is on, and it has no addresses but those that it was given. Read of our links in the host's and in
-    /// containers' namespaces, else true.
+    /// containers' namespaces, and of containers' `lo`; else false of veths, which may become ours, and true of others.
     pub takes_six: bool,
     /// Name of the bridge it is a port of.
     pub controller: Option<String>,

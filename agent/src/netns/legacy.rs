@@ -3,6 +3,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::{Error, Namespace};
 
@@ -14,7 +15,10 @@ const LOADED: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_na
 
 /// Whether a namespace has rules of the older iptables. Keeps the namespace alive.
 #[derive(Debug)]
-pub struct LegacyTables([Option<File>; 2]);
+pub struct LegacyTables {
+    namespace: Namespace,
+    files: Mutex<[Option<File>; 2]>,
+}
 
 impl Namespace {
     /// What tells whether there are rules of the older iptables inside.
@@ -22,27 +26,36 @@ impl Namespace {
     /// # Errors
     /// [`Error::Socket`] when it cannot be told.
     pub fn legacy_tables(&self) -> Result<LegacyTables, Error> {
-        let open = || {
-            let [four, six] = FILES.map(|path| match File::open(path) {
-                Ok(file) => Ok(Some(file)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error),
-            });
-            Ok(LegacyTables([four?, six?]))
-        };
-        self.open_socket("the list of iptables tables", open)
+        Ok(LegacyTables { namespace: self.clone(), files: Mutex::new(open(self)?) })
     }
 }
 
+fn open(namespace: &Namespace) -> Result<[Option<File>; 2], Error> {
+    let open = || {
+        let [four, six] = FILES.map(|path| match File::open(path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        });
+        Ok([four?, six?])
+    };
+    namespace.open_socket("the list of iptables tables", open)
+}
+
 impl LegacyTables {
-    /// Whether there are any; also if that cannot be told any more, because the kernel has loaded the older iptables
-    /// since. Costs two reads.
+    /// Whether there are any, or that cannot be told. Costs two reads.
     pub fn present(&self) -> bool {
-        let present = |(file, loaded): (&Option<File>, &str)| match file {
-            // A read from the first byte on makes the list anew.
-            Some(file) => !matches!(file.read_at(&mut [0; 1], 0), Ok(0)),
-            None => Path::new(loaded).exists(),
-        };
-        self.0.iter().zip(LOADED).any(present)
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let late =
+            files.iter().zip(LOADED).any(|(file, loaded)| file.is_none() && Path::new(loaded).exists());
+        if late {
+            // The kernel has loaded them since.
+            match open(&self.namespace) {
+                Ok(opened) => *files = opened,
+                Err(_) => return true,
+            }
+        }
+        // A read from the first byte on makes the list anew.
+        files.iter().flatten().any(|file| !matches!(file.read_at(&mut [0; 1], 0), Ok(0)))
     }
 }

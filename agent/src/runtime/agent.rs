@@ -4,7 +4,7 @@
 //! makes the kernel hold what it says. No lock here is held over an await.
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -139,6 +139,8 @@ pub struct Agent {
     pub stop: watch::Sender<bool>,
     /// When the converge loop last ended a round.
     pub rounded: Mutex<Instant>,
+    /// The service manager was told that this host is ready.
+    pub told_ready: AtomicBool,
     /// Why this host cannot be the member that it was to be: the agent ends with it.
     pub unfit: OnceLock<Failure>,
 }

@@ -34,6 +34,8 @@ const BALANCER_CHECK: Duration = Duration::from_millis(500);
 const OVERLAY_CHECK: Duration = Duration::from_secs(10);
 /// Share of the flows that a namespace may track from which on it is a problem.
 const TRACKED_FULL_PERCENT: u8 = 80;
+/// And below which it is none any more.
+const TRACKED_ROOM_PERCENT: u8 = 70;
 /// At least this long between two turns of one namespace's balancing.
 const TURN_MIN: Duration = Duration::from_millis(1);
 /// What was put off (slots to be deleted after a shrink) is done this long after.
@@ -65,6 +67,8 @@ pub struct Converger {
     untracking: BTreeMap<u64, bool>,
     /// How full each namespace's table of flows is, as last seen.
     tracked: BTreeMap<u64, netfilter::conntrack::Usage>,
+    /// Namespaces whose table of flows is nearly full.
+    full: BTreeSet<u64>,
     /// What of each namespace's balancing cannot be made true, until the next turn says otherwise.
     balancer_problems: BTreeMap<u64, Vec<(String, String)>>,
     /// Namespaces that have ended and are not out of the catalog yet.
@@ -123,6 +127,7 @@ impl Converger {
             covered: BTreeMap::new(),
             untracking: BTreeMap::new(),
             tracked: BTreeMap::new(),
+            full: BTreeSet::new(),
             balancer_problems: BTreeMap::new(),
             unburied: BTreeSet::new(),
             sysctls,
@@ -217,6 +222,8 @@ impl Converger {
         let desired = self.desired(&present, snapshot.peers.clone());
         let looks = self.look_again(&desired);
         self.overlay_phase(&desired, Phase::Additions, &mut problems).await;
+        // As soon as they are known: an agent that dies before would take what it set for what it found.
+        self.remember_sysctls();
         if snapshot.synced {
             self.due.append(&mut self.adopted);
         }
@@ -231,7 +238,6 @@ impl Converger {
             self.forget_detached();
         }
         self.remember_interfaces().await;
-        self.remember_sysctls();
         // Held no longer than needed: the view's next update changes in place and copies nothing then.
         self.views.clear();
         self.finish(snapshot, problems, began);

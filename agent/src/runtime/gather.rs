@@ -68,6 +68,8 @@ fn kernel(agent: &Agent) {
         let set = |gauge: &prometheus::IntGaugeVec, value: u64| {
             gauge.with_label_values(&[family]).set(i64::try_from(value).unwrap_or(i64::MAX));
         };
+        let refused = limits::neighbours_refused(statistics).unwrap_or_default();
+        raise(&metrics.neighbours_refused.with_label_values(&[family]), refused);
         set(&metrics.neighbours, used);
         set(&metrics.neighbours_max, limit);
     }

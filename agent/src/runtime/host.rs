@@ -64,8 +64,12 @@ pub async fn routes_in(namespace: &Namespace, network: Option<&Name>) -> Result<
     let four = netlink.route().get(RouteMessageBuilder::<std::net::Ipv4Addr>::new().build());
     let mut messages: Vec<RouteMessage> = four.execute().try_collect().await.map_err(read("the routes"))?;
     let six = netlink.route().get(RouteMessageBuilder::<std::net::Ipv6Addr>::new().build());
-    // A kernel without IPv6 has none.
-    messages.extend(six.execute().try_collect::<Vec<RouteMessage>>().await.unwrap_or_default());
+    match six.execute().try_collect::<Vec<RouteMessage>>().await {
+        Ok(six) => messages.extend(six),
+        // A kernel without IPv6 has none, and says so.
+        Err(_) if !Path::new("/proc/sys/net/ipv6").exists() => {}
+        Err(source) => return Err(read("the routes")(source)),
+    }
     netlink.close().await;
     let tag = network.map(|network| format!("{}{network}/", overlay::TAG));
     let own: Vec<u32> = links

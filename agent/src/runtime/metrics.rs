@@ -101,6 +101,8 @@ metrics! {
     /// Neighbour entries of the whole machine, permanent ones included, by family (ipv4, ipv6); 0 outside its first
     /// network namespace, where alone they are told.
     neighbours: IntGaugeVec = "svc_agent_neighbour_entries", "family";
+    /// Neighbour entries that the kernel refused because there were too many, by family.
+    neighbours_refused: IntCounterVec = "svc_agent_neighbour_table_fulls_total", "family";
     /// Neighbour entries, without permanent ones, that the machine may have (gc_thresh3), by family; 0 if not known.
     neighbours_max: IntGaugeVec = "svc_agent_neighbour_entries_max", "family";
     /// Packets that a fence dropped (tunnel: from strangers or user sockets; source: foreign addresses).

@@ -263,6 +263,7 @@ fn build(
         dns_stats: Arc::new(dns::Stats::default()),
         holder_pid: holder_pid.into(),
         rounded: Mutex::new(Instant::now()),
+        told_ready: false.into(),
         unfit: OnceLock::new(),
         started: Instant::now(),
         leaving,
@@ -389,11 +390,7 @@ async fn wait_for_end(
         tokio::select! {
             _ = terminate.recv() => return End::Asked,
             _ = interrupt.recv() => return End::Asked,
-            _ = hangup.recv() => {
-                notify::reloading();
-                upkeep::reload(agent, sources);
-                notify::reloaded();
-            }
+            _ = hangup.recv() => notify::reload(agent, || upkeep::reload(agent, sources)),
             _ = stop.wait_for(|stop| *stop) => return End::Asked,
             ended = &mut *converge => {
                 if let Err(error) = ended {

@@ -3,6 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
+
 use super::attachment::{AttachmentView, Place};
 use super::conflict::{Conflict, Subject};
 use super::service::{self, ServiceView};
@@ -19,6 +21,8 @@ pub const OVERHEAD_V6: u32 = 70;
 const UNDERLAY_MTU: u32 = 1500;
 /// The least that IPv4 allows (RFC 791), in bytes; what a peer says cannot go below.
 const MTU_MIN: u32 = 68;
+/// What every link that carries IPv6 must take, in bytes (RFC 8200, section 5).
+pub const MTU_SIX_MIN: u32 = 1_280;
 
 /// A network with a definition that stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,5 +244,8 @@ pub fn inner_mtu(underlay: u32, address: IpAddr) -> u32 {
 /// The definition's MTU bounds the interfaces, as `ip link` shows them, not the underlay.
 fn network_mtu(fits: Option<u32>, definition: &NetworkDefinition) -> u32 {
     let fits = fits.unwrap_or(UNDERLAY_MTU - OVERHEAD_V4);
-    fits.min(definition.mtu.unwrap_or(u32::MAX)).max(MTU_MIN)
+    // Below it the kernel takes IPv6 away from every link (RFC 8200, section 5): then rather the largest packets are lost,
+    // on the ways of the host that has no room for them.
+    let least = if definition.subnets.iter().any(IpNetwork::is_ipv6) { MTU_SIX_MIN } else { MTU_MIN };
+    fits.min(definition.mtu.unwrap_or(u32::MAX)).max(least)
 }

@@ -28,6 +28,7 @@ struct State {
     features: Features,
     tables: BTreeMap<Family, FakeTable>,
     commits: usize,
+    sweeps: usize,
     /// Somebody else has a table.
     strangers: bool,
     /// What is not tracked, and the socket that the table goes with.
@@ -121,6 +122,11 @@ impl Fake {
     /// How many transactions have taken effect.
     pub fn commits(&self) -> usize {
         self.lock().commits
+    }
+
+    /// How often stale flows were looked for.
+    pub fn sweeps(&self) -> usize {
+        self.lock().sweeps
     }
 
     /// All elements of a family's table, sorted; none without a table.
@@ -355,11 +361,16 @@ impl Kernel for Fake {
         Ok(())
     }
 
+    fn delete_untracked<A: Address>(&mut self, _: &Untracked<A>, _: usize) -> Result<usize, Error> {
+        Ok(0)
+    }
+
     fn usage(&mut self) -> Result<conntrack::Usage, Error> {
         Ok(conntrack::Usage::default())
     }
 
     fn delete_flows(&mut self, _: &Stale<'_>, _: usize) -> Result<usize, Error> {
+        self.lock().sweeps += 1;
         Ok(0)
     }
 }

@@ -24,6 +24,11 @@ impl<K> Faulty<K> {
         Self { inner, state: seed | 1, per_mille: u64::from(per_mille) }
     }
 
+    /// Fails this often from now on.
+    pub fn set_rate(&mut self, per_mille: u16) {
+        self.per_mille = u64::from(per_mille);
+    }
+
     /// Xorshift (Marsaglia 2003): enough for faults, and no dependency.
     fn draw(&mut self) -> u64 {
         self.state ^= self.state << 13;
@@ -79,6 +84,14 @@ impl<K: Kernel> Kernel for Faulty<K> {
 
     fn untrack<A: Address>(&mut self, change: &untracked::Change<A>) -> Result<(), Error> {
         self.run(|kernel| kernel.untrack(change))
+    }
+
+    fn delete_untracked<A: Address>(
+        &mut self,
+        untracked: &untracked::Untracked<A>,
+        limit: usize,
+    ) -> Result<usize, Error> {
+        self.run(|kernel| kernel.delete_untracked(untracked, limit))
     }
 
     fn usage(&mut self) -> Result<conntrack::Usage, Error> {

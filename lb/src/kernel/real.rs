@@ -105,6 +105,24 @@ impl Kernel for Real {
         self.socket.commit(&untracked::encode(change))
     }
 
+    fn delete_untracked<A: Address>(
+        &mut self,
+        untracked: &untracked::Untracked<A>,
+        limit: usize,
+    ) -> Result<usize, Error> {
+        let mut room = limit;
+        let wanted = |flow: &conntrack::Flow| {
+            let take = room > 0 && untracked.covers(flow);
+            room -= usize::from(take);
+            take.then_some(*flow)
+        };
+        let found = conntrack::flows(&mut self.socket, A::FAMILY.number(), wanted)?;
+        for flow in &found {
+            conntrack::delete(&mut self.socket, flow)?;
+        }
+        Ok(found.len())
+    }
+
     fn usage(&mut self) -> Result<conntrack::Usage, Error> {
         conntrack::usage(&mut self.socket)
     }

@@ -102,11 +102,9 @@ impl Kernel for FakeKernel {
 /// What is there and not asked for: the tables of bridges and tunnels are read in networks' namespaces alone.
 fn leave_out_unread(space: &Space, observed: &mut Observed) {
     let network = matches!(space, Space::Network(_));
-    observed
-        .links
-        .values_mut()
-        .filter(|link| network || !link.is_ours())
-        .for_each(|link| link.takes_six = true);
+    for link in observed.links.values_mut().filter(|link| network || !link.is_ours()) {
+        link.takes_six = link.kind != LinkKind::Veth;
+    }
     if matches!(space, Space::Network(_)) {
         return;
     }

@@ -70,7 +70,7 @@ impl Planner<'_> {
         }
         let lost = self.addresses(&object, &wanted.space, &link, far.is_some(), &wanted.addresses);
         if let Space::Container(_) = wanted.space {
-            self.loopback(&object, &wanted.space);
+            self.loopback(&object, &wanted.space, wanted.addresses.iter().any(IpNetwork::is_ipv6));
         }
         self.up(&object, &wanted.space, &link, far.as_ref());
         self.default_routes(&object, network, wanted, &link, lost);
@@ -135,8 +135,12 @@ impl Planner<'_> {
         }
     }
 
-    fn loopback(&mut self, object: &Object, space: &Space) {
+    /// With `six` what is sent to an own IPv6 address has to come back, refusals among it.
+    fn loopback(&mut self, object: &Object, space: &Space, six: bool) {
         let lo: Option<&Link> = self.observed.get(space).and_then(|observed| observed.links.get("lo"));
+        if six && lo.is_some_and(|lo| !lo.takes_six) {
+            self.add(object, space, Op::TakeSix { name: "lo".to_owned() });
+        }
         let first_here = self.taken.get(space).is_some_and(|taken| taken.len() == 1);
         if first_here && lo.is_some_and(|lo| !lo.up) {
             self.add(object, space, Op::SetUp { name: "lo".to_owned() });

@@ -34,6 +34,9 @@ impl Planner<'_> {
             let six = has_six.then(|| pair_address(six.into()));
             [pair_address(four.into())].into_iter().chain(six).collect::<Vec<_>>()
         };
+        if has_six && near.as_ref().is_none_or(|near| !near.takes_six) {
+            self.add(object, &Space::Host, Op::TakeSix { name: host_end.clone() });
+        }
         self.addresses(object, &Space::Host, &host_end, near.is_some(), &both(host_address, host_six));
         let replaced = self.addresses(object, space, LINK, far.is_some(), &both(own_address, own_six));
         self.up(object, &Space::Host, &host_end, near.as_ref());

@@ -33,6 +33,8 @@ fn what_leaves_over_ipv6_has_the_hosts_address(sandbox: &Sandbox) {
                     grep -v 'all/\\|lo/\\|default/\\|svc' | sed 's|$|accept_ra|')";
     let before = cluster.shell("h1", settings);
     assert!(before.contains("accept_ra:1") && before.contains("forwarding:0"), "{before}");
+    // Hardened: new links have no IPv6 until they are told to.
+    cluster.shell("h1", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
     cluster.start_agent("h1", "--init");
     cluster.wait_ready("h1");
     cluster.ok("h1", &format!("network create payment {BOTH}"));
@@ -83,6 +85,16 @@ fn p32_a_container_without_ipv6_gets_it_on_our_link_alone(sandbox: &Sandbox) {
     for vip in service.vips {
         assert_eq!(cluster.tcp("c2x", vip, 80).expect("an answer").name, "c1a", "by {vip}");
     }
+    // Refusals and what a replica sends to itself pass `lo`, which had none either.
+    cluster.ok("h1", "register empty --on c1a");
+    cluster.ok("h1", "drain empty --on c1a");
+    for vip in cluster.service("h2", "empty").expect("the service").vips {
+        let (kind, took) = cluster.refusal("c2x", vip, 80, false);
+        assert_eq!(kind, std::io::ErrorKind::ConnectionRefused, "by {vip} after {took:?}");
+    }
+    for vip in cluster.service("h1", "payment-api").expect("the service").vips {
+        assert_eq!(cluster.tcp("c1a", vip, 80).expect("an answer").name, "c1a", "its own, by {vip}");
+    }
     // Somebody sets it back: that is found, too, though no event tells of it.
     cluster.shell("c2x", "echo 1 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6");
     wait_until("IPv6 is back", Duration::from_secs(15), || {
@@ -108,14 +120,45 @@ fn p11_the_largest_packet_passes_and_a_larger_one_fails_at_once(sandbox: &Sandbo
 }
 
 fn ipv6_is_refused_where_there_is_no_room_for_it(sandbox: &Sandbox) {
-    let cluster = Cluster::start(sandbox, 1);
-    let refused = |words: &str, exit: i32, said: &[&str]| {
-        cluster.refused("h1", &format!("network create {words}"), exit, said);
+    let mut cluster = Cluster::empty(sandbox);
+    for (host, how) in [("h1", "--init"), ("h2", "--join 192.168.77.1"), ("h3", "--join 192.168.77.1")] {
+        cluster.add_host(host[1..].parse().expect("a number"));
+        if host == "h3" {
+            cluster.shell(host, "ip link set eth0 mtu 1300");
+        }
+        cluster.start_agent(host, how);
+        cluster.wait_ready(host);
+    }
+    let refused = |cluster: &Cluster, host: &str, words: &str, exit: i32, said: &[&str]| {
+        cluster.refused(host, words, exit, said);
     };
-    refused("narrow --subnet fd60::/64 --mtu 1279", 1, &["1279", "1280"]);
-    refused("twice --subnet fd60::/64 --subnet fd61::/64", 2, &["at most one IPv6 subnet"]);
-    refused("tiny --subnet fd60::/127", 1, &["fd60::/127"]);
-    cluster.ok("h1", "network create fits --subnet fd60::/64 --mtu 1280");
+    refused(&cluster, "h1", "network create narrow --subnet fd60::/64 --mtu 1279", 1, &["1279", "1280"]);
+    let twice = "network create twice --subnet fd60::/64 --subnet fd61::/64";
+    refused(&cluster, "h1", twice, 2, &["at most one IPv6 subnet"]);
+    refused(&cluster, "h1", "network create tiny --subnet fd60::/127", 1, &["fd60::/127"]);
+    refused(
+        &cluster,
+        "h1",
+        "network create links --subnet fd73:7663:6167:9::/64",
+        1,
+        &["links between networks"],
+    );
+    refused(&cluster, "h1", "network create small --subnet fd60::/64", 1, &["h3 leaves 1250"]);
+    cluster.kill_agent("h3");
+    wait_until("h3 is suspended", Duration::from_secs(6), || {
+        let hosts = cluster.status("h1").hosts;
+        let away = hosts.iter().any(|host| host.name == "h3" && host.state != "live");
+        if away { Ok(()) } else { Err(format!("{hosts:?}")) }
+    });
+    // A host that is away hinders nobody; back, it has no part in the network.
+    cluster.ok("h1", "network create small --subnet fd60::/64 --mtu 1280");
+    cluster.attach("small", "c1a c2a");
+    cluster.restart_agent("h3");
+    cluster.wait_members(3);
+    cluster.containers("c3a");
+    refused(&cluster, "h3", "attach c3a --network small --netns c3a", 1, &["h3 leaves 1250"]);
+    cluster.containers("c1b");
+    cluster.ok("h1", "attach c1b --network small --netns c1b");
 }
 
 /// Rows P11 and P32: the underlay is IPv6 alone, its tunnels' headers are 20 bytes longer.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use netfilter::conntrack::Usage;
 use overlay::Space;
 
-use super::{BALANCER_CHECK, Converger, TRACKED_FULL_PERCENT};
+use super::{BALANCER_CHECK, Converger, TRACKED_FULL_PERCENT, TRACKED_ROOM_PERCENT};
 use crate::config::Track;
 use crate::model::Name;
 use crate::runtime::agent::chain;
@@ -84,15 +84,24 @@ impl Converger {
         let fullest = self.tracked.values().max_by_key(|usage| usage.entries).copied().unwrap_or_default();
         let metrics = &self.agent.metrics;
         metrics.tracked_flows.with_label_values(&["fullest_container"]).set(fullest.entries.into());
-        metrics.tracked_flows_max.set(fullest.limit.unwrap_or_default().into());
-        for (cookie, usage) in &self.tracked {
-            if let Some((entries, limit)) = nearly_full(*usage) {
-                let reason = format!(
-                    "its namespace tracks {entries} flows of {limit} (net.netfilter.nf_conntrack_max); above it new ones \
-                     are dropped, look-ups among them: raise the limit, or see what opens so many"
-                );
-                problems.push((self.balancer_object(*cookie), reason));
-            }
+        let limit = fullest.limit.map(i64::from).or_else(|| {
+            let limit = crate::limits::number("net/netfilter/nf_conntrack_max")?;
+            i64::try_from(limit).ok()
+        });
+        metrics.tracked_flows_max.set(limit.unwrap_or_default());
+        let is_full = |(cookie, usage): (&u64, &Usage)| {
+            nearly_full(*usage, self.full.contains(cookie)).then_some(*cookie)
+        };
+        self.full = self.tracked.iter().filter_map(is_full).collect();
+        for cookie in &self.full {
+            let limit = self.tracked.get(cookie).and_then(|usage| usage.limit).unwrap_or_default();
+            // Without the number of the moment: a reason that changes is another failure each time.
+            let reason = format!(
+                "its namespace tracks more than {TRACKED_FULL_PERCENT} % of the {limit} flows that it may \
+                 (net.netfilter.nf_conntrack_max); above it new ones are dropped, look-ups among them: raise the limit, or \
+                 see what opens so many"
+            );
+            problems.push((format!("{}/conntrack", self.balancer_object(*cookie)), reason));
         }
     }
 
@@ -123,13 +132,18 @@ impl Converger {
 
     /// Namespaces in which the older iptables has come to be used, or is used no more.
     fn newly_filtered(&mut self) -> Vec<u64> {
-        let found = self.spaces.containers.keys().map(|cookie| (*cookie, self.spaces.may_untrack(*cookie)));
+        let found = self.spaces.containers.keys().map(|cookie| (*cookie, self.may_untrack(*cookie)));
         let found: BTreeMap<u64, bool> = found.collect();
         let differs =
             |(cookie, may): &(&u64, &bool)| self.untracking.get(*cookie).is_some_and(|it| it != *may);
         let due = found.iter().filter(differs).map(|(cookie, _)| *cookie).collect();
         self.untracking = found;
         due
+    }
+
+    /// Whether flows of the namespace that need no tracking shall go without, and may.
+    fn may_untrack(&self, cookie: u64) -> bool {
+        self.agent.settings.load().track == Track::Balanced && self.spaces.may_untrack(cookie)
     }
 
     fn balanced_so(&mut self, cookie: u64, object: &str, report: lb::Report) {
@@ -164,8 +178,7 @@ impl Converger {
     /// All that one namespace's balancing shall hold.
     fn balanced(&mut self, cookie: u64) -> lb::Desired {
         let mut desired = lb::Desired::default();
-        let may_untrack =
-            self.agent.settings.load().track == Track::Balanced && self.spaces.may_untrack(cookie);
+        let may_untrack = self.may_untrack(cookie);
         self.untracking.insert(cookie, may_untrack);
         let mut on: Vec<_> = self.local.iter().filter(|record| record.cookie == cookie).collect();
         // By network, so that the services are in the order of their names: the balancer compares them in one pass.
@@ -191,11 +204,13 @@ impl Converger {
     }
 }
 
-/// The flows of a namespace and how many it may have, if that is soon.
-fn nearly_full(usage: Usage) -> Option<(u32, u32)> {
-    let limit = usage.limit.filter(|limit| *limit > 0)?;
-    let full = u64::from(usage.entries) * 100 >= u64::from(limit) * u64::from(TRACKED_FULL_PERCENT);
-    full.then_some((usage.entries, limit))
+/// Whether a namespace tracks nearly as many flows as it may. What was so stays so until there is room again.
+fn nearly_full(usage: Usage, before: bool) -> bool {
+    let percent = if before { TRACKED_ROOM_PERCENT } else { TRACKED_FULL_PERCENT };
+    usage
+        .limit
+        .filter(|limit| *limit > 0)
+        .is_some_and(|limit| u64::from(usage.entries) * 100 >= u64::from(limit) * u64::from(percent))
 }
 
 #[cfg(test)]
@@ -204,10 +219,10 @@ mod tests {
 
     #[test]
     fn p30_a_table_is_a_problem_before_it_is_full() {
-        let usage = |entries, limit| nearly_full(Usage { entries, limit });
-        assert_eq!(usage(79, Some(100)), None);
-        assert_eq!(usage(80, Some(100)), Some((80, 100)));
-        assert_eq!(usage(u32::MAX, Some(u32::MAX)), Some((u32::MAX, u32::MAX)));
-        assert_eq!([usage(80, Some(0)), usage(80, None)], [None, None], "no limit, and none known");
+        let full = |entries, limit, before| nearly_full(Usage { entries, limit }, before);
+        assert!(!full(79, Some(100), false) && full(80, Some(100), false));
+        assert!(full(u32::MAX, Some(u32::MAX), false));
+        assert!(full(70, Some(100), true) && !full(69, Some(100), true), "it is not told again and again");
+        assert!(!full(80, Some(0), false) && !full(80, None, false), "no limit, and none known");
     }
 }

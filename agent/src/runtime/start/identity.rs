@@ -26,7 +26,8 @@ pub(super) async fn advertised(settings: &Settings, namespace: &Namespace) -> Re
 /// When all hosts to join through are given by address, and none is of this host's family.
 pub(super) fn refuse_other_family(start: &Start, own: IpAddr) -> Result<(), Failure> {
     let Start::Join(through) = start else { return Ok(()) };
-    let addresses: Option<Vec<IpAddr>> = through.iter().map(|it| it.host.parse().ok()).collect();
+    let addresses: Option<Vec<IpAddr>> =
+        through.iter().map(|it| it.host.parse().ok().map(|it: IpAddr| it.to_canonical())).collect();
     let others = addresses.filter(|all| all.iter().all(|address| address.is_ipv4() != own.is_ipv4()));
     let Some(other) = others.and_then(|all| all.first().copied()) else { return Ok(()) };
     let (theirs, ours) = if own.is_ipv4() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };

@@ -1,5 +1,6 @@
 //! What the service manager is told (sd_notify): when this host is ready, why it is not yet, and that it lives.
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -22,6 +23,7 @@ pub(super) async fn tell(agent: Arc<Agent>) {
             match super::readiness(&agent) {
                 Ok(()) => {
                     ready = true;
+                    agent.told_ready.store(true, Ordering::Relaxed);
                     say(&[NotifyState::Ready, NotifyState::Status("ready")]);
                 }
                 Err(why) if why != waiting => {
@@ -48,14 +50,14 @@ fn lives(since_round: Duration, watchdog: Duration) -> bool {
     since_round < watchdog / 2
 }
 
-/// The settings are about to be read again; followed by [`reloaded`].
-pub(super) fn reloading() {
+/// Has the settings read again. Of an agent that is not ready yet nothing is said: its end would be taken for readiness.
+pub(super) fn reload(agent: &Agent, read: impl FnOnce()) {
+    if !agent.told_ready.load(Ordering::Relaxed) {
+        return read();
+    }
     let now = NotifyState::monotonic_usec_now().ok();
     say(&[NotifyState::Reloading].into_iter().chain(now).collect::<Vec<_>>());
-}
-
-/// They have been.
-pub(super) fn reloaded() {
+    read();
     say(&[NotifyState::Ready]);
 }
 

@@ -7,19 +7,18 @@ use crate::addresses::{self, Layout};
 use crate::api::types::{Done, Failure, NetworkCreate, Wait};
 use crate::catalog::NetworkRecord;
 use crate::catalog::facts::{ClaimKey, Key, NetworkDefinition, Value};
-use crate::model::Name;
+use crate::model::{Name, NodeId};
 use crate::runtime::agent::{Agent, Batch, chain, refused};
 use crate::runtime::claiming::{self, ClaimError};
 use crate::runtime::local::list;
 use crate::runtime::verbs;
 use crate::store::Writes;
+use crate::view::MTU_SIX_MIN;
 
 /// VNIs tried before a creation is refused; each costs a round trip to a majority.
 const VNI_TRIES: usize = 8;
 /// Bounds of an MTU that an operator may set, in bytes: RFC 791's minimum, and the largest IPv4 packet.
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 576..=65_535;
-/// What every link that carries IPv6 must take, in bytes (RFC 8200, section 5).
-pub const MTU_SIX_MIN: u32 = 1_280;
 
 /// Creates a network, or finds it with equal parameters.
 ///
@@ -55,6 +54,18 @@ pub async fn make(
         let remove = format!("or remove it first: svc-agent network rm {name}");
         return Err(refused(what, &["leave those parameters out to use it as it is", &remove]));
     }
+    let links = [IpNetwork::V4(agent.settings.load().link_pool), overlay::link_pool_six()];
+    for subnet in &request.subnets {
+        if let Some(links) = links.iter().find(|links| addresses::overlaps(links, subnet)) {
+            let what = format!(
+                "{subnet} overlaps {links}, where the links between networks and this host have theirs"
+            );
+            return Err(refused(
+                what,
+                &["use another --subnet, or another --link-pool for this host's agent"],
+            ));
+        }
+    }
     refuse_narrow(agent, &name, &request.subnets)?;
     let subnets = match request.subnets.as_slice() {
         [] => vec![default_subnet(agent, &name).await?],
@@ -81,8 +92,8 @@ pub async fn make(
     Ok((name, vec![line]))
 }
 
-/// Refuses an IPv6 subnet where the underlay of a host leaves no room for it: there its containers would have no
-/// address at all.
+/// Refuses an IPv6 subnet where the underlay of a host that matters leaves no room for it: its containers would have no
+/// address at all. Before there is a network, hosts that are live matter; then those that are on it, and this one.
 ///
 /// # Errors
 /// With the host and its room.
@@ -91,7 +102,12 @@ pub fn refuse_narrow(agent: &Agent, network: &Name, subnets: &[IpNetwork]) -> Re
         return Ok(());
     }
     let narrow = agent.read(|state| {
-        let hosts = state.catalog.hosts().map(|(node, host)| {
+        let members = state.view.networks().get(network).map(|view| &view.members);
+        let matters = |node: &NodeId| {
+            *node == agent.identity.node
+                || members.map_or(!state.suspended.contains(node), |members| members.contains_key(node))
+        };
+        let hosts = state.catalog.hosts().filter(|(node, _)| matters(node)).map(|(node, host)| {
             let mtu = crate::view::inner_mtu(host.underlay_mtu, host.address);
             (mtu, crate::runtime::agent::host_name(&state.catalog, node))
         });
@@ -99,8 +115,7 @@ pub fn refuse_narrow(agent: &Agent, network: &Name, subnets: &[IpNetwork]) -> Re
     });
     let Some((mtu, host)) = narrow else { return Ok(()) };
     let what = format!(
-        "network {network} cannot carry IPv6, which needs an MTU of {MTU_SIX_MIN} bytes: the underlay of \
-                        {host} leaves {mtu}"
+        "network {network} cannot carry IPv6, which needs an MTU of {MTU_SIX_MIN} bytes: the underlay of {host} leaves {mtu}"
     );
     Err(refused(what, &["raise the MTU of the underlay there, or use an IPv4 subnet alone"]))
 }

@@ -34,6 +34,11 @@ const SIX: &str = "net/ipv6/conf";
 /// Of a link that takes IPv6 addresses, and only ours: link-local by MAC, as the fence expects it; no advertisements.
 const SIX_VALUES: &[(&str, &str)] = &[("addr_gen_mode", "0"), ("accept_ra", "0"), ("disable_ipv6", "0")];
 
+/// What goes to an own address goes through `lo`, which only has to have IPv6 at all.
+fn six_values(link: &str) -> &'static [(&'static str, &'static str)] {
+    if link == "lo" { &SIX_VALUES[2..] } else { SIX_VALUES }
+}
+
 fn six_file(link: &str, key: &str) -> String {
     format!("/proc/sys/{SIX}/{link}/{key}")
 }
@@ -170,13 +175,14 @@ impl Open {
 
     /// Whether our links take IPv6 addresses.
     async fn read_six(&self, links: &mut BTreeMap<String, Link>) -> Result<(), KernelError> {
-        let ours: Vec<String> =
-            links.iter().filter(|(_, link)| link.is_ours()).map(|(name, _)| name.clone()).collect();
+        let container = matches!(self.space, Space::Container(_));
+        let concerns = |(name, link): &(&String, &Link)| link.is_ours() || (container && *name == "lo");
+        let ours: Vec<String> = links.iter().filter(concerns).map(|(name, _)| name.clone()).collect();
         if ours.is_empty() {
             return Ok(());
         }
         let takes = |name: &String| {
-            SIX_VALUES.iter().all(|(key, wanted)| {
+            six_values(name).iter().all(|(key, wanted)| {
                 let value = std::fs::read_to_string(six_file(name, key));
                 value.is_ok_and(|value| value.trim() == *wanted)
             })
@@ -196,9 +202,11 @@ impl Open {
         let name = name.to_owned();
         let write = move || {
             // Nothing waits for duplicates to be detected; addresses are ours to give. IPv6 is switched on last.
-            let values =
-                [("accept_dad", "0"), ("autoconf", "0")].into_iter().chain(SIX_VALUES.iter().copied());
-            values.into_iter().try_for_each(|(key, value)| std::fs::write(six_file(&name, key), value))
+            let early = if name == "lo" { &[][..] } else { &[("accept_dad", "0"), ("autoconf", "0")] };
+            early
+                .iter()
+                .chain(six_values(&name))
+                .try_for_each(|(key, value)| std::fs::write(six_file(&name, key), value))
         };
         self.inside("letting a link have IPv6 addresses", write).await
     }
@@ -257,6 +265,8 @@ fn link(message: &LinkMessage, names: &Names) -> Link {
     if link.kind != LinkKind::Veth {
         link.peer_index = None;
     }
+    // Not read of a veth that may become ours: then it is to be told.
+    link.takes_six = link.kind != LinkKind::Veth;
     link
 }
 
