@@ -36,6 +36,7 @@ mod holding;
 mod identity;
 mod joining;
 mod upkeep;
+mod upstreams;
 
 /// Sockets and namespaces that stay open for one attachment, with room.
 const FILES_PER_ATTACHMENT: u64 = 16;
@@ -136,7 +137,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     tasks.spawn(peers::save(Arc::clone(&agent)));
     tasks.spawn(claiming::upkeep::run(Arc::clone(&agent)));
     tasks.spawn(health::run(Arc::clone(&agent)));
-    tasks.spawn(upkeep::follow_upstreams(Arc::clone(&agent), forwarder));
+    tasks.spawn(upstreams::follow(Arc::clone(&agent), forwarder));
     tasks.spawn(holding::watch(Arc::clone(&agent), program));
     tasks.spawn(joining::join(Arc::clone(&agent), start));
     tasks.spawn(upkeep::housekeep(Arc::clone(&agent)));
