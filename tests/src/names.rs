@@ -1,4 +1,5 @@
 //! A resolver's client that looks at every byte.
+mod etc;
 mod musl;
 mod parse;
 mod upstream;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use agent::netns::Namespace;
 
 use crate::cluster::Cluster;
+pub use etc::Etc;
 pub use musl::{Musl, Said};
 pub use upstream::{Manner, Upstream};
 

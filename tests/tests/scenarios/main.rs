@@ -4,6 +4,8 @@ mod churn;
 mod conflicts;
 mod deaths;
 mod docker;
+mod forwarding;
+mod forwarding_load;
 mod health;
 mod idle;
 mod input;
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         idle::all(),
         names::all(),
         musl::all(),
+        forwarding::all(),
+        forwarding_load::all(),
         input::all(),
         limits::all(),
         addresses::all(),
