@@ -3,11 +3,13 @@
 //! The sockets are opened by whoever polls these futures: the agent's own threads, which stay in the host's namespace, so
 //! that a loopback upstream (127.0.0.53) is the host's.
 mod flights;
+mod replies;
 mod upstream;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -16,18 +18,21 @@ use futures::stream::FuturesUnordered;
 use hickory_proto::op::{DnsRequest, DnsRequestOptions, Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::Name;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::{ResponseCache, TtlConfig};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::stats::{Stats, add};
 use flights::Flights;
+use replies::{Replies, Reply, into_message};
 use upstream::{Upstream, marker_in, millis};
 
 pub(crate) use flights::Room;
 
 /// Servers that wait for the reply to one query at once.
 const SERVERS_AT_ONCE: usize = 3;
+
+/// How long a client waits for a new reply before it gets an old one (RFC 8767, 5).
+const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
 
 /// How upstreams are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub struct ForwardSettings {
     pub loop_penalty: Duration,
     /// Replies kept, over all namespaces.
     pub cache_entries: u64,
+    /// For how long a reply may serve after its time while no upstream answers (RFC 8767); zero: not at all.
+    pub serve_stale: Duration,
     /// Different questions under way over all namespaces, besides eight that each has room for in any case. Each holds at
     /// most six sockets: two for each of three servers. More wait.
     pub in_flight_max: usize,
@@ -58,6 +65,7 @@ impl Default for ForwardSettings {
             penalty: Duration::from_secs(5),
             loop_penalty: Duration::from_secs(60),
             cache_entries: 2_048,
+            serve_stale: Duration::ZERO,
             in_flight_max: 512,
         }
     }
@@ -72,14 +80,16 @@ struct Inner {
     stats: Arc<Stats>,
     state: ArcSwap<State>,
     changed: Notify,
+    /// Milliseconds since the forwarder began until which nobody who has an old reply is made to wait for a new one.
+    stale_until_ms: AtomicU64,
     room: Semaphore,
     started: Instant,
 }
 
-/// What changes with the upstreams. The cache does too: other upstreams may have other names.
+/// What changes with the upstreams. The replies do too: other upstreams may have other names.
 struct State {
     upstreams: Vec<Arc<Upstream>>,
-    cache: ResponseCache,
+    replies: Replies,
     flights: Flights,
 }
 
@@ -110,6 +120,7 @@ impl Forwarder {
             stats,
             state: ArcSwap::from_pointee(State::new(&[], &settings)),
             changed: Notify::new(),
+            stale_until_ms: AtomicU64::new(0),
             room: Semaphore::new(settings.in_flight_max),
             started: Instant::now(),
         }))
@@ -138,14 +149,50 @@ impl Forwarder {
         looping.map(|upstream| upstream.address).collect()
     }
 
-    /// The reply to one query of a namespace, from the cache or an upstream, with its own response code. Where the upstreams
-    /// change meanwhile the new ones are asked: the old ones may be gone with the network that they were in.
+    /// The reply to one query of a namespace, from an upstream or of those kept, with its own response code.
     pub(crate) async fn resolve(
         &self,
         query: Query,
         flags: Flags,
         room: &Room,
     ) -> Result<Message, ForwardError> {
+        let late = || match flags.cacheable() {
+            true => self.0.state.load().replies.get_late(&query),
+            false => None,
+        };
+        let asked = self.follow(&query, flags, room);
+        tokio::pin!(asked);
+        let patience = self.patience();
+        let outcome = tokio::select! {
+            outcome = &mut asked => outcome,
+            () = sleep(patience), if patience < self.0.settings.deadline => match late() {
+                Some(_) => Err(ForwardError::Failed(None)),
+                None => asked.await,
+            },
+        };
+        if outcome.is_ok() || self.0.settings.serve_stale.is_zero() {
+            return outcome;
+        }
+        let reply = late().ok_or(outcome.err().unwrap_or(ForwardError::Failed(None)))?;
+        let until = self.0.now_ms().saturating_add(millis(self.0.settings.penalty));
+        self.0.stale_until_ms.store(until, Ordering::Relaxed);
+        add(&self.0.stats.stale);
+        Ok(reply)
+    }
+
+    /// How long a client waits that can have an old reply.
+    fn patience(&self) -> Duration {
+        let settings = &self.0.settings;
+        if settings.serve_stale.is_zero() {
+            return settings.deadline;
+        }
+        let failing = self.0.stale_until_ms.load(Ordering::Relaxed) > self.0.now_ms();
+        if failing { settings.hedge_delay } else { STALE_PATIENCE }
+    }
+
+    /// Asks the upstreams. Where they change meanwhile the new ones are asked: the old ones may be gone with the network
+    /// that they were in.
+    async fn follow(&self, query: &Query, flags: Flags, room: &Room) -> Result<Message, ForwardError> {
         let deadline = Instant::now() + self.0.settings.deadline;
         loop {
             // Taken before the state is read, so that no change falls between the two.
@@ -213,7 +260,7 @@ impl Forwarder {
         if !flags.cacheable() {
             return None;
         }
-        let reply = state.cache.get(query, Instant::now()).and_then(into_message)?;
+        let reply = state.replies.get(query)?;
         add(&self.0.stats.cache_hits);
         Some(reply)
     }
@@ -231,7 +278,7 @@ impl Inner {
         let result = timeout(self.settings.deadline, race).await.unwrap_or(Err(None));
         let reply = result.map_err(ForwardError::Failed)?;
         if flags.cacheable() {
-            state.cache.insert(query, reply.clone(), Instant::now());
+            state.replies.put(query, reply.clone());
         }
         into_message(reply).ok_or(ForwardError::Failed(None))
     }
@@ -330,8 +377,7 @@ impl Inner {
 impl State {
     fn new(servers: &[SocketAddr], settings: &ForwardSettings) -> Self {
         let upstreams = servers.iter().map(|server| Arc::new(Upstream::new(*server))).collect();
-        let cache = ResponseCache::new(settings.cache_entries, TtlConfig::default());
-        Self { upstreams, cache, flights: Flights::default() }
+        Self { upstreams, replies: Replies::new(settings), flights: Flights::default() }
     }
 }
 
@@ -348,8 +394,6 @@ impl fmt::Debug for Forwarder {
     }
 }
 
-/// A reply as the cache keeps it: a negative one without data is an `Err` there.
-type Reply = Result<Message, NetError>;
 type Exchanged = Result<Reply, Option<ResponseCode>>;
 
 fn request(query: Query, flags: Flags) -> DnsRequest {
@@ -362,20 +406,4 @@ fn request(query: Query, flags: Flags) -> DnsRequest {
     let edns = message.edns.get_or_insert_with(Edns::new);
     edns.set_max_payload(options.edns_payload_len).set_dnssec_ok(flags.dnssec_ok);
     DnsRequest::new(message, options)
-}
-
-fn into_message(reply: Reply) -> Option<Message> {
-    let no_records = match reply {
-        Ok(message) => return Some(message),
-        Err(NetError::Dns(DnsError::NoRecordsFound(no_records))) => no_records,
-        Err(_) => return None,
-    };
-    let mut message = Message::query();
-    message.metadata.response_code = no_records.response_code;
-    message.authorities = match (no_records.authorities, no_records.soa) {
-        (Some(authorities), _) => authorities.to_vec(),
-        (None, Some(soa)) => vec![soa.into_record_of_rdata()],
-        (None, None) => Vec::new(),
-    };
-    Some(message)
 }

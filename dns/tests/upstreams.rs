@@ -279,3 +279,32 @@ async fn p36_an_upstream_that_asks_us_is_left_out() {
     until("the loop is known again", || bed.forwarder.loops() == [looping]).await;
     assert_eq!(bed.stats.loops.load(Ordering::Relaxed), 2);
 }
+
+/// P43: where it is wanted, what an upstream said before it fell silent serves on, and nobody waits long for it.
+#[tokio::test]
+async fn p43_old_replies_serve_while_nobody_answers() {
+    let cases = [(Duration::ZERO, ResponseCode::ServFail), (Duration::from_secs(60), ResponseCode::NoError)];
+    let both = cases.map(|(serve_stale, code)| async move {
+        let bed = client_with(ForwardSettings { serve_stale, ..ForwardSettings::default() });
+        let (server, _, habit) = changing_upstream(Habit::Brief).await;
+        bed.forwarder.set_upstreams(&[server]);
+        assert_eq!(addresses(&ask(bed.address, "example.com", RecordType::A).await).len(), 1);
+        habit.send(Habit::Silent).unwrap();
+        for limit in [Duration::from_millis(4_900), Duration::from_secs(1)] {
+            let begin = Instant::now();
+            let reply = ask(bed.address, "example.com", RecordType::A).await;
+            assert_eq!(reply.metadata.response_code, code);
+            if code == ResponseCode::NoError {
+                assert!(reply.answers[0].ttl <= 30, "{}", reply.answers[0].ttl);
+                assert!(begin.elapsed() < limit, "{:?}", begin.elapsed());
+            }
+        }
+        // What was never known fails; what is known anew is new.
+        let unknown = ask(bed.address, "other.example.com", RecordType::A).await;
+        assert_eq!(unknown.metadata.response_code, ResponseCode::ServFail);
+        habit.send(Habit::Says(ResponseCode::NXDomain)).unwrap();
+        let reply = ask(bed.address, "example.com", RecordType::A).await;
+        assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+    });
+    join_all(both).await;
+}

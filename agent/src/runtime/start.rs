@@ -117,7 +117,9 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
 
     let links: BTreeMap<Name, u16> =
         agent.store.meta("links").map_err(|error| fail(&error))?.unwrap_or_default();
-    let forwarder = dns::Forwarder::new(dns::ForwardSettings::default(), Arc::clone(&agent.dns_stats));
+    let serve_stale = agent.settings.load().serve_stale;
+    let forwarding = dns::ForwardSettings { serve_stale, ..dns::ForwardSettings::default() };
+    let forwarder = dns::Forwarder::new(forwarding, Arc::clone(&agent.dns_stats));
     forwarder.set_upstreams(&host::upstreams(&agent));
     let spaces =
         Spaces::open(&agent, Arc::new(holder), watcher, forwarder.clone(), Arc::clone(&agent.dns_stats))

@@ -158,6 +158,8 @@ pub(crate) enum Habit {
     /// Data: 192.0.2.7.
     Good,
     SlowGood(Duration),
+    /// Good, for no time at all.
+    Brief,
     /// Good for names that begin so, silent for others.
     GoodFor(&'static str),
     /// Good for one type, silent for others.
@@ -207,6 +209,10 @@ async fn reply(socket: Arc<UdpSocket>, peer: SocketAddr, mut message: Message, h
         Habit::GoodForType(good) if kind != good => return,
         Habit::Says(code) => message.metadata.response_code = code,
         Habit::Good | Habit::GoodFor(_) | Habit::GoodForType(_) => good(&mut message),
+        Habit::Brief => {
+            good(&mut message);
+            message.answers[0].ttl = 0;
+        }
         Habit::SlowGood(pause) => {
             tokio::time::sleep(pause).await;
             good(&mut message);
