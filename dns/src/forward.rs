@@ -244,15 +244,19 @@ impl Forwarder {
         timeout_at(deadline.into(), flight).await.unwrap_or(Err(ForwardError::Failed(None)))
     }
 
-    /// Whether a question is a marker of ours that an upstream has sent back; that one is left out from now on.
+    /// Whether a question is a marker of ours that an upstream has sent back; that one is left out from now on. Other
+    /// hosts' markers are forwarded as any name, so that they find the loops that lead through here.
     pub(crate) fn knows_marker(&self, name: &Name) -> bool {
         let Some(marker) = marker_in(name) else { return false };
         let (state, now) = (self.0.state.load(), self.0.now_ms());
-        for upstream in state.upstreams.iter().filter(|upstream| upstream.is_marked(marker)) {
+        let Some(upstream) = state.upstreams.iter().find(|upstream| upstream.is_marked(marker)) else {
+            return false;
+        };
+        if !upstream.is_left_out(now) {
             tracing::warn!(server = %upstream.address, "this upstream asks us in turn; it is left out");
-            upstream.leave_out(now.saturating_add(millis(self.0.settings.loop_penalty)));
             add(&self.0.stats.loops);
         }
+        upstream.leave_out(now.saturating_add(millis(self.0.settings.loop_penalty)));
         true
     }
 

@@ -280,6 +280,19 @@ async fn p36_an_upstream_that_asks_us_is_left_out() {
     assert_eq!(bed.stats.loops.load(Ordering::Relaxed), 2);
 }
 
+/// P36: the same, where the way back leads through another host's resolver.
+#[tokio::test]
+async fn p36_a_loop_over_two_hosts_is_found_by_both() {
+    let beds = [client(), client()];
+    for (from, to) in [(0, 1), (1, 0)] {
+        let (looping, _) = relay(beds[to].address).await;
+        beds[from].forwarder.set_upstreams(&[looping]);
+    }
+    let reply = ask(beds[0].address, "example.com", RecordType::A).await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+    until("both know", || beds.iter().all(|bed| bed.forwarder.loops().len() == 1)).await;
+}
+
 /// P43: where it is wanted, what an upstream said before it fell silent serves on, and nobody waits long for it.
 #[tokio::test]
 async fn p43_old_replies_serve_while_nobody_answers() {
