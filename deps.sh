@@ -11,6 +11,7 @@ need nft nftables
 need conntrack conntrack
 need dig dnsutils
 need iptables iptables
+need ufw ufw
 need dockerd docker.io
 need promtool prometheus
 need etcd etcd-server

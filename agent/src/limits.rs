@@ -1,4 +1,4 @@
-//! Limits that the system sets a process.
+//! Limits that the system sets: a process, and all namespaces of a machine.
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The kernel's own default of open files (include/asm-generic/resource.h), should it say none.
@@ -15,4 +15,20 @@ pub fn raise_file_limit(wanted: u64) -> u64 {
         }
     }
     getrlimit(Resource::Nofile).current.unwrap_or(FILES_DEFAULT.max(wanted))
+}
+
+/// A number below /proc/sys, as this namespace shows it.
+pub fn number(key: &str) -> Option<u64> {
+    std::fs::read_to_string(format!("/proc/sys/{key}")).ok()?.trim().parse().ok()
+}
+
+/// The machine's neighbour entries, permanent ones included: `arp_cache` for IPv4, `ndisc_cache` for IPv6. Only the
+/// machine's first network namespace shows them.
+pub fn neighbours(cache: &str) -> Option<u64> {
+    entries_in(&std::fs::read_to_string(format!("/proc/net/stat/{cache}")).ok()?)
+}
+
+/// First column, hexadecimal, of the first row.
+pub(crate) fn entries_in(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.lines().nth(1)?.split_whitespace().next()?, 16).ok()
 }

@@ -1,4 +1,6 @@
 //! The kernel, as narrow as the balancer sees it.
+use netfilter::conntrack;
+
 use crate::address::Address;
 use crate::element::Chain;
 use crate::element::Element;
@@ -75,6 +77,9 @@ pub trait Kernel {
 
     /// Changes which flows are not tracked, at one instant.
     fn untrack<A: Address>(&mut self, change: &untracked::Change<A>) -> Result<(), netfilter::Error>;
+
+    /// How full the namespace's table of flows is.
+    fn usage(&mut self) -> Result<conntrack::Usage, netfilter::Error>;
 
     /// Deletes the flows that are stale, at most `limit`; says how many there were.
     fn delete_flows(&mut self, stale: &Stale<'_>, limit: usize) -> Result<usize, netfilter::Error>;

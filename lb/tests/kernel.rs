@@ -130,6 +130,21 @@ fn nobody_serving_and_unknown_addresses_are_refused_at_once() {
 }
 
 #[test]
+fn p30_how_full_the_table_of_flows_is_can_be_asked() {
+    in_namespace("p30_how_full_the_table_of_flows_is_can_be_asked", || {
+        plumb();
+        let server = Server::start(0);
+        let mut balancer = real();
+        settle(&mut balancer, &desired([service("shop", "10.96.0.1", &[1])]));
+        let before = balancer.kernel().usage().unwrap();
+        whom("10.96.0.1", server.port).unwrap();
+        let after = balancer.kernel().usage().unwrap();
+        assert!(after.entries > before.entries, "{before:?}, {after:?}");
+        assert!(after.limit.is_none_or(|limit| limit == 0 || limit > after.entries), "{after:?}");
+    });
+}
+
+#[test]
 fn a_replica_calls_its_own_vip() {
     in_namespace("a_replica_calls_its_own_vip", || {
         plumb();

@@ -10,7 +10,7 @@ use netlink_packet_netfilter::conntrack::{
 use crate::error::Error;
 use crate::socket::{Event, Socket};
 use crate::uapi::{ACK, SUBSYSTEM_CONNTRACK};
-use crate::wire::Received;
+use crate::wire::{Received, find, number};
 
 /// IPS_SRC_NAT: the source is translated.
 pub const STATUS_SOURCE_NAT: u32 = 1 << 4;
@@ -21,6 +21,10 @@ pub const STATUS_SEEN_REPLY: u32 = 1 << 1;
 
 const MESSAGE_GET: u16 = 1;
 const MESSAGE_DELETE: u16 = 2;
+/// IPCTNL_MSG_CT_GET_STATS, and its attributes CTA_STATS_GLOBAL_ENTRIES and CTA_STATS_GLOBAL_MAX_ENTRIES.
+const MESSAGE_STATISTICS: u16 = 5;
+const ATTRIBUTE_ENTRIES: u16 = 1;
+const ATTRIBUTE_ENTRIES_MAX: u16 = 2;
 const ATTRIBUTE_ID: u16 = 12;
 const ATTRIBUTE_ZONE: u16 = 18;
 /// CTA_PROTO_ICMP_ID and CTA_PROTO_ICMPV6_ID; type and code follow each.
@@ -73,6 +77,36 @@ pub struct Flow {
     pub status: u32,
     id: Option<u32>,
     zone: Option<u16>,
+}
+
+/// How full a namespace's table of flows is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Flows in it.
+    pub entries: u32,
+    /// How many there may be (net.netfilter.nf_conntrack_max, one number for all namespaces of the machine, each of which
+    /// may have so many); `None` before kernel 5.12, 0 for no limit.
+    pub limit: Option<u32>,
+}
+
+/// Asks how full the namespace's table of flows is: one round trip.
+pub fn usage(socket: &mut Socket) -> Result<Usage, Error> {
+    let mut usage = Usage::default();
+    socket.exchange(
+        SUBSYSTEM_CONNTRACK,
+        MESSAGE_STATISTICS,
+        0,
+        ACK,
+        |_| {},
+        |message| {
+            let value = |kind| find(message.attributes(), kind).and_then(number);
+            usage = Usage {
+                entries: value(ATTRIBUTE_ENTRIES).unwrap_or(usage.entries),
+                limit: value(ATTRIBUTE_ENTRIES_MAX).or(usage.limit),
+            };
+        },
+    )?;
+    Ok(usage)
 }
 
 /// Lists the flows of a family (2 IPv4, 10 IPv6, 0 both) as `convert` makes them; what it answers `None` for is

@@ -50,6 +50,13 @@ pub struct Network {
     pub attachments: BTreeMap<String, Attachment>,
 }
 
+impl Network {
+    /// Whether it has an IPv6 subnet.
+    pub(crate) fn has_six(&self) -> bool {
+        self.subnets.iter().any(|subnet| subnet.cidr.is_ipv6())
+    }
+}
+
 /// A subnet of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subnet {

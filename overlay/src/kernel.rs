@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::{Observed, Op, Space};
 
 /// What of /proc/sys is read in the host's namespace, and in those of networks.
-const HOST_SYSCTLS: &[&str] = &["net/ipv4/ip_forward"];
+const HOST_SYSCTLS: &[&str] = &["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 const NETWORK_SYSCTLS: &[&str] = &[
     "net/bridge/bridge-nf-call-iptables",
     "net/bridge/bridge-nf-call-ip6tables",

@@ -22,7 +22,9 @@ pub use kernel::fake::FakeKernel;
 pub use kernel::faulty::FaultyKernel;
 pub use kernel::linux::{Enter, Handles, LinuxKernel};
 pub use kernel::{Kernel, KernelError};
-pub use name::{TABLE, TAG, gateway_mac, host_link, host_port, link_addresses, network_port};
+pub use name::{
+    TABLE, TAG, gateway_mac, host_link, host_port, link_addresses, link_addresses_six, network_port,
+};
 pub use observed::{ChainState, ForwardHook, Link, LinkKind, Observed, PortFlags, Route, TableState, Vxlan};
 pub use op::{Object, Op, Peer, Step};
 pub use plan::{Plan, Problem, ROUTE_PROTOCOL, plan};

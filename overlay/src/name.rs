@@ -67,6 +67,18 @@ pub fn link_addresses(pool: Ipv4Network, link_index: u16) -> Option<(Ipv4Addr, I
     (pool.contains(second) && pool.contains(first.into())).then(|| (first.into(), second))
 }
 
+/// Where the IPv6 link addresses are: a unique local prefix of our own (RFC 4193), seen on this host only.
+pub(crate) const LINK_SIX: Ipv6Addr = Ipv6Addr::new(0xfd73, 0x7663, 0x6167, 0, 0, 0, 0, 0);
+/// Its length in bits.
+pub(crate) const LINK_SIX_BITS: u8 = 48;
+
+/// The /127 (RFC 6164) between the host's namespace and a network's: (host's end, network's end).
+pub fn link_addresses_six(link_index: u16) -> (Ipv6Addr, Ipv6Addr) {
+    let [a, b, c, ..] = LINK_SIX.segments();
+    let address = |last| Ipv6Addr::new(a, b, c, link_index, 0, 0, 0, last);
+    (address(2), address(3))
+}
+
 /// The link-local address that the kernel derives from a MAC (RFC 4291, appendix A).
 pub(crate) fn link_local(mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.0;

@@ -53,6 +53,9 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// Administratively up.
     pub up: bool,
+    /// IPv6 is on, and it has no addresses but those that it was given. Read of our links in the host's and in
+    /// containers' namespaces, else true.
+    pub takes_six: bool,
     /// Name of the bridge it is a port of.
     pub controller: Option<String>,
     /// Bridge port flags, where it is a port.

@@ -148,6 +148,12 @@ pub enum Op {
         /// Link.
         name: String,
     },
+    /// Lets a link have IPv6 addresses, and none but those that it is given and the link-local one made of its MAC:
+    /// IPv6 on, router advertisements not taken, no duplicate address detection.
+    TakeSix {
+        /// Link.
+        name: String,
+    },
     /// Makes a link a port of a bridge.
     SetController {
         /// Link.
@@ -333,6 +339,7 @@ impl fmt::Display for Op {
             Self::SetMac { name, mac } => write!(f, "set MAC of {name} to {mac}"),
             Self::SetUp { name } => write!(f, "bring {name} up"),
             Self::SetDown { name } => write!(f, "take {name} down"),
+            Self::TakeSix { name } => write!(f, "let {name} have IPv6 addresses"),
             Self::SetController { name, controller } => write!(f, "make {name} a port of {controller}"),
             Self::StopSnooping { name } => write!(f, "stop multicast snooping of {name}"),
             Self::SetPort { name, .. } => write!(f, "set bridge port flags of {name}"),

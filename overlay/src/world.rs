@@ -148,6 +148,7 @@ fn fresh_link(index: u32, kind: LinkKind, mtu: u32) -> Link {
         mtu,
         mac: None,
         up: false,
+        takes_six: false,
         controller: None,
         port: None,
         peer_index: None,

@@ -73,6 +73,10 @@ impl<K: Kernel> Kernel for Noted<K> {
     async fn apply(&self, space: &Space, op: &Op) -> Result<(), KernelError> {
         let outcome = self.inner.apply(space, op).await;
         let errno = outcome.as_ref().err().map(|error| error.errno());
+        // Of the host's links the kernel in memory has no settings, see `normal`.
+        if *space == Space::Host && matches!(op, Op::SetSysctl { key, .. } if key.ends_with("/accept_ra")) {
+            return outcome;
+        }
         self.log.lock().unwrap().push(format!("{op} in {space}: {errno:?}"));
         outcome
     }
@@ -108,8 +112,8 @@ impl Pair {
     async fn compare(&self, after: &str) {
         let (fake, real) = (self.fake.take(), self.real.take());
         agree(&format!("{after}: answers"), &fake, &real);
-        let fake = normal(seen::all(&self.fake).await);
-        let real = normal(seen::all(&self.real).await);
+        let fake = settled(seen::all(&self.fake).await);
+        let real = settled(seen::all(&self.real).await);
         let (of_fake, of_real) = (seen::lines(&fake), seen::lines(&real));
         agree(after, &of_fake, &of_real);
         for (space, fake) in &fake {
@@ -135,6 +139,16 @@ impl Pair {
             assert_eq!((second.additions, second.removals), (vec![], vec![]), "the second plan, {kernel}");
         }
     }
+}
+
+/// Without what a bridge learnt: a port that was disturbed learns from whatever a container's link says by itself
+/// (neighbour discovery, multicast listeners), of which the kernel in memory knows nothing.
+fn settled(all: BTreeMap<Space, Observed>) -> BTreeMap<Space, Observed> {
+    let mut all = normal(all);
+    for observed in all.values_mut() {
+        observed.forwarding.retain(|_, (_, fixed)| *fixed);
+    }
+    all
 }
 
 fn agree(after: &str, fake: &BTreeSet<String>, real: &BTreeSet<String>) {

@@ -29,6 +29,10 @@ pub struct Cluster {
     agents: BTreeMap<String, Option<Process>>,
     /// What every start of a host's agent gets besides its own paths.
     flags: BTreeMap<String, Vec<String>>,
+    /// And to its environment.
+    environment: BTreeMap<String, Vec<(String, String)>>,
+    /// Whether the underlay is one of IPv6.
+    six: bool,
 }
 
 impl Cluster {
@@ -39,7 +43,18 @@ impl Cluster {
 
     /// `hosts` hosts, each ready, whose agents get further flags.
     pub fn with_flags(sandbox: &Sandbox, hosts: usize, flags: &[&str]) -> Self {
+        Self::empty(sandbox).filled(hosts, flags)
+    }
+
+    /// `hosts` hosts, each ready, on an underlay of IPv6: fd99::`number`.
+    pub fn over_six(sandbox: &Sandbox, hosts: usize) -> Self {
         let mut cluster = Self::empty(sandbox);
+        cluster.six = true;
+        cluster.filled(hosts, &[])
+    }
+
+    fn filled(mut self, hosts: usize, flags: &[&str]) -> Self {
+        let cluster = &mut self;
         for number in 1..=hosts {
             cluster.add_host(number);
             let name = format!("h{number}");
@@ -54,7 +69,7 @@ impl Cluster {
             cluster.wait_ready(&format!("h{number}"));
         }
         cluster.wait_members(hosts);
-        cluster
+        self
     }
 
     /// A switch and a cluster key, but no hosts yet.
@@ -66,6 +81,8 @@ impl Cluster {
             program: program(),
             agents: BTreeMap::new(),
             flags: BTreeMap::new(),
+            environment: BTreeMap::new(),
+            six: false,
         };
         let key_file = cluster.key_file.clone();
         cluster.write_key(&key_file);
@@ -75,12 +92,16 @@ impl Cluster {
     /// A host without an agent yet: `h<number>` at 192.168.77.`number`.
     pub fn add_host(&mut self, number: usize) -> Namespace {
         let name = format!("h{number}");
-        let address = format!("{}/24", self.address(number)).parse().expect("an address");
+        let length = if self.six { 64 } else { 24 };
+        let address = format!("{}/{length}", self.address(number)).parse().expect("an address");
         self.bed.host(&name, address).expect("a host")
     }
 
     /// A host's address on the underlay.
     pub fn address(&self, number: usize) -> String {
+        if self.six {
+            return format!("fd99::{number}");
+        }
         let [a, b, c] = UNDERLAY;
         format!("{a}.{b}.{c}.{number}")
     }

@@ -7,6 +7,7 @@
 //! of a test program, [`leaks`] tells what a scenario left behind, [`rows`] reads `rows.toml`.
 #![allow(clippy::missing_panics_doc, reason = "a failed expectation is a panic here")]
 pub mod cluster;
+pub mod family;
 pub mod leaks;
 pub mod load;
 pub mod names;

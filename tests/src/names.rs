@@ -11,6 +11,7 @@ use std::time::Duration;
 use agent::netns::Namespace;
 
 use crate::cluster::Cluster;
+use crate::family::Family;
 pub use etc::Etc;
 pub use musl::{Musl, Said};
 pub use upstream::{Manner, Upstream};
@@ -207,8 +208,16 @@ impl Cluster {
         answer.unwrap_or_else(|error| panic!("{container}: {name} {kind} over {way:?}: {error}"))
     }
 
-    /// What a container's resolver says for a name's addresses, in a word: the addresses, NODATA or the code.
+    /// What a container's resolver says for a name's addresses of the scenario's family, in a word: the addresses, NODATA
+    /// or the code.
     pub fn resolve(&self, container: &str, name: &str) -> String {
+        let number = if Family::now() == Family::Four { 1 } else { 28 };
+        let answer = ask(&self.namespace(container), RESOLVER, name, number, Way::Udp, LIMIT);
+        answer.map_or_else(|error| error.to_string(), |answer| answer.summary())
+    }
+
+    /// The same for a name of others, which has an IPv4 address.
+    pub fn resolve_outside(&self, container: &str, name: &str) -> String {
         let answer = ask(&self.namespace(container), RESOLVER, name, 1, Way::Udp, LIMIT);
         answer.map_or_else(|error| error.to_string(), |answer| answer.summary())
     }

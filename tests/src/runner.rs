@@ -6,27 +6,35 @@ use std::time::Instant;
 
 use agent::bed::{Error, Sandbox};
 
+use crate::family::Family;
 use crate::leaks::Traces;
 
 /// A scenario: its name, and what it does in the sandbox. It fails by a panic.
 pub struct Scenario {
     /// Unique in its program; `rows.toml` names it.
     pub name: String,
+    families: &'static [Family],
     run: Box<dyn Fn(&Sandbox)>,
 }
 
 impl Scenario {
     /// A scenario.
     pub fn new(name: impl Into<String>, run: impl Fn(&Sandbox) + 'static) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self { name: name.into(), families: &Family::ALL, run: Box::new(run) }
+    }
+
+    /// It has nothing to do with the families inside networks, or brings its own: it runs once.
+    #[must_use]
+    pub fn once(self) -> Self {
+        Self { families: &[Family::Four], ..self }
     }
 }
 
 /// A list of scenarios named after their functions.
 #[macro_export]
 macro_rules! scenarios {
-    ($($function:ident),+ $(,)?) => {
-        vec![$($crate::runner::Scenario::new(stringify!($function), $function)),+]
+    ($($function:ident $($once:ident)?),+ $(,)?) => {
+        vec![$($crate::runner::Scenario::new(stringify!($function), $function) $(.$once())?),+]
     };
 }
 
@@ -58,17 +66,26 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
     }
     let exact = arguments.iter().any(|argument| argument == "--exact");
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let wanted = |scenario: &&Scenario| {
-        let matches = |filter: &&String| {
-            if exact { scenario.name == **filter } else { scenario.name.contains(filter.as_str()) }
+    let all = scenarios.iter().flat_map(|scenario| {
+        let run = |family: &Family| Run {
+            name: format!("{}{}", scenario.name, family.suffix()),
+            scenario,
+            family: *family,
         };
+        scenario.families.iter().map(run)
+    });
+    let wanted = |run: &Run<'_>| {
+        let matches =
+            |filter: &&String| if exact { run.name == **filter } else { run.name.contains(filter.as_str()) };
         filters.is_empty() || filters.iter().any(matches)
     };
-    let chosen: Vec<&Scenario> = scenarios.iter().filter(wanted).collect();
+    let mut chosen: Vec<Run<'_>> = all.filter(wanted).collect();
+    // One family after the other: what fails in the first is worth nothing in the others.
+    chosen.sort_by_key(|run| run.family.suffix());
     let sandbox = match Sandbox::enter() {
         Ok(sandbox) => sandbox,
         Err(error @ Error::Missing { .. }) if !is_ci() => {
-            chosen.iter().for_each(|scenario| println!("test {} ... skipped: {error}", scenario.name));
+            chosen.iter().for_each(|run| println!("test {} ... skipped: {error}", run.name));
             println!("0 passed, 0 failed");
             return ExitCode::SUCCESS;
         }
@@ -81,13 +98,21 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
     run_all(&sandbox, &chosen)
 }
 
-fn run_all(sandbox: &Sandbox, chosen: &[&Scenario]) -> ExitCode {
+/// A scenario in one of its families.
+struct Run<'a> {
+    name: String,
+    scenario: &'a Scenario,
+    family: Family,
+}
+
+fn run_all(sandbox: &Sandbox, chosen: &[Run<'_>]) -> ExitCode {
     quiet_skips();
     let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
-    for scenario in chosen {
+    for chosen in chosen {
+        chosen.family.begin();
         let (started, before) = (Instant::now(), Traces::now());
         let run = || {
-            (scenario.run)(sandbox);
+            (chosen.scenario.run)(sandbox);
             before.wait_for_return();
         };
         let result = catch_unwind(AssertUnwindSafe(run));
@@ -95,20 +120,20 @@ fn run_all(sandbox: &Sandbox, chosen: &[&Scenario]) -> ExitCode {
         match result {
             Ok(()) => {
                 passed += 1;
-                println!("test {} ... ok ({seconds:.1} s)", scenario.name);
+                println!("test {} ... ok ({seconds:.1} s)", chosen.name);
             }
             Err(panic) => match skipped_for(&*panic) {
                 Some(missing) if !is_ci() => {
                     skipped += 1;
-                    println!("test {} ... skipped: {missing}", scenario.name);
+                    println!("test {} ... skipped: {missing}", chosen.name);
                 }
                 Some(missing) => {
-                    failed.push(&scenario.name);
-                    println!("test {} ... FAILED: in CI it must run, but {missing}", scenario.name);
+                    failed.push(&chosen.name);
+                    println!("test {} ... FAILED: in CI it must run, but {missing}", chosen.name);
                 }
                 None => {
-                    failed.push(&scenario.name);
-                    println!("test {} ... FAILED ({seconds:.1} s)", scenario.name);
+                    failed.push(&chosen.name);
+                    println!("test {} ... FAILED ({seconds:.1} s)", chosen.name);
                 }
             },
         }

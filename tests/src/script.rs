@@ -9,6 +9,7 @@
 //!   exit 1                             #   told otherwise
 //!   says "is in use"                   #   standard output or error contains it
 //! c2b? payment-api = $payment-api      # its resolver's addresses: $ a service's VIP, @ an attachment's address
+//! c2b? payment-api OTHER = NODATA      #   of the family that the network does not have
 //! c2b? payment-api MX = NODATA         #   or NODATA, NXDOMAIN, SERVFAIL
 //! c2b> payment-api:80 x40 = c1a c2b    # who answers 40 TCP connections: exactly these
 //! c2b> udp payment-api:80 x40 = c1a    #   the same over UDP

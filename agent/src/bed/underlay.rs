@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{
     BridgePortState, InfoBridgePort, InfoPortData, LinkAttribute, LinkInfo, LinkMessage,
 };
@@ -69,7 +70,12 @@ pub(super) fn join_switch(
     loopback_up(host, name)?;
     let mac = netlink(host, "set the address", name, async |handle| {
         let link = link(handle, UPLINK).await?;
-        handle.address().add(link.header.index, address.ip(), address.prefix()).execute().await?;
+        let mut add = handle.address().add(link.header.index, address.ip(), address.prefix());
+        if address.is_ipv6() {
+            // Nobody else has it, and nobody could use it before that was found out.
+            add.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        add.execute().await?;
         handle.link().set(LinkUnspec::new_with_name(UPLINK).up().build()).execute().await?;
         let mac = link.attributes.into_iter().find_map(|attribute| match attribute {
             LinkAttribute::Address(mac) => Some(mac),

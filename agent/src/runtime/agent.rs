@@ -137,6 +137,10 @@ pub struct Agent {
     pub leaving: mpsc::Sender<oneshot::Sender<Vec<String>>>,
     /// Ends the process: SIGTERM (kernel state stays) or after `leave`.
     pub stop: watch::Sender<bool>,
+    /// When the converge loop last ended a round.
+    pub rounded: Mutex<Instant>,
+    /// Why this host cannot be the member that it was to be: the agent ends with it.
+    pub unfit: OnceLock<Failure>,
 }
 
 impl std::fmt::Debug for Agent {

@@ -32,6 +32,8 @@ mod repair;
 const BALANCER_CHECK: Duration = Duration::from_millis(500);
 /// The overlay is read as a whole and compared this often, for what no event tells.
 const OVERLAY_CHECK: Duration = Duration::from_secs(10);
+/// Share of the flows that a namespace may track from which on it is a problem.
+const TRACKED_FULL_PERCENT: u8 = 80;
 /// At least this long between two turns of one namespace's balancing.
 const TURN_MIN: Duration = Duration::from_millis(1);
 /// What was put off (slots to be deleted after a shrink) is done this long after.
@@ -61,6 +63,8 @@ pub struct Converger {
     covered: BTreeMap<u64, Vec<(Name, Vec<IpAddr>)>>,
     /// Namespaces, and whether flows there may go untracked, as last seen.
     untracking: BTreeMap<u64, bool>,
+    /// How full each namespace's table of flows is, as last seen.
+    tracked: BTreeMap<u64, netfilter::conntrack::Usage>,
     /// What of each namespace's balancing cannot be made true, until the next turn says otherwise.
     balancer_problems: BTreeMap<u64, Vec<(String, String)>>,
     /// Namespaces that have ended and are not out of the catalog yet.
@@ -124,6 +128,7 @@ impl Converger {
             adopted,
             covered: BTreeMap::new(),
             untracking: BTreeMap::new(),
+            tracked: BTreeMap::new(),
             balancer_problems: BTreeMap::new(),
             unburied: BTreeSet::new(),
             sysctls,
@@ -236,6 +241,7 @@ impl Converger {
         // Held no longer than needed: the view's next update changes in place and copies nothing then.
         self.views.clear();
         self.finish(snapshot, problems, began);
+        *lock(&self.agent.rounded) = Instant::now();
     }
 
     /// Brings the leaf crates' values up to date; the networks in which anything changed.

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::limits;
 use crate::runtime::agent::Agent;
 use crate::runtime::events::lock;
 use crate::runtime::metrics::{gauge, raise, resident_bytes};
@@ -29,6 +30,7 @@ pub fn text(agent: &Arc<Agent>) -> prometheus::Result<String> {
         let counter = agent.metrics.dns_forwarding.with_label_values(&[event]);
         raise(&counter, count.load(Ordering::Relaxed));
     }
+    kernel(agent);
     agent.metrics.problems.set(gauge(lock(&agent.problems).len()));
     agent.metrics.resident_bytes.set(i64::try_from(resident_bytes()).unwrap_or(i64::MAX));
     agent.metrics.ready.set(i64::from(crate::runtime::start::readiness(agent).is_ok()));
@@ -65,6 +67,22 @@ fn catalog(agent: &Agent) {
         let behind = state.pending_since.map_or(0, |since| since.elapsed().as_secs());
         metrics.behind_seconds.set(i64::try_from(behind).unwrap_or(i64::MAX));
     });
+}
+
+/// How full the kernel's tables are that others fill, too.
+fn kernel(agent: &Agent) {
+    let metrics = &agent.metrics;
+    let host = limits::number("net/netfilter/nf_conntrack_count").unwrap_or_default();
+    metrics.tracked_flows.with_label_values(&["host"]).set(i64::try_from(host).unwrap_or(i64::MAX));
+    for (family, directory, statistics) in [("ipv4", "ipv4", "arp_cache"), ("ipv6", "ipv6", "ndisc_cache")] {
+        let used = limits::neighbours(statistics).unwrap_or_default();
+        let limit = limits::number(&format!("net/{directory}/neigh/default/gc_thresh3")).unwrap_or_default();
+        let set = |gauge: &prometheus::IntGaugeVec, value: u64| {
+            gauge.with_label_values(&[family]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        set(&metrics.neighbours, used);
+        set(&metrics.neighbours_max, limit);
+    }
 }
 
 /// What the transport counts.

@@ -64,8 +64,11 @@ pub async fn routes_in(namespace: &Namespace, network: Option<&Name>) -> Result<
     let netlink = namespace.rtnetlink().map_err(HostError::Open)?;
     let links: Vec<LinkMessage> =
         netlink.link().get().execute().try_collect().await.map_err(read("the links"))?;
-    let request = netlink.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
-    let messages: Vec<RouteMessage> = request.execute().try_collect().await.map_err(read("the routes"))?;
+    let four = netlink.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
+    let mut messages: Vec<RouteMessage> = four.execute().try_collect().await.map_err(read("the routes"))?;
+    let six = netlink.route().get(RouteMessageBuilder::<std::net::Ipv6Addr>::new().build());
+    // A kernel without IPv6 has none.
+    messages.extend(six.execute().try_collect::<Vec<RouteMessage>>().await.unwrap_or_default());
     netlink.close().await;
     let tag = network.map(|network| format!("{}{network}/", overlay::TAG));
     let own: Vec<u32> = links
@@ -89,8 +92,8 @@ const TABLE_MAIN: u8 = 254;
 
 fn destination(message: &RouteMessage) -> Option<IpNetwork> {
     let prefix = message.header.destination_prefix_length;
-    // 0/0 is a default route; VPNs that take all traffic write 0/1 and 128/1 instead.
-    if message.header.table != TABLE_MAIN || prefix <= 1 {
+    // 0/0 is a default route; VPNs that take all traffic write 0/1 and 128/1, or 2000::/3, instead.
+    if message.header.table != TABLE_MAIN || prefix <= 3 {
         return None;
     }
     message.attributes.iter().find_map(|attribute| match attribute {

@@ -93,6 +93,16 @@ metrics! {
     drift_repaired: IntCounterVec = "svc_agent_drift_repaired_total", "part";
     /// Conntrack entries deleted because their replica had gone.
     flows_deleted: IntCounter = "svc_agent_flows_deleted_total";
+    /// Flows that the kernel tracks, in this host's own namespace (host) and in the container's that has most of them
+    /// (fullest_container).
+    tracked_flows: IntGaugeVec = "svc_agent_conntrack_entries", "namespace";
+    /// Flows that each namespace may track (net.netfilter.nf_conntrack_max); 0 if not known.
+    tracked_flows_max: IntGauge = "svc_agent_conntrack_entries_max";
+    /// Neighbour entries of the whole machine, permanent ones included, by family (ipv4, ipv6); 0 outside its first
+    /// network namespace, where alone they are told.
+    neighbours: IntGaugeVec = "svc_agent_neighbour_entries", "family";
+    /// Neighbour entries, without permanent ones, that the machine may have (gc_thresh3), by family; 0 if not known.
+    neighbours_max: IntGaugeVec = "svc_agent_neighbour_entries_max", "family";
     /// Packets that a fence dropped (tunnel: from strangers or user sockets; source: foreign addresses).
     fence_drops: IntCounterVec = "svc_agent_fence_dropped_packets_total", "fence";
     /// Changes of health of local replicas, by what they became.

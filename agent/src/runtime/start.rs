@@ -35,6 +35,7 @@ mod forgetting;
 mod holding;
 mod identity;
 mod joining;
+mod notify;
 mod upkeep;
 mod upstreams;
 
@@ -95,6 +96,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     let store = Store::open(&settings.state_dir).map_err(|error| fail(&error))?;
     let host_namespace = Namespace::current().map_err(|error| fail(&error))?;
     let address = identity::advertised(&settings, &host_namespace).await?;
+    identity::refuse_other_family(&start, address)?;
     let identity = identity::identify(&store, &settings, &keys, address)?;
     let books = Books::load(&store, identity.node).map_err(|error| fail(&error))?;
     if books.promises.number().is_none() && start == Start::Known {
@@ -143,7 +145,9 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     tasks.spawn(holding::watch(Arc::clone(&agent), program));
     tasks.spawn(joining::join(Arc::clone(&agent), start));
     tasks.spawn(upkeep::housekeep(Arc::clone(&agent)));
+    tasks.spawn(notify::tell(Arc::clone(&agent)));
     let end = wait_for_end(&agent, &sources, &mut converge).await;
+    notify::stopping();
     agent.stop.send_replace(true);
     tasks.shutdown().await;
     if end == End::Asked {
@@ -156,6 +160,9 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     }
     drop(tokio::time::timeout(Duration::from_secs(2), api).await);
     drop(std::fs::remove_file(&agent.settings.load().socket));
+    if let Some(failure) = agent.unfit.get() {
+        return Err(failure.clone());
+    }
     match end {
         End::Asked => tracing::info!("stopped; forwarding, balancing and the resolvers' sockets stay"),
         End::Left => tracing::info!("this host has left its cluster"),
@@ -258,6 +265,8 @@ fn build(
         host_namespace,
         dns_stats: Arc::new(dns::Stats::default()),
         holder_pid: holder_pid.into(),
+        rounded: Mutex::new(Instant::now()),
+        unfit: OnceLock::new(),
         started: Instant::now(),
         leaving,
         stop: watch::Sender::new(false),
@@ -383,7 +392,11 @@ async fn wait_for_end(
         tokio::select! {
             _ = terminate.recv() => return End::Asked,
             _ = interrupt.recv() => return End::Asked,
-            _ = hangup.recv() => upkeep::reload(agent, sources),
+            _ = hangup.recv() => {
+                notify::reloading();
+                upkeep::reload(agent, sources);
+                notify::reloaded();
+            }
             _ = stop.wait_for(|stop| *stop) => return End::Asked,
             ended = &mut *converge => {
                 if let Err(error) = ended {

@@ -18,7 +18,7 @@ mod tests;
 
 pub use attachment::AttachmentView;
 pub use conflict::Conflict;
-pub use network::{NetworkView, OVERHEAD_V4, OVERHEAD_V6};
+pub use network::{NetworkView, OVERHEAD_V4, OVERHEAD_V6, inner_mtu};
 pub use service::{ReplicaState, ReplicaView, ServiceView, WEIGHT_MAX};
 
 use crate::catalog::facts::Key;

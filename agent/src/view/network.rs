@@ -232,7 +232,8 @@ impl Dirty {
     }
 }
 
-fn inner_mtu(underlay: u32, address: IpAddr) -> u32 {
+/// What a packet inside may measure, in bytes, by the MTU of the underlay and its family.
+pub fn inner_mtu(underlay: u32, address: IpAddr) -> u32 {
     underlay.saturating_sub(if address.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 })
 }
 

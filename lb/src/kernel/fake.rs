@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use netfilter::{Error, Family, Refusal};
+use netfilter::{Error, Family, Refusal, conntrack};
 
 use super::{Contents, Features, Kernel, TableStatus};
 use crate::address::Address;
@@ -353,6 +353,10 @@ impl Kernel for Fake {
         }
         state.generation += 1;
         Ok(())
+    }
+
+    fn usage(&mut self) -> Result<conntrack::Usage, Error> {
+        Ok(conntrack::Usage::default())
     }
 
     fn delete_flows(&mut self, _: &Stale<'_>, _: usize) -> Result<usize, Error> {

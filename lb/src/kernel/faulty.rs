@@ -1,7 +1,7 @@
 //! A kernel that fails now and then, the same way for the same seed.
 use std::io;
 
-use netfilter::Error;
+use netfilter::{Error, conntrack};
 
 use super::{Contents, Features, Kernel, TableStatus};
 use crate::address::Address;
@@ -79,6 +79,10 @@ impl<K: Kernel> Kernel for Faulty<K> {
 
     fn untrack<A: Address>(&mut self, change: &untracked::Change<A>) -> Result<(), Error> {
         self.run(|kernel| kernel.untrack(change))
+    }
+
+    fn usage(&mut self) -> Result<conntrack::Usage, Error> {
+        self.run(K::usage)
     }
 
     fn delete_flows(&mut self, stale: &Stale<'_>, limit: usize) -> Result<usize, Error> {

@@ -105,6 +105,10 @@ impl Kernel for Real {
         self.socket.commit(&untracked::encode(change))
     }
 
+    fn usage(&mut self) -> Result<conntrack::Usage, Error> {
+        conntrack::usage(&mut self.socket)
+    }
+
     fn delete_flows(&mut self, stale: &Stale<'_>, limit: usize) -> Result<usize, Error> {
         let mut room = limit;
         let wanted = |flow: &conntrack::Flow| {

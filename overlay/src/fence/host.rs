@@ -7,7 +7,7 @@ use netfilter::{Base, ChainKind, Comparison, Expression, Family, FieldType, Hook
 use super::{
     ACCEPT, CARRIED, FOUR, OTHERS, RAW, SIX, SOURCE_NAT, answers, chain, dropped, of_family, rule, set,
 };
-use crate::name::{host_link, host_port, interface_key};
+use crate::name::{LINK_SIX, LINK_SIX_BITS, host_link, host_port, interface_key};
 use crate::rule::{Chain, Rule, Set, Table};
 use crate::{Desired, Host, Space};
 
@@ -187,11 +187,12 @@ fn host_forward(host: &Host, egress: bool) -> Vec<Rule> {
     rules.push(rule("from-host-attachment", [named(input, "ports"), dropped()].concat()));
     rules.push(rule("to-host-attachment", [named(output, "ports"), dropped()].concat()));
     if egress {
-        let spoofed = [of_family(FOUR), of_pool(host, Comparison::NotEqual), dropped()].concat();
+        let spoofed = |pool| [named(input, "links"), pool, dropped()].concat();
         let answer = [named(output, "links"), answers(Register::word(0)), vec![ACCEPT]].concat();
         rules.extend([
             rule("between-networks", [named(input, "links"), named(output, "links"), dropped()].concat()),
-            rule("link-spoofed", [named(input, "links"), spoofed].concat()),
+            rule("link-spoofed", spoofed(of_pool(host, Comparison::NotEqual))),
+            rule("link-spoofed", spoofed(of_six_pool(Comparison::NotEqual))),
             rule("egress", [named(input, "links"), vec![ACCEPT]].concat()),
             rule("answer", answer),
             rule("unsolicited", [named(output, "links"), dropped()].concat()),
@@ -207,18 +208,33 @@ fn masquerade(host: &Host) -> Vec<Rule> {
         Expression::not_in_set("links", register),
         Expression::Masquerade,
     ];
-    vec![rule("masquerade", [of_family(FOUR), of_pool(host, Comparison::Equal), outside].concat())]
+    [of_pool(host, Comparison::Equal), of_six_pool(Comparison::Equal)]
+        .map(|pool| rule("masquerade", [pool, outside.clone()].concat()))
+        .into()
 }
 
-/// Compares an IPv4 packet's source with the link pool.
+/// Matches IPv4 packets, and compares their source with the link pool.
 fn of_pool(host: &Host, operation: Comparison) -> Vec<Expression> {
     let register = Register::word(0);
     let mask = host.link_pool.mask().octets().to_vec();
-    vec![
+    let compared = vec![
         Expression::payload(Base::Network, 12, 4, register),
         Expression::Bitwise { from: register, to: register, mask, xor: vec![0; 4] },
         Expression::Compare { register, operation, value: host.link_pool.network().octets().to_vec() },
-    ]
+    ];
+    [of_family(FOUR), compared].concat()
+}
+
+/// Matches IPv6 packets, and compares their source with the link addresses' prefix.
+fn of_six_pool(operation: Comparison) -> Vec<Expression> {
+    let register = Register::word(0);
+    let length = u32::from(LINK_SIX_BITS / 8);
+    let value: Vec<u8> = LINK_SIX.octets().into_iter().take(usize::from(LINK_SIX_BITS / 8)).collect();
+    let compared = vec![
+        Expression::payload(Base::Network, 8, length, register),
+        Expression::Compare { register, operation, value },
+    ];
+    [of_family(SIX), compared].concat()
 }
 
 fn named(key: Meta, set: &str) -> Vec<Expression> {

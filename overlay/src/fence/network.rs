@@ -1,11 +1,10 @@
 //! The table of a network's namespace that routes.
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use netfilter::{ChainKind, Expression, Family, HookPoint, Meta, Nat, Register};
 
-use super::{ACCEPT, FOUR, SOURCE_NAT, answers, chain, of_family, rule};
-use crate::name::{BRIDGE, LINK, interface_key, link_addresses};
+use super::{ACCEPT, FOUR, SIX, SOURCE_NAT, answers, chain, of_family, rule};
+use crate::name::{BRIDGE, LINK, interface_key, link_addresses, link_addresses_six};
 use crate::rule::{Entry, Table};
 use crate::{Host, Network};
 
@@ -29,7 +28,11 @@ pub(crate) fn network_table(host: &Host, network: &Network) -> Table {
         forward.push(rule("answer", [answers(register), vec![ACCEPT]].concat()));
         forward.push(rule("egress", between(BRIDGE, LINK)));
         forward.push(rule("between-subnets", between(BRIDGE, BRIDGE)));
-        postrouting.push(rule("source", source_nat(own)));
+        postrouting.push(rule("source", source_nat(FOUR, Family::Ip, own.octets().to_vec())));
+        if network.has_six() {
+            let (_, own) = link_addresses_six(network.link_index);
+            postrouting.push(rule("source", source_nat(SIX, Family::Ip6, own.octets().to_vec())));
+        }
     }
     let mut filter = chain(ChainKind::Filter, HookPoint::Forward, 0, forward);
     if let Entry::Hook(hook) = &mut filter.entry {
@@ -43,14 +46,14 @@ pub(crate) fn network_table(host: &Host, network: &Network) -> Table {
     }
 }
 
-fn source_nat(own: Ipv4Addr) -> Vec<Expression> {
+fn source_nat(family: u8, table: Family, own: Vec<u8>) -> Vec<Expression> {
     let register = Register::word(0);
-    let mut expressions = of_family(FOUR);
+    let mut expressions = of_family(family);
     expressions.extend([
         Expression::meta(Meta::OutgoingName, register),
         Expression::equal(register, interface_key(LINK)),
-        Expression::Immediate { to: register, value: own.octets().to_vec() },
-        Expression::Nat { kind: Nat::Source, family: Family::Ip, address: register, port: None },
+        Expression::Immediate { to: register, value: own },
+        Expression::Nat { kind: Nat::Source, family: table, address: register, port: None },
     ]);
     expressions
 }

@@ -37,14 +37,15 @@ impl FakeKernel {
             mtu: 65536,
             mac: Some(crate::Mac([0; 6])),
             up: false,
+            takes_six: true,
             controller: None,
             port: None,
             peer_index: None,
         };
         let keys = match &space {
-            Space::Host => HOST_SYSCTLS,
+            Space::Host => &[HOST_SYSCTLS, &["net/ipv6/conf/default/accept_ra"]].concat(),
             Space::Network(_) => NETWORK_SYSCTLS,
-            Space::Container(_) => &[],
+            Space::Container(_) => &[][..],
         };
         let value = |key: &str| if ON.contains(&key) { "1" } else { "0" };
         let sysctls = keys.iter().map(|key| ((*key).to_owned(), value(key).to_owned()));
@@ -100,6 +101,12 @@ impl Kernel for FakeKernel {
 
 /// What is there and not asked for: the tables of bridges and tunnels are read in networks' namespaces alone.
 fn leave_out_unread(space: &Space, observed: &mut Observed) {
+    let network = matches!(space, Space::Network(_));
+    observed
+        .links
+        .values_mut()
+        .filter(|link| network || !link.is_ours())
+        .for_each(|link| link.takes_six = true);
     if matches!(space, Space::Network(_)) {
         return;
     }

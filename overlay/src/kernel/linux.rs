@@ -142,6 +142,7 @@ impl Kernel for LinuxKernel {
     async fn apply(&self, space: &Space, op: &Op) -> Result<(), KernelError> {
         let open = self.open(space)?;
         match op {
+            Op::TakeSix { name } => open.take_six(name).await,
             Op::SetSysctl { key, value } => open.set_sysctl(key, value).await,
             Op::AddVxlan { link_space, .. } => open.add_vxlan(&*self.open(link_space)?, op).await,
             Op::AddVeth { name, mtu, peer } => {

@@ -1,6 +1,8 @@
 //! One attachment: a veth pair from the network's bridge into the container, fenced before it is up.
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use super::egress::RouteRule;
 use super::forwarding::has_port;
 use super::{Planner, ROUTE_PROTOCOL, Wanted};
@@ -11,7 +13,7 @@ use crate::{
 };
 
 /// Metric that IPv6 default routes begin at: the kernel takes 0 for this one (IP6_RT_PRIO_USER).
-const METRIC_SIX: u32 = 1024;
+pub(super) const METRIC_SIX: u32 = 1024;
 
 impl Planner<'_> {
     pub(super) fn attachment(
@@ -63,6 +65,9 @@ impl Planner<'_> {
         self.fenced(&object, &home, &port, near.is_none(), wanted);
         self.up(&object, &home, &port, near.as_ref());
         self.local_way(&object, &home, wanted.mac, &port, near.is_none());
+        if wanted.addresses.iter().any(IpNetwork::is_ipv6) && far.as_ref().is_none_or(|far| !far.takes_six) {
+            self.add(&object, &wanted.space, Op::TakeSix { name: link.clone() });
+        }
         let lost = self.addresses(&object, &wanted.space, &link, far.is_some(), &wanted.addresses);
         if let Space::Container(_) = wanted.space {
             self.loopback(&object, &wanted.space);
@@ -158,7 +163,7 @@ impl Planner<'_> {
         }
     }
 
-    fn stray_routes(&mut self, object: &Object, space: &Space, link: &str, six: bool) {
+    pub(super) fn stray_routes(&mut self, object: &Object, space: &Space, link: &str, six: bool) {
         let Some(observed) = self.observed.get(space) else { return };
         let stray = |route: &&Route| {
             route.protocol == ROUTE_PROTOCOL && route.six == six && route.link.as_deref() == Some(link)

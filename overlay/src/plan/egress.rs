@@ -1,10 +1,11 @@
 //! The link between the host's namespace and a network's, and the route over it.
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 
+use super::attachment::METRIC_SIX;
 use super::{Planner, ROUTE_PROTOCOL, Wanted};
-use crate::name::{LINK, host_link, link_addresses, network_tag};
+use crate::name::{LINK, host_link, link_addresses, link_addresses_six, network_tag};
 use crate::op::Peer;
 use crate::{Network, Object, Op, Route, Space};
 
@@ -27,19 +28,32 @@ impl Planner<'_> {
         let wanted = || Wanted { mtu: network.mtu, alias: network_tag(name), mac: None, port_of: None };
         self.settle(object, &Space::Host, &host_end, near.as_ref(), &wanted());
         self.settle(object, space, LINK, far.as_ref(), &wanted());
-        self.addresses(object, &Space::Host, &host_end, near.is_some(), &[pair_address(host_address)]);
-        let own = [pair_address(own_address)];
-        let replaced = self.addresses(object, space, LINK, far.is_some(), &own);
+        let (host_six, own_six) = link_addresses_six(network.link_index);
+        let has_six = network.has_six();
+        let both = |four: Ipv4Addr, six: Ipv6Addr| {
+            let six = has_six.then(|| pair_address(six.into()));
+            [pair_address(four.into())].into_iter().chain(six).collect::<Vec<_>>()
+        };
+        self.addresses(object, &Space::Host, &host_end, near.is_some(), &both(host_address, host_six));
+        let replaced = self.addresses(object, space, LINK, far.is_some(), &both(own_address, own_six));
         self.up(object, &Space::Host, &host_end, near.as_ref());
         self.up(object, space, LINK, far.as_ref());
-        let route = Route {
-            link: Some(LINK.to_owned()),
-            six: false,
-            metric: 0,
-            gateway: Some(IpAddr::V4(host_address)),
-            protocol: ROUTE_PROTOCOL,
-        };
-        self.route(object, space, LINK, &route, RouteRule { unless_foreign: false, lost: replaced });
+        let gateways = [(0, host_address.into()), (METRIC_SIX, host_six.into())];
+        for (metric, gateway) in
+            gateways.into_iter().filter(|(_, gateway): &(_, IpAddr)| gateway.is_ipv4() || has_six)
+        {
+            let route = Route {
+                link: Some(LINK.to_owned()),
+                six: gateway.is_ipv6(),
+                metric,
+                gateway: Some(gateway),
+                protocol: ROUTE_PROTOCOL,
+            };
+            self.route(object, space, LINK, &route, RouteRule { unless_foreign: false, lost: replaced });
+        }
+        if !has_six {
+            self.stray_routes(object, space, LINK, true);
+        }
     }
 
     /// Makes the pair, away with what is left of an earlier one. `None` if somebody else has the name.
@@ -100,7 +114,8 @@ pub(super) struct RouteRule {
     pub(super) lost: bool,
 }
 
-fn pair_address(address: Ipv4Addr) -> IpNetwork {
-    // RFC 3021: both addresses of a /31 are usable. 31 is a valid length.
-    IpNetwork::V4(Ipv4Network::new(address, 31).unwrap_or_else(|_| address.into()))
+fn pair_address(address: IpAddr) -> IpNetwork {
+    // RFC 3021, RFC 6164: both addresses of a pair are usable. Both are valid lengths.
+    let bits = if address.is_ipv4() { 31 } else { 127 };
+    IpNetwork::new(address, bits).unwrap_or_else(|_| address.into())
 }

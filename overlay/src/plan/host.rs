@@ -1,4 +1,6 @@
 //! The host's own namespace: forwarding, the tunnel's fence, the exception in other tools' forward chains.
+use std::collections::BTreeMap;
+
 use super::Planner;
 use crate::fence::host_table;
 use crate::name::HOST_LINK_PREFIX;
@@ -24,6 +26,9 @@ impl Planner<'_> {
             return;
         }
         self.sysctls(&object, &space, &[("net/ipv4/ip_forward", "1")]);
+        if self.desired.networks.values().any(|network| !network.internal && network.has_six()) {
+            self.forward_six(&object, &space, &observed.sysctls);
+        }
         if observed.forward_hook.docker_user && !observed.forward_hook.exception {
             self.add(&object, &space, Op::SetForwardException);
         }
@@ -38,5 +43,20 @@ impl Planner<'_> {
                 ),
             );
         }
+    }
+
+    /// A host that forwards IPv6 takes no router advertisements where accept_ra is 1, and would lose its default route
+    /// (Documentation/networking/ip-sysctl.rst): first it is told to take them all the same. Where forwarding was on
+    /// before us, that is its administrator's choice.
+    fn forward_six(&mut self, object: &Object, space: &Space, now: &BTreeMap<String, String>) {
+        const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+        if now.get(FORWARDING).is_none_or(|value| value != "0") {
+            return;
+        }
+        let takes = |(key, value): &(&String, &String)| key.ends_with("/accept_ra") && *value == "1";
+        let mut wanted: Vec<(&str, &str)> =
+            now.iter().filter(takes).map(|(key, _)| (key.as_str(), "2")).collect();
+        wanted.push((FORWARDING, "1"));
+        self.sysctls(object, space, &wanted);
     }
 }

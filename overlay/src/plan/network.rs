@@ -1,6 +1,4 @@
 //! A network's own namespace: sysctls, tables, bridge, VXLAN device.
-use std::net::IpAddr;
-
 use ipnetwork::IpNetwork;
 
 use super::{Planner, Wanted};
@@ -148,7 +146,6 @@ fn gateways(network: &Network) -> Vec<IpNetwork> {
 }
 
 fn sysctls(network: &Network) -> Vec<(&'static str, &'static str)> {
-    let has_six = network.subnets.iter().any(|subnet| matches!(subnet.gateway, IpAddr::V6(_)));
     let on = |yes| if yes { "1" } else { "0" };
     vec![
         // 1 in every new namespace where br_netfilter is present: frames between containers would pass the
@@ -166,6 +163,6 @@ fn sysctls(network: &Network) -> Vec<(&'static str, &'static str)> {
         ("net/ipv4/conf/all/send_redirects", "0"),
         ("net/ipv4/conf/default/send_redirects", "0"),
         ("net/ipv4/ip_forward", on(!network.internal)),
-        ("net/ipv6/conf/all/forwarding", on(!network.internal && has_six)),
+        ("net/ipv6/conf/all/forwarding", on(!network.internal && network.has_six())),
     ]
 }

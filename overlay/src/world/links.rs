@@ -15,6 +15,14 @@ impl Inside<'_> {
             Op::SetMtu { name, mtu } => return self.set_mtu(name, *mtu),
             Op::SetMac { name, mac } => self.link(name)?.mac = Some(*mac),
             Op::SetUp { name } => self.set_up(name)?,
+            Op::TakeSix { name } => {
+                let link = self.link(name)?;
+                // Without a place for the settings there is nothing to write.
+                if link.mtu < MTU_SIX_MIN {
+                    return Err(libc::ENOENT);
+                }
+                link.takes_six = true;
+            }
             Op::SetDown { name } => self.set_down(name)?,
             Op::SetController { name, controller } => return self.set_controller(name, controller),
             Op::StopSnooping { name } => self.link(name)?.kind = LinkKind::Bridge { snooping: false },
@@ -127,6 +135,11 @@ impl Inside<'_> {
     }
 
     fn forget_six(&mut self, name: &str) {
+        if let Some(link) = self.seen.links.get_mut(name)
+            && link.mtu < MTU_SIX_MIN
+        {
+            link.takes_six = false;
+        }
         self.seen.addresses.retain(|(on, address)| on != name || address.is_ipv4());
         self.forget_routes(name, |route| route.six);
         self.seen.neighbours.retain(|(on, address), _| on != name || address.is_ipv4());

@@ -13,11 +13,15 @@ pub(crate) async fn all<K: Kernel>(kernel: &K) -> BTreeMap<Space, Observed> {
     all
 }
 
-/// Without indexes, MACs that nobody chose, counters, and devices that a module makes in each namespace.
+/// Without indexes, MACs that nobody chose, counters, devices that a module makes in each namespace, and whether the
+/// host's other links take router advertisements: the kernel in memory has no settings that come and go with links.
 pub(crate) fn normal(mut all: BTreeMap<Space, Observed>) -> BTreeMap<Space, Observed> {
     for (space, observed) in &mut all {
         observed.drops.clear();
         observed.former.clear();
+        if *space == Space::Host {
+            observed.sysctls.retain(|key, _| !key.ends_with("/accept_ra"));
+        }
         observed.links.retain(|name, link| link.kind != LinkKind::Other || name == "lo");
         for (name, link) in &mut observed.links {
             (link.index, link.peer_index) = (0, link.peer_index.map(|_| 0));

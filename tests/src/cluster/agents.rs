@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 
 use super::{Cluster, READY_LIMIT};
+use crate::family::Family;
 use crate::wait::wait_until;
 
 /// How long a process may take to end.
@@ -37,10 +38,15 @@ impl Cluster {
     pub fn start_agent_with_key(&mut self, host: &str, how: &str, key: &Path) {
         let mut command = Command::new(&self.program);
         let number: usize = host.trim_start_matches('h').parse().expect("a host's number");
-        command.args(["run", "--node", host, "--advertise", &self.address(number)]);
+        command.args(["run", "--node", host]);
+        if !how.contains("--advertise") {
+            command.args(["--advertise", &self.address(number)]);
+        }
         command.arg("--key-file").arg(key).arg("--state-dir").arg(self.bed.state_directory(host));
         // Longer flags follow, so that a scenario may override these.
         command.args(self.flags.get(host).into_iter().flatten()).args(how.split_whitespace());
+        let environment = self.environment.get(host).into_iter().flatten();
+        command.envs(environment.map(|(name, value)| (name, value)));
         let process = self.bed.spawn(host, command, "agent").expect("an agent");
         self.agents.insert(host.to_owned(), Some(process));
     }
@@ -48,6 +54,12 @@ impl Cluster {
     /// Flags for the later starts of a host's agent.
     pub fn set_flags(&mut self, host: &str, flags: &[&str]) {
         self.flags.insert(host.to_owned(), flags.iter().map(|&flag| flag.to_owned()).collect());
+    }
+
+    /// Environment variables for the later starts of a host's agent.
+    pub fn set_environment(&mut self, host: &str, variables: &[(&str, &str)]) {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.environment.insert(host.to_owned(), variables.collect());
     }
 
     /// `kill -9` of a host's agent.
@@ -156,13 +168,13 @@ impl Cluster {
         let all: Vec<types::AttachmentInfo> = self.get(&super::host_of(attachment), routes::ATTACHMENTS, &[]);
         let found = all.iter().find(|it| it.name.as_str() == attachment);
         let found = found.unwrap_or_else(|| panic!("no attachment {attachment}"));
-        *found.addresses.first().unwrap_or_else(|| panic!("{attachment} has no address"))
+        Family::now().choose(&found.addresses).unwrap_or_else(|| panic!("{attachment} has no address"))
     }
 
     /// The VIP of a service.
     pub fn vip(&self, host: &str, service: &str) -> std::net::IpAddr {
         let service = self.service(host, service).unwrap_or_else(|| panic!("{host} has no {service}"));
-        *service.vips.first().unwrap_or_else(|| panic!("{} has no VIP", service.name))
+        Family::now().choose(&service.vips).unwrap_or_else(|| panic!("{} has no VIP", service.name))
     }
 
     /// `status` of a host.

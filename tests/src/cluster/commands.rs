@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use agent::api::types::Done;
 
 use super::Cluster;
+use crate::family::Family;
 
 /// Longest run of a command.
 const LIMIT: Duration = Duration::from_secs(40);
@@ -34,6 +35,11 @@ impl Cluster {
     pub fn cli_words(&self, place: &str, words: &[&str]) -> Output {
         let mut command = Command::new(&self.program);
         command.args(words);
+        if let ["network", "create", network, rest @ ..] = words
+            && !rest.iter().any(|word| word.starts_with("--subnet"))
+        {
+            command.args(Family::now().subnets(network));
+        }
         self.run(place, command)
     }
 

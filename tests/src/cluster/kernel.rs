@@ -7,6 +7,7 @@ use agent::netns::Namespace;
 use serde_json::Value;
 
 use super::Cluster;
+use crate::family::Family;
 
 /// Everything that an agent could leave in a namespace, without what the kernel numbers or counts itself.
 const EVERYTHING: &str = r"
@@ -68,13 +69,15 @@ impl Cluster {
 
     /// How many slots a VIP has in a container's table.
     pub fn slots(&self, container: &str, vip: IpAddr) -> usize {
-        let text = self.shell(container, "nft list map ip svc-agent slots");
+        let family = if vip.is_ipv4() { "ip" } else { "ip6" };
+        let text = self.shell(container, &format!("nft list map {family} svc-agent slots"));
         text.matches(&format!("{vip} . ")).count()
     }
 
-    /// The VIP table of a container: the replicas' addresses of each VIP, by its slots.
+    /// The VIP table of a container, of the scenario's family: the replicas' addresses of each VIP, by its slots.
     pub fn vip_table(&self, container: &str) -> BTreeMap<IpAddr, BTreeSet<IpAddr>> {
-        let text = self.shell(container, "nft -j list table ip svc-agent");
+        let family = Family::now().table();
+        let text = self.shell(container, &format!("nft -j list table {family} svc-agent"));
         let value: Value = serde_json::from_str(&text).expect("nft's JSON");
         let objects = value["nftables"].as_array().cloned().unwrap_or_default();
         let elements = |name: &str| -> Vec<Value> {

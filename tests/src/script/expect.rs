@@ -7,6 +7,7 @@ use std::time::Duration;
 use agent::api::{routes, types};
 
 use crate::cluster::Cluster;
+use crate::family::Family;
 use crate::names::Way;
 
 /// How long a refusal may take.
@@ -26,7 +27,14 @@ pub(super) fn holds(cluster: &Cluster, told: &str, step: &str) -> Result<(), Str
 fn resolves(cluster: &Cluster, container: &str, asked: &str, wanted: &str) -> Result<(), String> {
     let mut words = asked.split_whitespace();
     let name = words.next().unwrap_or_default();
-    let kind = words.next().unwrap_or("A");
+    let kind = words.next().unwrap_or(Family::now().record());
+    // Of the family that names have no addresses of, if there is one.
+    let kind = match (kind, Family::now()) {
+        ("OTHER", Family::Four) => "AAAA",
+        ("OTHER", Family::Six) => "A",
+        ("OTHER", Family::Both) => return Ok(()),
+        _ => kind,
+    };
     let mut wanted: Vec<String> = wanted.split_whitespace().map(|word| meaning(cluster, word)).collect();
     wanted.sort();
     for way in [Way::Udp, Way::Tcp] {

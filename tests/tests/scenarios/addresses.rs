@@ -19,8 +19,8 @@ pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
         an_address_moves_to_another_host,
         an_address_moves_past_a_slow_host,
-        a_freed_address_rests,
-        a_freed_address_rests_past_a_slow_host,
+        a_freed_address_rests once,
+        a_freed_address_rests_past_a_slow_host once,
     ]
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use agent::bed::Sandbox;
 use tests::cluster::{Cluster, host_of};
+use tests::family::Family;
 use tests::runner::{Scenario, is_nightly};
 use tests::statistics::Random;
 use tests::wait::wait_until;
@@ -136,7 +137,7 @@ fn disagreement(cluster: &Cluster, registry: &Registry) -> Result<(), String> {
                 return Err(format!("{host}: {name} has {listed:?}, not {replicas:?}"));
             }
             let addresses: BTreeSet<IpAddr> = replicas.iter().map(|it| cluster.address_of(it)).collect();
-            let vip = *found.vips.first().ok_or("no VIP")?;
+            let vip = Family::now().choose(&found.vips).ok_or("no VIP")?;
             let tasks = sorted(&addresses);
             let answered = if *headless { tasks.clone() } else { vip.to_string() };
             for (asked, wanted) in [(name.to_owned(), &answered), (format!("tasks.{name}"), &tasks)] {

@@ -11,7 +11,7 @@ use tests::wait::wait_until;
 const SETTLED: Duration = Duration::from_secs(3);
 
 pub(crate) fn all() -> Vec<Scenario> {
-    tests::scenarios![one_name_declared_differently_at_once, a_host_with_another_key_says_so_itself]
+    tests::scenarios![one_name_declared_differently_at_once, a_host_with_another_key_says_so_itself once]
 }
 
 fn at_once(cluster: &Cluster, commands: &[(&str, String)]) -> Vec<Output> {

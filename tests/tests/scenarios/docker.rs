@@ -1,9 +1,10 @@
 //! Beside a real Docker engine.
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use agent::bed::{Process, Sandbox, ask_tcp};
+use agent::bed::{Process, Sandbox, ask_tcp, connect};
 use tests::cluster::Cluster;
 use tests::runner::{Scenario, skip};
 use tests::wait::wait_until;
@@ -11,7 +12,7 @@ use tests::wait::wait_until;
 const LIMIT: Duration = Duration::from_secs(2);
 
 pub(crate) fn all() -> Vec<Scenario> {
-    tests::scenarios![egress_works_although_docker_drops_forwarding]
+    tests::scenarios![egress_works_although_docker_drops_forwarding once]
 }
 
 fn egress_works_although_docker_drops_forwarding(sandbox: &Sandbox) {
@@ -22,7 +23,7 @@ fn egress_works_although_docker_drops_forwarding(sandbox: &Sandbox) {
     let _outside = cluster.server("h9", 80);
     let before = cluster.shell("h1", "iptables -P FORWARD; iptables-save -t filter 2>/dev/null; true");
     assert!(!before.contains("svc-agent"));
-    let _dockerd = start_docker(&cluster, "h1");
+    let dockerd = start_docker(&cluster, "h1");
     let rules = || cluster.shell("h1", "iptables -S");
     assert!(rules().contains("-P FORWARD DROP"), "{}", rules());
     let clean = rules();
@@ -38,6 +39,20 @@ fn egress_works_although_docker_drops_forwarding(sandbox: &Sandbox) {
     assert_eq!(answer.seen_as.ip().to_string(), "192.168.77.1", "the host's address is the source");
     let with_ours = cluster.shell("h1", "iptables -S DOCKER-USER");
     assert!(with_ours.contains("svc-agent"), "our rule is tagged: {with_ours}");
+    // It ends and begins anew: what stands goes on, and what comes passes.
+    let mut standing = connect(&cluster.namespace("c1a"), outside, LIMIT).expect("a connection");
+    let mut byte = [0; 64];
+    let greeting = standing.read(&mut byte).expect("the greeting");
+    assert!(greeting > 0);
+    drop(dockerd);
+    let _dockerd = start_docker(&cluster, "h1");
+    wait_until("egress beside Docker that was restarted", LIMIT, || {
+        ask_tcp(&cluster.namespace("c1a"), outside, Duration::from_millis(500))
+    });
+    standing.write_all(b"x").expect("sent");
+    standing.read_exact(&mut byte[..1]).expect("the standing connection goes on");
+    let again = cluster.shell("h1", "iptables -S DOCKER-USER");
+    assert_eq!(again, with_ours, "our rule is there once");
     cluster.ok("h1", "leave");
     cluster.wait_agent_end("h1");
     let after = cluster.shell("h1", "iptables -S");

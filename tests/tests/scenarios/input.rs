@@ -5,7 +5,7 @@ use tests::cluster::Cluster;
 use tests::runner::Scenario;
 
 pub(crate) fn all() -> Vec<Scenario> {
-    tests::scenarios![bad_input_is_refused_with_the_reason, saying_it_again_changes_nothing]
+    tests::scenarios![bad_input_is_refused_with_the_reason once, saying_it_again_changes_nothing]
 }
 
 /// Rows P50 and "Bad input": command, exit code, what must be said. Each is refused within a second.

@@ -9,7 +9,7 @@ const FILES: u64 = 256;
 const CONTAINERS: usize = 40;
 
 pub(crate) fn all() -> Vec<Scenario> {
-    tests::scenarios![more_attachments_than_the_default_limit_of_files_allows]
+    tests::scenarios![more_attachments_than_the_default_limit_of_files_allows once]
 }
 
 fn more_attachments_than_the_default_limit_of_files_allows(sandbox: &Sandbox) {

@@ -4,6 +4,7 @@ mod churn;
 mod conflicts;
 mod deaths;
 mod docker;
+mod firewalls;
 mod forwarding;
 mod forwarding_load;
 mod health;
@@ -12,9 +13,12 @@ mod input;
 mod limits;
 mod musl;
 mod names;
+mod notify;
 mod partition;
 mod repair;
 mod restart;
+mod six;
+mod status;
 mod texts;
 mod tracking;
 mod vips;
@@ -29,6 +33,7 @@ fn main() -> ExitCode {
         health::all(),
         idle::all(),
         names::all(),
+        six::all(),
         musl::all(),
         forwarding::all(),
         forwarding_load::all(),
@@ -40,8 +45,11 @@ fn main() -> ExitCode {
         partition::all(),
         repair::all(),
         restart::all(),
+        status::all(),
+        notify::all(),
         churn::all(),
         docker::all(),
+        firewalls::all(),
     ];
     tests::runner::main(&all.into_iter().flatten().collect::<Vec<_>>())
 }

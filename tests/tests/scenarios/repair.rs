@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use agent::bed::{Sandbox, Server, ask_udp};
 use agent::netns::Namespace;
 use tests::cluster::{Cluster, network_state, shell_in};
+use tests::family::Family;
 use tests::load::Load;
 use tests::runner::{Scenario, is_nightly};
 use tests::wait::{pause, wait_until};
@@ -69,10 +70,11 @@ fn what_others_change_is_back_within_a_second(sandbox: &Sandbox) {
         }
     }
     let link = "$(ip -o link | grep -o 'svc-link[0-9]*' | head -n 1)";
+    let version = if Family::now() == Family::Four { 4 } else { 6 };
     let in_host = [
         "nft flush ruleset".to_owned(),
         "nft flush chain inet svc-agent-net tunnel-in".to_owned(),
-        format!("ip -4 address flush dev {link}"),
+        format!("ip -{version} address flush dev {link} scope global"),
         format!("ip link set {link} down"),
         "echo 0 > /proc/sys/net/ipv4/ip_forward".to_owned(),
     ];
@@ -82,8 +84,8 @@ fn what_others_change_is_back_within_a_second(sandbox: &Sandbox) {
     let in_container = [
         "ip link set eth0 down",
         "ip link set eth0 mtu 1300",
-        "ip -4 address flush dev eth0",
-        "ip route delete default",
+        &format!("ip -{version} address flush dev eth0 scope global"),
+        &format!("ip -{version} route delete default"),
         "ip link delete eth0",
     ];
     for harm in in_container {

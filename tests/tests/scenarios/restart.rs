@@ -39,8 +39,9 @@ fn a_restart_fails_no_flow_and_no_lookup(sandbox: &Sandbox) {
     });
     let connections = Load::connections(client.clone(), vip, Duration::from_millis(5));
     let expected = vip.ip().to_string();
+    let number = if vip.is_ipv4() { 1 } else { 28 };
     let lookups = Load::start(Duration::from_millis(10), move || {
-        let answer = ask(&client, RESOLVER, "payment-api", 1, Way::Udp, LIMIT)?;
+        let answer = ask(&client, RESOLVER, "payment-api", number, Way::Udp, LIMIT)?;
         if answer.summary() == expected { Ok(()) } else { Err(io::Error::other(answer.summary())) }
     });
     for round in 0..if is_nightly() { 20 } else { 8 } {
@@ -218,7 +219,20 @@ fn leave_removes_everything(sandbox: &Sandbox) {
             Ok(())
         }
     });
-    cluster.start_agent("h3", "--join 192.168.77.1");
-    cluster.wait_ready("h3");
-    cluster.attach_again("payment", "c3a");
+    // Row P64: again and again.
+    let _server = cluster.server("c3a", 80);
+    for round in 1..=if is_nightly() { 100 } else { 3 } {
+        cluster.start_agent("h3", "--join 192.168.77.1");
+        cluster.wait_ready("h3");
+        cluster.attach_again("payment", "c3a");
+        cluster.ok("h3", "register payment-api --on c3a");
+        let vip = cluster.vip("h1", "payment-api");
+        assert_eq!(cluster.tcp("c1a", vip, 80).expect("an answer").name, "c3a", "round {round}");
+        cluster.ok("h3", "leave");
+        cluster.wait_agent_end("h3");
+        wait_until("everything is gone again", LIMIT, || {
+            let now = places.map(|place| cluster.kernel_state(place));
+            if now == before { Ok(()) } else { Err(format!("round {round}: {before:#?}\nis now\n{now:#?}")) }
+        });
+    }
 }

@@ -13,7 +13,9 @@ pub(crate) fn all() -> Vec<Scenario> {
     let scenario = |path: std::path::PathBuf| {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).expect("a readable scenario");
-        Scenario::new(name.clone(), move |sandbox| script::run(sandbox, &name, &text))
+        let once = text.lines().any(|line| line.starts_with("# once:"));
+        let scenario = Scenario::new(name.clone(), move |sandbox| script::run(sandbox, &name, &text));
+        if once { scenario.once() } else { scenario }
     };
     paths.into_iter().map(scenario).collect()
 }

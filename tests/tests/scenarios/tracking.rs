@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use agent::bed::{Sandbox, Server, connect};
 use tests::cluster::Cluster;
+use tests::family::Family;
 use tests::runner::Scenario;
 use tests::wait::wait_until;
 
@@ -105,7 +106,8 @@ fn a_flow_goes_on_when_its_other_end_becomes_a_replica(sandbox: &Sandbox) {
     cluster.ok("h2", "deregister backend --on c2b");
     // The balanced flow is deleted with its replica, and only then its address may go untracked.
     wait_until("the replica is forgotten", NOTICED, || {
-        let tracked = cluster.shell("c1x", "nft list set ip svc-agent-untracked tracked");
+        let tracked = cluster
+            .shell("c1x", &format!("nft list set {} svc-agent-untracked tracked", Family::now().table()));
         let replica = cluster.address_of("c2b").to_string();
         if tracked.contains(&replica) { Err(tracked) } else { Ok(()) }
     });

@@ -1,6 +1,7 @@
 //! Limits of the kernel that bound what this host can carry, and settings that decide what passes.
 use super::super::check::{Check, Verdict};
 use super::check;
+use crate::limits::number;
 
 /// Share of a limit, in percent, from which on it is worth a warning.
 const FULL_PERCENT: u64 = 80;
@@ -9,25 +10,11 @@ const NEIGHBOURS_DEFAULT: u64 = 1024;
 
 pub(super) fn checks() -> Vec<Check> {
     vec![
-        neighbours(number("net/ipv4/neigh/default/gc_thresh3"), neighbour_entries()),
+        neighbours(number("net/ipv4/neigh/default/gc_thresh3"), crate::limits::neighbours("arp_cache")),
         conntrack(number("net/netfilter/nf_conntrack_count"), number("net/netfilter/nf_conntrack_max")),
         return_path(number("net/ipv4/conf/all/rp_filter")),
         forwarding(number("net/ipv4/ip_forward")),
     ]
-}
-
-fn number(key: &str) -> Option<u64> {
-    std::fs::read_to_string(format!("/proc/sys/{key}")).ok()?.trim().parse().ok()
-}
-
-/// The machine's ARP entries: first column, hexadecimal, of the first row of a file that only its first network
-/// namespace shows.
-fn neighbour_entries() -> Option<u64> {
-    entries_in(&std::fs::read_to_string("/proc/net/stat/arp_cache").ok()?)
-}
-
-pub(super) fn entries_in(text: &str) -> Option<u64> {
-    u64::from_str_radix(text.lines().nth(1)?.split_whitespace().next()?, 16).ok()
 }
 
 /// One limit for all namespaces of the machine. Permanent entries, which svc-agent writes, do not count (kernel

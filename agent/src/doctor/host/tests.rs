@@ -180,8 +180,8 @@ fn limits_warn_before_they_are_reached() {
     assert_eq!(limits::conntrack(None, Some(5)).verdict, Verdict::Info);
     assert_eq!(limits::conntrack(Some(79), Some(100)).verdict, Verdict::Ok);
     assert_eq!(limits::conntrack(Some(80), Some(100)).verdict, Verdict::Degraded);
-    assert_eq!(limits::entries_in("entries  allocs\n0000000a  00000001\n"), Some(10));
-    assert_eq!(limits::entries_in("entries\n"), None);
+    assert_eq!(crate::limits::entries_in("entries  allocs\n0000000a  00000001\n"), Some(10));
+    assert_eq!(crate::limits::entries_in("entries\n"), None);
     assert_eq!(limits::return_path(Some(1)).verdict, Verdict::Info);
     assert_eq!(limits::forwarding(Some(0)).verdict, Verdict::Info);
 }

@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use netfilter::conntrack::Usage;
 use overlay::Space;
 
-use super::{BALANCER_CHECK, Converger};
+use super::{BALANCER_CHECK, Converger, TRACKED_FULL_PERCENT};
 use crate::config::Track;
 use crate::model::Name;
 use crate::runtime::agent::chain;
@@ -45,13 +46,21 @@ impl Converger {
             let balancer = Arc::clone(&container.balancer);
             let done = tokio::task::spawn_blocking(move || {
                 let mut balancer = lock(&balancer);
-                match desired {
+                // Where it cannot be asked for nothing is tracked.
+                let usage = if check { lb::kernel::Kernel::usage(balancer.kernel()).ok() } else { None };
+                let done = match desired {
                     Some(desired) => balancer.reconcile(&desired).map(|report| (report, false)),
                     None => balancer.check().map(|repaired| (lb::Report::default(), repaired)),
-                }
+                };
+                (done, usage)
             })
             .await;
             let object = self.balancer_object(cookie);
+            let (done, usage) = match done {
+                Ok((done, usage)) => (Ok(done), usage),
+                Err(error) => (Err(error), None),
+            };
+            self.tracked.extend(usage.map(|usage| (cookie, usage)));
             match done {
                 Ok(Ok((report, repaired))) => {
                     if repaired {
@@ -66,6 +75,25 @@ impl Converger {
             }
         }
         problems.extend(self.balancer_problems.values().flatten().cloned());
+        self.note_tracked(problems);
+    }
+
+    /// How full the fullest namespace's table of flows is; what is nearly full fails soon, and says so before.
+    fn note_tracked(&mut self, problems: &mut Vec<(String, String)>) {
+        self.tracked.retain(|cookie, _| self.spaces.containers.contains_key(cookie));
+        let fullest = self.tracked.values().max_by_key(|usage| usage.entries).copied().unwrap_or_default();
+        let metrics = &self.agent.metrics;
+        metrics.tracked_flows.with_label_values(&["fullest_container"]).set(fullest.entries.into());
+        metrics.tracked_flows_max.set(fullest.limit.unwrap_or_default().into());
+        for (cookie, usage) in &self.tracked {
+            if let Some((entries, limit)) = nearly_full(*usage) {
+                let reason = format!(
+                    "its namespace tracks {entries} flows of {limit} (net.netfilter.nf_conntrack_max); above it new ones \
+                     are dropped, look-ups among them: raise the limit, or see what opens so many"
+                );
+                problems.push((self.balancer_object(*cookie), reason));
+            }
+        }
     }
 
     /// Tried again with the next check, not at once.
@@ -160,5 +188,26 @@ impl Converger {
             desired.redirects.push(lb::Redirect { from, to: SocketAddr::new(from.ip(), resolver.port) });
         }
         desired
+    }
+}
+
+/// The flows of a namespace and how many it may have, if that is soon.
+fn nearly_full(usage: Usage) -> Option<(u32, u32)> {
+    let limit = usage.limit.filter(|limit| *limit > 0)?;
+    let full = u64::from(usage.entries) * 100 >= u64::from(limit) * u64::from(TRACKED_FULL_PERCENT);
+    full.then_some((usage.entries, limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p30_a_table_is_a_problem_before_it_is_full() {
+        let usage = |entries, limit| nearly_full(Usage { entries, limit });
+        assert_eq!(usage(79, Some(100)), None);
+        assert_eq!(usage(80, Some(100)), Some((80, 100)));
+        assert_eq!(usage(u32::MAX, Some(u32::MAX)), Some((u32::MAX, u32::MAX)));
+        assert_eq!([usage(80, Some(0)), usage(80, None)], [None, None], "no limit, and none known");
     }
 }

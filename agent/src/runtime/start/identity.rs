@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use crate::api::types::Failure;
 use crate::cluster::KeyRing;
-use crate::config::{self, LinkAddress, Settings};
+use crate::config::{self, LinkAddress, Settings, Start};
 use crate::model::NodeId;
 use crate::netns::{self, Namespace};
 use crate::runtime::agent::{Identity, chain, refused};
@@ -18,6 +18,27 @@ pub(super) async fn advertised(settings: &Settings, namespace: &Namespace) -> Re
     config::resolve_advertise(settings.advertise.as_ref(), &lister).map_err(|error| {
         refused(chain(&error), &["name this host's underlay address: --advertise ADDR or --advertise IFACE"])
     })
+}
+
+/// The hosts of a cluster reach each other over one family: a tunnel's device has one, and so have a host's sockets.
+///
+/// # Errors
+/// When all hosts to join through are given by address, and none is of this host's family.
+pub(super) fn refuse_other_family(start: &Start, own: IpAddr) -> Result<(), Failure> {
+    let Start::Join(through) = start else { return Ok(()) };
+    let addresses: Option<Vec<IpAddr>> = through.iter().map(|it| it.host.parse().ok()).collect();
+    let others = addresses.filter(|all| all.iter().all(|address| address.is_ipv4() != own.is_ipv4()));
+    let Some(other) = others.and_then(|all| all.first().copied()) else { return Ok(()) };
+    let (theirs, ours) = if own.is_ipv4() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
+    let what = format!(
+        "the hosts of a cluster reach each other over IPv4 or over IPv6, not both: {other} is one over {theirs}, and this \
+         host's address {own} is {ours}"
+    );
+    let hints = [
+        format!("name an {theirs} address of this host: --advertise ADDR"),
+        format!("or join through an {ours} address, if that is what the cluster uses"),
+    ];
+    Err(refused(what, &hints.each_ref().map(String::as_str)))
 }
 
 /// Node id, start count and cluster, durable before anything is said.

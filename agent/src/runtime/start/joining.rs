@@ -2,10 +2,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::api::types::Failure;
 use crate::catalog::facts::{HostFact, Key, Value};
 use crate::cluster::Cluster;
 use crate::config::Start;
-use crate::runtime::agent::{Agent, chain};
+use crate::runtime::agent::{Agent, chain, refused};
 use crate::runtime::claiming::{self, ClaimError};
 use crate::runtime::{host, peers};
 use crate::store::Writes;
@@ -26,9 +27,7 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
         Some(number) => number,
         None if start == Start::Init => {
             if let Err(error) = claiming::found(&agent) {
-                tracing::error!("{}", chain(&error));
-                agent.stop.send_replace(true);
-                return;
+                return give_up(&agent, refused(chain(&error), &[]));
             }
             agent.events.record("host", "founded a new cluster", "agent");
             peers::set_synced(&agent);
@@ -54,6 +53,12 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
     if let Err(failure) = agent.write(vec![(Key::Host, Some(Value::Host(fact)))], Writes::default()) {
         tracing::error!("this host cannot say who it is: {}", failure.message);
     }
+}
+
+/// Ends the agent, with this reason.
+fn give_up(agent: &Agent, failure: Failure) {
+    drop(agent.unfit.set(failure));
+    agent.stop.send_replace(true);
 }
 
 /// Finds the cluster, learns all of it, and claims a node number.

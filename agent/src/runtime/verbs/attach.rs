@@ -178,6 +178,8 @@ pub async fn make(
     }
     refuse_taken(agent, &network, &name, asked.cookie)?;
     refuse_overlap(agent, &network, &resolved.namespace).await?;
+    let subnets = agent.read(|state| state.catalog.network(&network).map(|it| it.definition.subnets.clone()));
+    verbs::network::refuse_narrow(agent, &network, &subnets.unwrap_or_default())?;
     let record = reserve(agent, &network, &name, asked, &resolved).await?;
     lock_opened(agent, record.cookie, resolved);
     if let Err(failure) = plumb(agent, &record).await {

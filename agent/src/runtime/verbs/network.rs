@@ -18,6 +18,8 @@ use crate::store::Writes;
 const VNI_TRIES: usize = 8;
 /// Bounds of an MTU that an operator may set, in bytes: RFC 791's minimum, and the largest IPv4 packet.
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 576..=65_535;
+/// What every link that carries IPv6 must take, in bytes (RFC 8200, section 5).
+pub const MTU_SIX_MIN: u32 = 1_280;
 
 /// Creates a network, or finds it with equal parameters.
 ///
@@ -53,6 +55,7 @@ pub async fn make(
         let remove = format!("or remove it first: svc-agent network rm {name}");
         return Err(refused(what, &["leave those parameters out to use it as it is", &remove]));
     }
+    refuse_narrow(agent, &name, &request.subnets)?;
     let subnets = match request.subnets.as_slice() {
         [] => vec![default_subnet(agent, &name).await?],
         given => given.to_vec(),
@@ -78,6 +81,30 @@ pub async fn make(
     Ok((name, vec![line]))
 }
 
+/// Refuses an IPv6 subnet where the underlay of a host leaves no room for it: there its containers would have no
+/// address at all.
+///
+/// # Errors
+/// With the host and its room.
+pub fn refuse_narrow(agent: &Agent, network: &Name, subnets: &[IpNetwork]) -> Result<(), Failure> {
+    if !subnets.iter().any(IpNetwork::is_ipv6) {
+        return Ok(());
+    }
+    let narrow = agent.read(|state| {
+        let hosts = state.catalog.hosts().map(|(node, host)| {
+            let mtu = crate::view::inner_mtu(host.underlay_mtu, host.address);
+            (mtu, crate::runtime::agent::host_name(&state.catalog, node))
+        });
+        hosts.min().filter(|(mtu, _)| *mtu < MTU_SIX_MIN)
+    });
+    let Some((mtu, host)) = narrow else { return Ok(()) };
+    let what = format!(
+        "network {network} cannot carry IPv6, which needs an MTU of {MTU_SIX_MIN} bytes: the underlay of \
+                        {host} leaves {mtu}"
+    );
+    Err(refused(what, &["raise the MTU of the underlay there, or use an IPv4 subnet alone"]))
+}
+
 /// What is wrong with the parameters alone.
 fn check(request: &NetworkCreate) -> Result<(), Failure> {
     if request.encrypted {
@@ -95,10 +122,6 @@ fn check(request: &NetworkCreate) -> Result<(), Failure> {
         addresses::check_vni(vni).map_err(|error| refused(chain(&error), &[]))?;
     }
     for (index, subnet) in request.subnets.iter().enumerate() {
-        if subnet.is_ipv6() {
-            let hint = "use an IPv4 subnet, for example --subnet 10.128.0.0/16";
-            return Err(refused(format!("{subnet}: this version builds IPv4 networks only"), &[hint]));
-        }
         if subnet.ip() != subnet.network() {
             let right = format!("write {}/{}", subnet.network(), subnet.prefix());
             return Err(refused(format!("{subnet} has bits set beyond its prefix length"), &[&right]));
@@ -108,9 +131,20 @@ fn check(request: &NetworkCreate) -> Result<(), Failure> {
         {
             return Err(refused(format!("subnets {other} and {subnet} overlap"), &["give one of them"]));
         }
-        if index > 0 {
-            return Err(refused("a network has at most one IPv4 subnet", &["give a larger one instead"]));
+        let same_family = |other: &&IpNetwork| other.is_ipv4() == subnet.is_ipv4();
+        if request.subnets[..index].iter().any(|other| same_family(&other)) {
+            let family = if subnet.is_ipv4() { "IPv4" } else { "IPv6" };
+            return Err(refused(
+                format!("a network has at most one {family} subnet"),
+                &["give a larger one instead"],
+            ));
         }
+    }
+    if let Some(mtu) = request.mtu.filter(|mtu| *mtu < MTU_SIX_MIN)
+        && request.subnets.iter().any(IpNetwork::is_ipv6)
+    {
+        let hint = format!("use --mtu {MTU_SIX_MIN} or more, or leave the IPv6 subnet out");
+        return Err(refused(format!("IPv6 does not work with an MTU of {mtu} bytes (RFC 8200)"), &[&hint]));
     }
     Ok(())
 }

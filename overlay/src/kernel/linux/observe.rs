@@ -29,16 +29,31 @@ use crate::{Link, LinkKind, Mac, Observed, PortFlags, Route, Space, Vxlan};
 const HOST_FAMILIES: &[Family] = &[Family::Inet];
 const NETWORK_FAMILIES: &[Family] = &[Family::Inet, Family::Netdev, Family::Bridge];
 
+/// Where the IPv6 settings of links are, below /proc/sys.
+const SIX: &str = "net/ipv6/conf";
+/// Of a link that takes IPv6 addresses, and only ours: link-local by MAC, as the fence expects it; no advertisements.
+const SIX_VALUES: &[(&str, &str)] = &[("addr_gen_mode", "0"), ("accept_ra", "0"), ("disable_ipv6", "0")];
+
+fn six_file(link: &str, key: &str) -> String {
+    format!("/proc/sys/{SIX}/{link}/{key}")
+}
+
 pub(super) type Names = HashMap<u32, String>;
 
 impl Open {
     pub(super) async fn observe(&self) -> Result<Observed, KernelError> {
-        let (links, names) = self.links().await?;
+        let (mut links, names) = self.links().await?;
+        if !matches!(self.space, Space::Network(_)) {
+            self.read_six(&mut links).await?;
+        }
         let mut observed = Observed { links, ..Observed::default() };
         observed.addresses = self.addresses(&names).await?;
         match &self.space {
             Space::Host => {
                 observed.sysctls = self.sysctls(HOST_SYSCTLS).await?;
+                let foreign = observed.links.iter().filter(|(name, link)| !link.is_ours() && *name != "lo");
+                let foreign = foreign.map(|(name, _)| name.clone()).chain(["default".to_owned()]).collect();
+                observed.sysctls.extend(self.advertisements(foreign).await?);
                 observed.forward_hook = self.forward_hook().await?;
                 (observed.tables, observed.drops) = self.tables(HOST_FAMILIES).await?;
             }
@@ -153,6 +168,54 @@ impl Open {
         .await
     }
 
+    /// Whether our links take IPv6 addresses.
+    async fn read_six(&self, links: &mut BTreeMap<String, Link>) -> Result<(), KernelError> {
+        let ours: Vec<String> =
+            links.iter().filter(|(_, link)| link.is_ours()).map(|(name, _)| name.clone()).collect();
+        if ours.is_empty() {
+            return Ok(());
+        }
+        let takes = |name: &String| {
+            SIX_VALUES.iter().all(|(key, wanted)| {
+                let value = std::fs::read_to_string(six_file(name, key));
+                value.is_ok_and(|value| value.trim() == *wanted)
+            })
+        };
+        let found = self.inside("reading IPv6 settings", move || {
+            Ok(ours.into_iter().map(|name| (takes(&name), name)).collect::<Vec<_>>())
+        });
+        for (takes, name) in found.await? {
+            if let Some(link) = links.get_mut(&name) {
+                link.takes_six = takes;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn take_six(&self, name: &str) -> Result<(), KernelError> {
+        let name = name.to_owned();
+        let write = move || {
+            // Nothing waits for duplicates to be detected; addresses are ours to give. IPv6 is switched on last.
+            let values =
+                [("accept_dad", "0"), ("autoconf", "0")].into_iter().chain(SIX_VALUES.iter().copied());
+            values.into_iter().try_for_each(|(key, value)| std::fs::write(six_file(&name, key), value))
+        };
+        self.inside("letting a link have IPv6 addresses", write).await
+    }
+
+    /// Whether these links of the host take router advertisements: forwarding IPv6 would end that (accept_ra of 1).
+    async fn advertisements(&self, links: Vec<String>) -> Result<BTreeMap<String, String>, KernelError> {
+        self.inside("reading accept_ra", move || {
+            let read = |name: &String| {
+                let key = format!("{SIX}/{name}/accept_ra");
+                let value = std::fs::read_to_string(format!("/proc/sys/{key}")).ok()?;
+                Some((key, value.trim().to_owned()))
+            };
+            Ok(links.iter().filter_map(read).collect())
+        })
+        .await
+    }
+
     pub(super) async fn set_sysctl(&self, key: &str, value: &str) -> Result<(), KernelError> {
         let path = format!("/proc/sys/{key}");
         let value = value.to_owned();
@@ -175,6 +238,7 @@ fn link(message: &LinkMessage, names: &Names) -> Link {
         mtu: 0,
         mac: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        takes_six: true,
         controller: None,
         port: None,
         peer_index: None,

@@ -1,0 +1,87 @@
+//! Beside tools that keep a host's firewall.
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use agent::bed::{Sandbox, ask_tcp, connect};
+use tests::cluster::Cluster;
+use tests::load::Load;
+use tests::runner::Scenario;
+use tests::wait::wait_until;
+
+const LIMIT: Duration = Duration::from_secs(5);
+/// How long ufw may take to write its rules, on a busy machine, and TCP to find out.
+const CLOSED_MAX: Duration = Duration::from_secs(15);
+
+pub(crate) fn all() -> Vec<Scenario> {
+    tests::scenarios![ufw_reloads_and_nothing_breaks once]
+}
+
+/// As `svc-agent ports` says, and nothing else, is open; it reloads, ends and begins anew under traffic.
+fn ufw_reloads_and_nothing_breaks(sandbox: &Sandbox) {
+    let mut cluster = Cluster::empty(sandbox);
+    for number in [1, 2, 9] {
+        cluster.add_host(number);
+    }
+    // Its files as the package brings them, where what it writes is nobody else's.
+    let files = cluster.bed().state_directory("h1").with_file_name("ufw").display().to_string();
+    cluster.shell("h1", &format!("cp -a /etc/ufw {files}"));
+    let ufw = |cluster: &Cluster, words: &str| {
+        cluster.shell("h1", &format!("mount --bind {files} /etc/ufw && ufw {words} && umount /etc/ufw"));
+    };
+    let ports = cluster.ok("h1", "ports");
+    let allowed: Vec<&str> =
+        ports.lines().map(str::trim).filter(|line| line.starts_with("ufw allow")).collect();
+    assert!(allowed.len() >= 3, "{ports}");
+    for line in &allowed {
+        ufw(&cluster, &line.replace("192.0.2.0/24", "192.168.77.0/24").replace("ufw ", ""));
+    }
+    ufw(&cluster, "--force enable");
+    let rules = cluster.shell("h1", "iptables -S");
+    assert!(rules.contains("-P INPUT DROP") && rules.contains("-P FORWARD DROP"), "{rules}");
+    cluster.start_agent("h1", "--init");
+    cluster.wait_ready("h1");
+    cluster.start_agent("h2", "--join 192.168.77.1");
+    cluster.wait_ready("h2");
+    cluster.wait_members(2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c1x c2a c2x");
+    let _servers = ["c1a", "c2a", "h9"].map(|name| cluster.server(name, 80));
+    cluster.ok("h1", "register payment-api --on c1a");
+    cluster.ok("h2", "register payment-api --on c2a");
+    let vip = SocketAddr::new(cluster.vip("h1", "payment-api"), 80);
+    let mut standing = connect(&cluster.namespace("c2x"), vip, LIMIT).expect("a connection");
+    let loads = ["c1x", "c2x"]
+        .map(|client| Load::connections(cluster.namespace(client), vip, Duration::from_millis(10)));
+    // What leaves is forwarded, which ufw drops: that is said, and what would let it pass.
+    let outside: SocketAddr = "192.168.77.9:80".parse().expect("an address");
+    let egress = || ask_tcp(&cluster.namespace("c1x"), outside, Duration::from_millis(500));
+    assert!(egress().is_err(), "ufw drops what is forwarded");
+    let status = cluster.cli("h1", "status");
+    assert!(
+        status.exit == 4 && status.stdout.contains("FORWARD") && status.stdout.contains("svc-link"),
+        "{status:?}"
+    );
+    for words in ["reload", "disable", "--force enable"] {
+        ufw(&cluster, words);
+    }
+    for load in loads {
+        let tally = load.stop();
+        println!("  {} connections, longest gap {:?}, {:?}", tally.good, tally.longest_gap, tally.failures);
+        // It drops all that comes to the host until its rules are whole again: what is sent meanwhile is sent again.
+        assert!(tally.failures.keys().all(|it| it.contains("timed out")) && tally.good > 20, "{tally:?}");
+        assert!(tally.longest_gap < CLOSED_MAX, "{tally:?}");
+    }
+    standing.set_read_timeout(Some(LIMIT)).expect("a time-out");
+    let greeting = standing.read(&mut [0; 64]).expect("the greeting");
+    assert!(greeting > 0);
+    standing.write_all(b"x").expect("sent");
+    standing.read_exact(&mut [0]).expect("the standing connection goes on");
+    // With the words of `status` it passes.
+    ufw(&cluster, "route allow in on svc-link0");
+    wait_until("egress", LIMIT, egress);
+    cluster.ok("h1", "leave");
+    cluster.wait_agent_end("h1");
+    let rules = cluster.shell("h1", "nft list tables");
+    assert!(!rules.contains("svc-agent"), "{rules}");
+}
