@@ -2,6 +2,10 @@
 //!
 //! The sockets are opened by whoever polls these futures: the agent's own threads, which stay in the host's namespace, so
 //! that a loopback upstream (127.0.0.53) is the host's.
+mod flights;
+mod replies;
+mod upstream;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,20 +16,28 @@ use arc_swap::ArcSwap;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use hickory_proto::op::{DnsRequest, DnsRequestOptions, Edns, Message, Query, ResponseCode};
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::xfer::DnsHandle;
+use hickory_proto::rr::Name;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::{NameServerPool, PoolContext, ResponseCache, TlsConfig, TtlConfig};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::stats::{Stats, add};
+use flights::Flights;
+use replies::{Replies, Reply, into_message};
+use upstream::{Upstream, marker_in, millis};
+
+pub(crate) use flights::Room;
+
+/// Servers that wait for the reply to one query at once.
+const SERVERS_AT_ONCE: usize = 3;
+
+/// How long a client waits for a new reply before it gets an old one (RFC 8767, 5).
+const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
 
 /// How upstreams are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardSettings {
-    /// Until a server that is silent counts as failed.
+    /// Until a server that is silent counts as failed. Halfway it is sent the query again.
     pub server_timeout: Duration,
     /// Until the next server is asked too, while the first is silent.
     pub hedge_delay: Duration,
@@ -33,9 +45,14 @@ pub struct ForwardSettings {
     pub deadline: Duration,
     /// For how long a server that was silent or unreachable is asked last.
     pub penalty: Duration,
+    /// For how long a server that asks us in turn is not asked.
+    pub loop_penalty: Duration,
     /// Replies kept, over all namespaces.
     pub cache_entries: u64,
-    /// Queries under way, over all namespaces; each holds a socket or two.
+    /// For how long a reply may serve after its time while no upstream answers (RFC 8767); zero: not at all.
+    pub serve_stale: Duration,
+    /// Different questions under way over all namespaces, besides eight that each has room for in any case. Each holds at
+    /// most six sockets: two for each of three servers. More wait.
     pub in_flight_max: usize,
 }
 
@@ -46,7 +63,9 @@ impl Default for ForwardSettings {
             hedge_delay: Duration::from_millis(200),
             deadline: Duration::from_millis(4_500),
             penalty: Duration::from_secs(5),
+            loop_penalty: Duration::from_secs(60),
             cache_entries: 2_048,
+            serve_stale: Duration::ZERO,
             in_flight_max: 512,
         }
     }
@@ -60,27 +79,22 @@ struct Inner {
     settings: ForwardSettings,
     stats: Arc<Stats>,
     state: ArcSwap<State>,
-    permits: Semaphore,
+    changed: Notify,
+    /// Milliseconds since the forwarder began until which nobody who has an old reply is made to wait for a new one.
+    stale_until_ms: AtomicU64,
+    room: Semaphore,
     started: Instant,
 }
 
-/// What changes with the upstreams. The cache does too: other upstreams may have other names.
+/// What changes with the upstreams. The replies do too: other upstreams may have other names.
 struct State {
     upstreams: Vec<Arc<Upstream>>,
-    cache: ResponseCache,
-}
-
-/// One server. A pool of its own each: hickory's pool of many neither goes on after SERVFAIL or REFUSED nor, with the first
-/// two dead, to the third (read in 0.26.3).
-struct Upstream {
-    address: SocketAddr,
-    pool: NameServerPool<TokioRuntimeProvider>,
-    /// Milliseconds since the forwarder began until which it is asked last.
-    shunned_until_ms: AtomicU64,
+    replies: Replies,
+    flights: Flights,
 }
 
 /// What a client asked for besides the question.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Flags {
     pub(crate) dnssec_ok: bool,
     pub(crate) checking_disabled: bool,
@@ -101,26 +115,26 @@ pub(crate) enum ForwardError {
 impl Forwarder {
     /// A forwarder without upstreams: every forwarded query is SERVFAIL until [`Self::set_upstreams`].
     pub fn new(settings: ForwardSettings, stats: Arc<Stats>) -> Self {
-        let state = State { upstreams: Vec::new(), cache: cache(&settings) };
         Self(Arc::new(Inner {
             settings,
             stats,
-            state: ArcSwap::from_pointee(state),
-            permits: Semaphore::new(settings.in_flight_max),
+            state: ArcSwap::from_pointee(State::new(&[], &settings)),
+            changed: Notify::new(),
+            stale_until_ms: AtomicU64::new(0),
+            room: Semaphore::new(settings.in_flight_max),
             started: Instant::now(),
         }))
     }
 
-    /// Replaces the upstreams, in order of preference. The same list again changes nothing; another one empties the cache.
-    /// Queries under way end with the servers they began with.
-    pub fn set_upstreams(&self, servers: &[SocketAddr]) {
+    /// Replaces the upstreams, in order of preference. The same list again changes nothing; another one empties the cache,
+    /// and queries under way ask those. Returns whether the list is another one.
+    pub fn set_upstreams(&self, servers: &[SocketAddr]) -> bool {
         if self.upstreams() == servers {
-            return;
+            return false;
         }
-        let upstreams =
-            servers.iter().filter_map(|server| Upstream::new(*server, &self.0.settings)).map(Arc::new);
-        let state = State { upstreams: upstreams.collect(), cache: cache(&self.0.settings) };
-        self.0.state.store(Arc::new(state));
+        self.0.state.store(Arc::new(State::new(servers, &self.0.settings)));
+        self.0.changed.notify_waiters();
+        true
     }
 
     /// The upstreams now, in order of preference.
@@ -128,25 +142,147 @@ impl Forwarder {
         self.0.state.load().upstreams.iter().map(|upstream| upstream.address).collect()
     }
 
-    /// The reply to one query, from the cache or an upstream, with its own response code.
-    pub(crate) async fn resolve(&self, query: Query, flags: Flags) -> Result<Message, ForwardError> {
+    /// Those of the upstreams that ask us in turn, and are left out therefore.
+    pub fn loops(&self) -> Vec<SocketAddr> {
+        let (state, now) = (self.0.state.load(), self.0.now_ms());
+        let looping = state.upstreams.iter().filter(|upstream| upstream.is_left_out(now));
+        looping.map(|upstream| upstream.address).collect()
+    }
+
+    /// The reply to one query of a namespace, from an upstream or of those kept, with its own response code.
+    pub(crate) async fn resolve(
+        &self,
+        query: Query,
+        flags: Flags,
+        room: &Room,
+    ) -> Result<Message, ForwardError> {
+        let late = || match flags.cacheable() {
+            true => self.0.state.load().replies.get_late(&query),
+            false => None,
+        };
+        let asked = self.follow(&query, flags, room);
+        tokio::pin!(asked);
+        let patience = self.patience();
+        let outcome = tokio::select! {
+            outcome = &mut asked => outcome,
+            () = sleep(patience), if patience < self.0.settings.deadline => match late() {
+                Some(_) => Err(ForwardError::Failed(None)),
+                None => asked.await,
+            },
+        };
+        if outcome.is_ok() || self.0.settings.serve_stale.is_zero() {
+            return outcome;
+        }
+        let reply = late().ok_or(outcome.err().unwrap_or(ForwardError::Failed(None)))?;
+        let until = self.0.now_ms().saturating_add(millis(self.0.settings.penalty));
+        self.0.stale_until_ms.store(until, Ordering::Relaxed);
+        add(&self.0.stats.stale);
+        Ok(reply)
+    }
+
+    /// How long a client waits that can have an old reply.
+    fn patience(&self) -> Duration {
+        let settings = &self.0.settings;
+        if settings.serve_stale.is_zero() {
+            return settings.deadline;
+        }
+        let failing = self.0.stale_until_ms.load(Ordering::Relaxed) > self.0.now_ms();
+        if failing { settings.hedge_delay } else { STALE_PATIENCE }
+    }
+
+    /// Asks the upstreams. Where they change meanwhile the new ones are asked: the old ones may be gone with the network
+    /// that they were in.
+    async fn follow(&self, query: &Query, flags: Flags, room: &Room) -> Result<Message, ForwardError> {
+        let deadline = Instant::now() + self.0.settings.deadline;
+        loop {
+            // Taken before the state is read, so that no change falls between the two.
+            let changed = self.0.changed.notified();
+            let attempt = self.attempt(query.clone(), flags, room, deadline);
+            tokio::pin!(attempt);
+            tokio::select! {
+                biased;
+                reply = &mut attempt => return reply,
+                () = changed => {}
+            }
+            if self.0.state.load().upstreams.is_empty() {
+                return attempt.await;
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        query: Query,
+        flags: Flags,
+        room: &Room,
+        deadline: Instant,
+    ) -> Result<Message, ForwardError> {
         let state = self.0.state.load_full();
         if state.upstreams.is_empty() {
             add(&self.0.stats.no_upstream);
             return Err(ForwardError::NoUpstream);
         }
-        // The cache does not tell a reply with DNSSEC records from one without.
-        let cacheable = flags == Flags::default();
-        if cacheable && let Some(reply) = state.cache.get(&query, Instant::now()).and_then(into_message) {
-            add(&self.0.stats.cache_hits);
+        if let Some(reply) = self.cached(&state, &query, flags) {
             return Ok(reply);
         }
-        let Ok(_permit) = self.0.permits.try_acquire() else { return Err(ForwardError::OverLimit) };
+        let key = (query, flags);
+        if let Some(flight) = state.flights.join(&key) {
+            return flight.await;
+        }
+        let entered = timeout_at(deadline.into(), room.enter(&self.0.room)).await;
+        let Ok(Some(permit)) = entered else { return Err(ForwardError::OverLimit) };
+        // Somebody may have asked the same meanwhile.
+        if let Some(reply) = self.cached(&state, &key.0, flags) {
+            return Ok(reply);
+        }
+        if let Some(flight) = state.flights.join(&key) {
+            drop(permit);
+            return flight.await;
+        }
+        let ask = Arc::clone(&self.0).ask(Arc::clone(&state), key.0.clone(), flags);
+        let flight = state.flights.begin(key, ask);
+        timeout_at(deadline.into(), flight).await.unwrap_or(Err(ForwardError::Failed(None)))
+    }
+
+    /// Whether a question is a marker of ours that an upstream has sent back; that one is left out from now on. Other
+    /// hosts' markers are forwarded as any name, so that they find the loops that lead through here.
+    pub(crate) fn knows_marker(&self, name: &Name) -> bool {
+        let Some(marker) = marker_in(name) else { return false };
+        let (state, now) = (self.0.state.load(), self.0.now_ms());
+        let Some(upstream) = state.upstreams.iter().find(|upstream| upstream.is_marked(marker)) else {
+            return false;
+        };
+        if !upstream.is_left_out(now) {
+            tracing::warn!(server = %upstream.address, "this upstream asks us in turn; it is left out");
+            add(&self.0.stats.loops);
+        }
+        upstream.leave_out(now.saturating_add(millis(self.0.settings.loop_penalty)));
+        true
+    }
+
+    fn cached(&self, state: &State, query: &Query, flags: Flags) -> Option<Message> {
+        if !flags.cacheable() {
+            return None;
+        }
+        let reply = state.replies.get(query)?;
+        add(&self.0.stats.cache_hits);
+        Some(reply)
+    }
+}
+
+impl Inner {
+    /// Asks for one question within the deadline, and keeps the reply.
+    async fn ask(
+        self: Arc<Self>,
+        state: Arc<State>,
+        query: Query,
+        flags: Flags,
+    ) -> Result<Message, ForwardError> {
         let race = self.race(&state, request(query.clone(), flags));
-        let result = timeout(self.0.settings.deadline, race).await.unwrap_or(Err(None));
+        let result = timeout(self.settings.deadline, race).await.unwrap_or(Err(None));
         let reply = result.map_err(ForwardError::Failed)?;
-        if cacheable {
-            state.cache.insert(query, reply.clone(), Instant::now());
+        if flags.cacheable() {
+            state.replies.put(query, reply.clone());
         }
         into_message(reply).ok_or(ForwardError::Failed(None))
     }
@@ -158,14 +294,16 @@ impl Forwarder {
         let mut silent = Vec::new();
         let mut said = None;
         loop {
-            if let Some(server) = servers.next() {
+            if pending.len() < SERVERS_AT_ONCE
+                && let Some(server) = servers.next()
+            {
                 silent.push((Arc::clone(&server), Instant::now()));
                 pending.push(self.exchange(server, request.clone()));
             }
-            let more = servers.len() > 0;
+            let more = pending.len() < SERVERS_AT_ONCE && servers.len() > 0;
             let (server, result) = tokio::select! {
                 finished = pending.next() => finished.ok_or(said)?,
-                () = sleep(self.0.settings.hedge_delay), if more => continue,
+                () = sleep(self.settings.hedge_delay), if more => continue,
             };
             silent.retain(|(other, _)| !Arc::ptr_eq(other, &server));
             match result {
@@ -181,38 +319,46 @@ impl Forwarder {
     /// Servers that were still silent when a later one had answered: their time-out will never be seen.
     fn shun_slower(&self, silent: &[(Arc<Upstream>, Instant)]) {
         for (server, asked) in silent {
-            if asked.elapsed() >= self.0.settings.hedge_delay {
+            if asked.elapsed() >= self.settings.hedge_delay {
                 self.shun(server);
             }
         }
     }
 
-    fn shun(&self, server: &Upstream) {
-        let until = self.now_ms().saturating_add(millis(self.0.settings.penalty));
-        server.shunned_until_ms.store(until, Ordering::Relaxed);
-        add(&self.0.stats.upstream_failures);
+    fn shun(&self, server: &Arc<Upstream>) {
+        server.shun(self.now_ms().saturating_add(millis(self.settings.penalty)));
+        add(&self.stats.upstream_failures);
+        self.mark(server);
     }
 
+    /// Finds out whether a server that is no use is so because it asks us what we ask it.
+    fn mark(&self, server: &Arc<Upstream>) {
+        let Some(query) = server.marker_query(self.now_ms()) else { return };
+        let (server, time_out) = (Arc::clone(server), self.settings.server_timeout);
+        tokio::spawn(async move {
+            // What it answers is no matter; whether the question comes back is.
+            drop(server.ask(request(query, Flags::default()), time_out).await);
+        });
+    }
+
+    /// Those that are shunned last; those that ask us not at all.
     fn by_preference(&self, state: &State) -> Vec<Arc<Upstream>> {
         let now = self.now_ms();
-        let mut servers = state.upstreams.clone();
+        let mut servers: Vec<Arc<Upstream>> =
+            state.upstreams.iter().filter(|server| !server.is_left_out(now)).cloned().collect();
         // Cached: the order must not change while it is sorted.
-        servers.sort_by_cached_key(|server| server.shunned_until_ms.load(Ordering::Relaxed) > now);
+        servers.sort_by_cached_key(|server| !server.is_preferred(now, self.settings.server_timeout));
         servers
     }
 
     /// One server's reply, or the code of one that is no use.
     async fn exchange(&self, server: Arc<Upstream>, request: DnsRequest) -> (Arc<Upstream>, Exchanged) {
-        let result = match server.pool.send(request).next().await {
-            Some(Ok(response)) => DnsError::from_response(response).map_err(NetError::from),
-            Some(Err(error)) => Err(error),
-            None => Err(NetError::NoConnections),
-        };
-        let exchanged = match result {
+        let exchanged = match server.ask(request, self.settings.server_timeout).await {
             Ok(response) => Ok(Ok(response.into_message())),
             Err(error @ NetError::Dns(DnsError::NoRecordsFound(_))) => Ok(Err(error)),
             Err(NetError::Dns(DnsError::ResponseCode(code))) => {
-                add(&self.0.stats.upstream_failures);
+                add(&self.stats.upstream_failures);
+                self.mark(&server);
                 Err(Some(code))
             }
             Err(error) => {
@@ -222,13 +368,27 @@ impl Forwarder {
             }
         };
         if exchanged.is_ok() {
-            server.shunned_until_ms.store(0, Ordering::Relaxed);
+            server.does_well();
         }
         (server, exchanged)
     }
 
     fn now_ms(&self) -> u64 {
-        millis(self.0.started.elapsed())
+        millis(self.started.elapsed())
+    }
+}
+
+impl State {
+    fn new(servers: &[SocketAddr], settings: &ForwardSettings) -> Self {
+        let upstreams = servers.iter().map(|server| Arc::new(Upstream::new(*server))).collect();
+        Self { upstreams, replies: Replies::new(settings), flights: Flights::default() }
+    }
+}
+
+impl Flags {
+    /// The cache does not tell a reply with DNSSEC records from one without.
+    fn cacheable(self) -> bool {
+        self == Self::default()
     }
 }
 
@@ -238,38 +398,7 @@ impl fmt::Debug for Forwarder {
     }
 }
 
-/// A reply as the cache keeps it: a negative one without data is an `Err` there.
-type Reply = Result<Message, NetError>;
 type Exchanged = Result<Reply, Option<ResponseCode>>;
-
-impl Upstream {
-    fn new(address: SocketAddr, settings: &ForwardSettings) -> Option<Self> {
-        let mut options = ResolverOpts::default();
-        options.timeout = settings.server_timeout;
-        // The kernel's ephemeral ports: hickory's own choice (1,024 and up) could be 4789 or 14789, where replies would run
-        // into the tunnel's filters.
-        options.os_port_selection = true;
-        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-            connection.port = address.port();
-            connection
-        });
-        let config = NameServerConfig::new(address.ip(), true, connections.into());
-        let tls = match TlsConfig::new() {
-            Ok(tls) => tls,
-            Err(error) => {
-                tracing::error!(server = %address, %error, "upstream left out");
-                return None;
-            }
-        };
-        let context = Arc::new(PoolContext::new(options, tls));
-        let pool = NameServerPool::from_config([config], context, TokioRuntimeProvider::default());
-        Some(Self { address, pool, shunned_until_ms: AtomicU64::new(0) })
-    }
-}
-
-fn cache(settings: &ForwardSettings) -> ResponseCache {
-    ResponseCache::new(settings.cache_entries, TtlConfig::default())
-}
 
 fn request(query: Query, flags: Flags) -> DnsRequest {
     let mut options = DnsRequestOptions::default();
@@ -281,24 +410,4 @@ fn request(query: Query, flags: Flags) -> DnsRequest {
     let edns = message.edns.get_or_insert_with(Edns::new);
     edns.set_max_payload(options.edns_payload_len).set_dnssec_ok(flags.dnssec_ok);
     DnsRequest::new(message, options)
-}
-
-fn into_message(reply: Reply) -> Option<Message> {
-    let no_records = match reply {
-        Ok(message) => return Some(message),
-        Err(NetError::Dns(DnsError::NoRecordsFound(no_records))) => no_records,
-        Err(_) => return None,
-    };
-    let mut message = Message::query();
-    message.metadata.response_code = no_records.response_code;
-    message.authorities = match (no_records.authorities, no_records.soa) {
-        (Some(authorities), _) => authorities.to_vec(),
-        (None, Some(soa)) => vec![soa.into_record_of_rdata()],
-        (None, None) => Vec::new(),
-    };
-    Some(message)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,5 @@
 //! resolv.conf(5): the host's is read for upstreams, an attached namespace's is written.
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 #[cfg(test)]
 mod tests;
@@ -27,18 +27,21 @@ pub struct Upstreams {
     pub search: Vec<String>,
     /// Options as written.
     pub options: Vec<String>,
-    /// Servers that were left out: no address, one with a scope (its interface means nothing to a plain socket address), or
-    /// 127.0.0.11 (ourselves, or an engine's resolver in another namespace).
+    /// Servers that were left out: no address, one of a link that there is not, or 127.0.0.11 (ourselves, or an engine's
+    /// resolver in another namespace).
     pub ignored: Vec<String>,
 }
 
 /// Reads a resolv.conf. Never fails: what is odd is left out, as the libraries do.
-pub fn parse_resolv_conf(text: &str) -> Upstreams {
+///
+/// `index_of` tells the number of an interface that a link-local address is of (`fe80::1%eth0`), if there is such an
+/// interface now.
+pub fn parse_resolv_conf(text: &str, index_of: &dyn Fn(&str) -> Option<u32>) -> Upstreams {
     let mut upstreams = Upstreams::default();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace().take_while(|word| !word.starts_with(['#', ';']));
         match words.next() {
-            Some("nameserver") => add_server(&mut upstreams, words.next().unwrap_or_default()),
+            Some("nameserver") => add_server(&mut upstreams, words.next().unwrap_or_default(), index_of),
             // The last of these lines wins, whichever of the two words it has.
             Some("search") => upstreams.search = words.filter_map(domain).collect(),
             Some("domain") => upstreams.search = words.take(1).filter_map(domain).collect(),
@@ -53,17 +56,32 @@ pub fn parse_resolv_conf(text: &str) -> Upstreams {
     upstreams
 }
 
-fn add_server(upstreams: &mut Upstreams, word: &str) {
-    let Some(address) = word.parse::<IpAddr>().ok().filter(|address| usable(*address)) else {
+fn add_server(upstreams: &mut Upstreams, word: &str, index_of: &dyn Fn(&str) -> Option<u32>) {
+    let Some(server) = server(word, index_of) else {
         if upstreams.ignored.len() < SERVERS_MAX && !word.is_empty() {
             upstreams.ignored.push(word.chars().take(80).collect());
         }
         return;
     };
-    let server = SocketAddr::new(address, PORT);
     if !upstreams.servers.contains(&server) && upstreams.servers.len() < SERVERS_MAX {
         upstreams.servers.push(server);
     }
+}
+
+fn server(word: &str, index_of: &dyn Fn(&str) -> Option<u32>) -> Option<SocketAddr> {
+    if let Some((address, link)) = word.split_once('%') {
+        let address: Ipv6Addr = address.parse().ok().filter(Ipv6Addr::is_unicast_link_local)?;
+        let index = index_of(link).or_else(|| link.parse().ok()).filter(|index| *index > 0)?;
+        return Some(SocketAddrV6::new(address, PORT, 0, index).into());
+    }
+    let address = word.parse().ok().filter(|address| usable(*address))?;
+    // As connect(2) takes it. The answers come from the loopback address.
+    let address = match address {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    };
+    Some(SocketAddr::new(address, PORT))
 }
 
 fn usable(address: IpAddr) -> bool {

@@ -18,7 +18,7 @@ mod tcp;
 /// What bounds one namespace's resolver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Forwarded queries under way; one more is SERVFAIL. Names of our own never wait for these.
+    /// Forwarded queries under way or waiting for room; one more is SERVFAIL. Names of our own never wait for these.
     pub forwarded: usize,
     /// Queries that wait for the first sync; one more is SERVFAIL.
     pub waiting: usize,
@@ -28,7 +28,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { forwarded: 128, waiting: 128, connections: 64 }
+        Self { forwarded: 1_024, waiting: 128, connections: 64 }
     }
 }
 

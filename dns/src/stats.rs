@@ -62,6 +62,10 @@ pub struct Stats {
     pub upstream_failures: AtomicU64,
     /// Queries to be forwarded while there was no upstream at all.
     pub no_upstream: AtomicU64,
+    /// Forwarded queries answered with a reply whose time was over, since no upstream answered.
+    pub stale: AtomicU64,
+    /// Times that an upstream was found to ask us what we asked it.
+    pub loops: AtomicU64,
 }
 
 impl Stats {

@@ -85,29 +85,6 @@ async fn without_an_upstream_it_is_servfail() {
     assert_eq!(bed.stats.outcome(Outcome::ServFail), 1);
 }
 
-/// P43: whatever stands before the good one, in every order, the good one answers, and soon.
-#[tokio::test]
-async fn bad_upstreams_in_every_order() {
-    let bad = [Habit::Silent, Habit::Says(ResponseCode::ServFail), Habit::Says(ResponseCode::Refused)];
-    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-    for order in orders {
-        for place in 0..=3 {
-            let bed = client();
-            let mut habits: Vec<Habit> = order.iter().map(|n| bad[*n]).collect();
-            habits.insert(place, Habit::Good);
-            let mut servers = Vec::new();
-            for habit in &habits {
-                servers.push(upstream(*habit).await.0);
-            }
-            bed.forwarder.set_upstreams(&servers);
-            let begin = Instant::now();
-            let reply = ask(bed.address, "example.com", RecordType::A).await;
-            assert_eq!(addresses(&reply).len(), 1, "{habits:?}");
-            assert!(begin.elapsed() < Duration::from_secs(1), "{habits:?}: {:?}", begin.elapsed());
-        }
-    }
-}
-
 #[tokio::test]
 async fn what_all_upstreams_say_is_said() {
     let bed = client();

@@ -95,7 +95,10 @@ async fn inside() {
     for ndots in [0, 1, 2, 5] {
         for domains in 0..=6 {
             let search: Vec<String> = (0..domains).map(|n| format!("corp-{n}.example")).collect();
-            let host = parse_resolv_conf(&format!("search {}\noptions ndots:{ndots}\n", search.join(" ")));
+            let host =
+                parse_resolv_conf(&format!("search {}\noptions ndots:{ndots}\n", search.join(" ")), &|_| {
+                    None
+                });
             write(&render_resolv_conf(&["blue", "green"], "svc.internal", &host));
             for (name, address, _) in rows {
                 let (told, queries) = resolve(&stats, name);

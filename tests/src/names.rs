@@ -1,4 +1,5 @@
 //! A resolver's client that looks at every byte.
+mod etc;
 mod musl;
 mod parse;
 mod upstream;
@@ -11,6 +12,7 @@ use agent::netns::Namespace;
 
 use crate::cluster::Cluster;
 use crate::family::Family;
+pub use etc::Etc;
 pub use musl::{Musl, Said};
 pub use upstream::{Manner, Upstream};
 

@@ -68,6 +68,8 @@ pub(super) const PORT: Kind<u16> = Kind { number: true, ..Kind::scalar(read_port
 pub(super) const STORE: Kind<Store> = Kind::scalar(read_store, |Store::Gossip| "gossip".to_owned());
 pub(super) const UPSTREAM: Kind<Vec<SocketAddr>> =
     Kind { list: true, ..Kind::scalar(read_upstream, |servers| show_upstream(servers)) };
+pub(super) const FORWARD_LIMIT: Kind<usize> =
+    Kind { number: true, ..Kind::scalar(read_forward_limit, usize::to_string) };
 pub(super) const DOMAIN: Kind<String> = Kind::scalar(read_domain, String::clone);
 pub(super) const POOL: Kind<Ipv4Network> = Kind::scalar(|text| read_range(text, 20), Ipv4Network::to_string);
 pub(super) const LINK_POOL: Kind<Ipv4Network> =
@@ -236,6 +238,15 @@ fn read_server(text: &str) -> Result<SocketAddr, Wrong> {
         Wrong::new(
             format!("\"{}\" is no address of a name server", excerpt(text)),
             "write for example 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:5353",
+        )
+    })
+}
+
+fn read_forward_limit(text: &str) -> Result<usize, Wrong> {
+    text.parse().ok().filter(|limit| (1..=65_536).contains(limit)).ok_or_else(|| {
+        Wrong::new(
+            format!("\"{}\" is no count of look-ups", excerpt(text)),
+            "write a number from 1 to 65536, such as 1024",
         )
     })
 }

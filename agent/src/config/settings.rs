@@ -131,6 +131,12 @@ settings! {
     /// Empty: those of the host's resolv.conf, followed while running.
     upstream "upstream" "ADDR": Vec<SocketAddr>, kinds::UPSTREAM, = Vec::new(), reload;
 
+    /// Forwarded look-ups of one container that may be under way or wait, 1 to 65536; one more fails at once.
+    forward_limit "forward-limit" "N": usize, kinds::FORWARD_LIMIT, = 1024, restart;
+
+    /// For how long a name server's answer may serve after its time while none answers; 0s (not at all) to 1 day.
+    serve_stale "serve-stale" "DUR": Duration, kinds::TTL, = Duration::ZERO, restart;
+
     /// Domain that this host's resolver answers for.
     domain "domain" "NAME": String, kinds::DOMAIN, = "svc.internal".to_owned(), restart;
 

@@ -97,6 +97,12 @@ pub fn ttls(agent: &Agent) -> dns::Ttls {
     }
 }
 
+/// Settings of each container's resolver.
+pub fn resolver_settings(agent: &Agent) -> dns::ServerSettings {
+    let limits = dns::Limits { forwarded: agent.settings.load().forward_limit, ..dns::Limits::default() };
+    dns::ServerSettings { ttls: ttls(agent), limits, ..dns::ServerSettings::default() }
+}
+
 impl Converger {
     /// Takes the opened namespaces.
     pub fn new(

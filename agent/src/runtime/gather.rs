@@ -1,5 +1,6 @@
 //! Brings the metrics up to date when they are scraped.
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::limits;
 use crate::runtime::agent::Agent;
@@ -17,6 +18,17 @@ pub fn text(agent: &Arc<Agent>) -> prometheus::Result<String> {
     for outcome in dns::Outcome::ALL {
         let counter = agent.metrics.dns_queries.with_label_values(&[outcome.as_str()]);
         raise(&counter, agent.dns_stats.outcome(outcome));
+    }
+    let stats = &agent.dns_stats;
+    for (event, count) in [
+        ("cache", &stats.cache_hits),
+        ("stale", &stats.stale),
+        ("upstream_failure", &stats.upstream_failures),
+        ("no_upstream", &stats.no_upstream),
+        ("loop", &stats.loops),
+    ] {
+        let counter = agent.metrics.dns_forwarding.with_label_values(&[event]);
+        raise(&counter, count.load(Ordering::Relaxed));
     }
     kernel(agent);
     agent.metrics.problems.set(gauge(lock(&agent.problems).len()));

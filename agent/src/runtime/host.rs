@@ -1,6 +1,6 @@
 //! What the agent reads of and writes to this host outside its own objects: routes, addresses, resolv.conf.
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
@@ -9,6 +9,7 @@ use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::RouteMessageBuilder;
+use rustix::fs::{Mode, OFlags};
 
 use crate::config::LinkAddress;
 use crate::model::Name;
@@ -17,9 +18,11 @@ use crate::runtime::agent::{Agent, State, chain};
 use crate::runtime::local::{LocalAttachment, StoredPlace};
 
 /// The resolv.conf that a host's own programs and our forwarder follow.
-const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
+pub const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What a resolv.conf of ours begins with; a file without it is never overwritten.
 const MARK: &str = "# Written by svc-agent";
+/// Bytes of a resolv.conf that are read.
+const RESOLV_CONF_BYTES_MAX: u64 = 65_536;
 /// Smallest MTU that is believed of a route, in bytes (RFC 791).
 const MTU_MIN: u32 = 576;
 
@@ -61,7 +64,7 @@ pub async fn routes_in(namespace: &Namespace, network: Option<&Name>) -> Result<
     let netlink = namespace.rtnetlink().map_err(HostError::Open)?;
     let links: Vec<LinkMessage> =
         netlink.link().get().execute().try_collect().await.map_err(read("the links"))?;
-    let four = netlink.route().get(RouteMessageBuilder::<std::net::Ipv4Addr>::new().build());
+    let four = netlink.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
     let mut messages: Vec<RouteMessage> = four.execute().try_collect().await.map_err(read("the routes"))?;
     let six = netlink.route().get(RouteMessageBuilder::<std::net::Ipv6Addr>::new().build());
     match six.execute().try_collect::<Vec<RouteMessage>>().await {
@@ -118,7 +121,7 @@ pub async fn link_addresses(namespace: &Namespace) -> Result<Vec<LinkAddress>, H
     let links: Vec<_> = netlink.link().get().execute().try_collect().await.map_err(read("the links"))?;
     let messages: Vec<_> =
         netlink.address().get().execute().try_collect().await.map_err(read("the addresses"))?;
-    let routes = netlink.route().get(RouteMessageBuilder::<std::net::Ipv4Addr>::new().build()).execute();
+    let routes = netlink.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
     let routes: Vec<RouteMessage> = routes.try_collect().await.map_err(read("the routes"))?;
     netlink.close().await;
     let defaults: Vec<u32> = routes
@@ -214,7 +217,27 @@ pub fn upstreams(agent: &Agent) -> Vec<SocketAddr> {
 }
 
 fn host_resolv_conf() -> dns::Upstreams {
-    dns::parse_resolv_conf(&std::fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default())
+    read_resolv_conf(Path::new(HOST_RESOLV_CONF))
+}
+
+/// What a resolv.conf says; nothing where there is none. Whatever stands there does not hold us up: not a pipe, not a file
+/// without end, not bytes that are no text.
+pub fn read_resolv_conf(path: &Path) -> dns::Upstreams {
+    let read = || -> io::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let mut bytes = Vec::new();
+        file.take(RESOLV_CONF_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    dns::parse_resolv_conf(&String::from_utf8_lossy(&bytes), &interface_index)
+}
+
+/// The number of an interface of this host by its name.
+fn interface_index(name: &str) -> Option<u32> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+    rustix::net::netdevice::name_to_index(socket, name).ok()
 }
 
 /// The resolv.conf for a namespace on these networks.

@@ -111,6 +111,9 @@ metrics! {
     health_changes: IntCounterVec = "svc_agent_health_changes_total", "health";
     /// Look-ups by outcome.
     dns_queries: IntCounterVec = "svc_agent_dns_queries_total", "outcome";
+    /// What forwarding came to beside the outcomes: answers from the cache or after their time, upstreams that failed or ask
+    /// us in turn, queries without an upstream to ask.
+    dns_forwarding: IntCounterVec = "svc_agent_dns_forwarding_total", "event";
     /// Claims by result (confirmed, lost, no_majority).
     claims: IntCounterVec = "svc_agent_claims_total", "result";
     /// Datagrams and requests of other hosts by direction (in, out).
@@ -134,7 +137,8 @@ metrics! {
 impl Metrics {
     /// Begins every series whose labels are known at 0: `increase()` misses the first event of one that does not exist.
     pub fn begin(&self) {
-        let series: [(&IntCounterVec, &[&str]); 9] = [
+        let series: [(&IntCounterVec, &[&str]); 10] = [
+            (&self.dns_forwarding, &["cache", "stale", "upstream_failure", "no_upstream", "loop"]),
             (&self.converges, &["ok", "problems"]),
             (&self.kernel_operations, &["overlay", "balancer"]),
             (&self.drift_repaired, &["overlay", "balancer"]),

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
-use dns::{Server, ServerSettings, Zone, ZoneHandle};
+use dns::{Server, Zone, ZoneHandle};
 use lb::{Balancer, Real};
 use overlay::{Enter, Handles, LinuxKernel, Space};
 
@@ -295,8 +295,7 @@ impl Spaces {
         let copies = [copy(sockets.udp.as_fd()), copy(sockets.tcp.as_fd())];
         let [Ok(udp), Ok(tcp)] = copies else { return Err(SpaceError::Copy) };
         let zone = ZoneHandle::new(zone);
-        let settings =
-            ServerSettings { ttls: crate::runtime::converge::ttls(agent), ..ServerSettings::default() };
+        let settings = crate::runtime::converge::resolver_settings(agent);
         let server = Server::start(
             sockets.udp,
             sockets.tcp,

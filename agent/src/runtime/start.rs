@@ -37,6 +37,7 @@ mod identity;
 mod joining;
 mod notify;
 mod upkeep;
+mod upstreams;
 
 /// Sockets and namespaces that stay open for one attachment, with room.
 const FILES_PER_ATTACHMENT: u64 = 16;
@@ -118,7 +119,9 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
 
     let links: BTreeMap<Name, u16> =
         agent.store.meta("links").map_err(|error| fail(&error))?.unwrap_or_default();
-    let forwarder = dns::Forwarder::new(dns::ForwardSettings::default(), Arc::clone(&agent.dns_stats));
+    let serve_stale = agent.settings.load().serve_stale;
+    let forwarding = dns::ForwardSettings { serve_stale, ..dns::ForwardSettings::default() };
+    let forwarder = dns::Forwarder::new(forwarding, Arc::clone(&agent.dns_stats));
     forwarder.set_upstreams(&host::upstreams(&agent));
     let spaces =
         Spaces::open(&agent, Arc::new(holder), watcher, forwarder.clone(), Arc::clone(&agent.dns_stats))
@@ -138,7 +141,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     tasks.spawn(peers::save(Arc::clone(&agent)));
     tasks.spawn(claiming::upkeep::run(Arc::clone(&agent)));
     tasks.spawn(health::run(Arc::clone(&agent)));
-    tasks.spawn(upkeep::follow_upstreams(Arc::clone(&agent), forwarder));
+    tasks.spawn(upstreams::follow(Arc::clone(&agent), forwarder));
     tasks.spawn(holding::watch(Arc::clone(&agent), program));
     tasks.spawn(joining::join(Arc::clone(&agent), start));
     tasks.spawn(upkeep::housekeep(Arc::clone(&agent)));

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::ServerSettings;
 use super::reply::{self, Reply};
 use crate::answer::{Answer, answer};
-use crate::forward::{Flags, ForwardError, Forwarder};
+use crate::forward::{Flags, ForwardError, Forwarder, Room};
 use crate::handle::ZoneHandle;
 use crate::question::{Kind, Question};
 use crate::stats::{Outcome, Stats, add};
@@ -23,6 +23,7 @@ pub(super) struct Handler {
     stats: Arc<Stats>,
     settings: ServerSettings,
     forwarded: Semaphore,
+    room: Room,
     waiting: Semaphore,
 }
 
@@ -64,7 +65,7 @@ impl Handler {
     ) -> Self {
         let forwarded = Semaphore::new(settings.limits.forwarded);
         let waiting = Semaphore::new(settings.limits.waiting);
-        Self { zone, forwarder, stats, settings, forwarded, waiting }
+        Self { zone, forwarder, stats, settings, forwarded, room: Room::default(), waiting }
     }
 
     pub(super) fn stats(&self) -> &Stats {
@@ -92,6 +93,9 @@ impl Handler {
             return Reply::error(Outcome::Refused, ResponseCode::Refused);
         }
         let query = info.query.original();
+        if self.forwarder.knows_marker(query.name()) {
+            return Reply::error(Outcome::Refused, ResponseCode::Refused);
+        }
         let kind = Kind(query.query_type().into());
         let Ok(question) = Question::from_labels(query.name().iter(), kind) else {
             return Reply::error(Outcome::Malformed, ResponseCode::FormErr);
@@ -139,7 +143,7 @@ impl Handler {
             dnssec_ok: request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok),
             checking_disabled: request.metadata.checking_disabled,
         };
-        match self.forwarder.resolve(query.clone(), flags).await {
+        match self.forwarder.resolve(query.clone(), flags, &self.room).await {
             Ok(message) => forwarded(query.name(), message),
             Err(ForwardError::OverLimit) => Reply::error(Outcome::OverLimit, ResponseCode::ServFail),
             Err(ForwardError::NoUpstream | ForwardError::Failed(None)) => {

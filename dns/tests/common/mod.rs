@@ -15,6 +15,7 @@ use hickory_proto::rr::{Name, RecordType};
 use hickory_proto::serialize::binary::BinDecodable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// Longest that any reply may take.
@@ -44,9 +45,19 @@ pub(crate) fn serve(zone: Zone, settings: ServerSettings) -> Bed {
 }
 
 pub(crate) fn serve_with(zone: Zone, settings: ServerSettings, forward: ForwardSettings) -> Bed {
-    let (udp, tcp, address) = sockets();
     let stats = Arc::new(Stats::default());
     let forwarder = Forwarder::new(forward, Arc::clone(&stats));
+    serve_through(zone, settings, forwarder, stats)
+}
+
+/// One more namespace of the same agent.
+pub(crate) fn serve_through(
+    zone: Zone,
+    settings: ServerSettings,
+    forwarder: Forwarder,
+    stats: Arc<Stats>,
+) -> Bed {
+    let (udp, tcp, address) = sockets();
     let zone = ZoneHandle::new(zone);
     let server =
         Server::start(udp, tcp, zone.clone(), forwarder.clone(), Arc::clone(&stats), settings).unwrap();
@@ -147,33 +158,68 @@ pub(crate) enum Habit {
     /// Data: 192.0.2.7.
     Good,
     SlowGood(Duration),
+    /// Good, for no time at all.
+    Brief,
+    /// Good for names that begin so, silent for others.
+    GoodFor(&'static str),
+    /// Good for one type, silent for others.
+    GoodForType(RecordType),
 }
 
-/// A false upstream on UDP; counts what it was asked.
+/// A port that nobody listens at and that nobody else gets for as long as the socket lives: what does not come from the
+/// socket's peer is refused.
+pub(crate) fn dead_upstream() -> (SocketAddr, std::net::UdpSocket) {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect("127.0.0.1:1").unwrap();
+    (socket.local_addr().unwrap(), socket)
+}
+
+/// A false upstream on UDP; counts what it was asked besides markers of loops.
 pub(crate) async fn upstream(habit: Habit) -> (SocketAddr, Arc<AtomicUsize>) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (address, asked, _) = changing_upstream(habit).await;
+    (address, asked)
+}
+
+/// As [`upstream`], with what changes its habit.
+pub(crate) async fn changing_upstream(habit: Habit) -> (SocketAddr, Arc<AtomicUsize>, watch::Sender<Habit>) {
+    let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
     let address = socket.local_addr().unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
+    let (sender, habits) = watch::channel(habit);
     tokio::spawn(async move {
         let mut buffer = [0; 4_096];
         while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
-            counter.fetch_add(1, Ordering::Relaxed);
-            let Ok(mut message) = Message::from_bytes(&buffer[..length]) else { continue };
-            message.metadata.message_type = hickory_proto::op::MessageType::Response;
-            match habit {
-                Habit::Silent => continue,
-                Habit::Says(code) => message.metadata.response_code = code,
-                Habit::Good => good(&mut message),
-                Habit::SlowGood(pause) => {
-                    tokio::time::sleep(pause).await;
-                    good(&mut message);
-                }
+            let Ok(message) = Message::from_bytes(&buffer[..length]) else { continue };
+            if !message.queries[0].name().to_ascii().contains("svc-agent-loop") {
+                counter.fetch_add(1, Ordering::Relaxed);
             }
-            socket.send_to(&message.to_vec().unwrap(), peer).await.unwrap();
+            tokio::spawn(reply(Arc::clone(&socket), peer, message, *habits.borrow()));
         }
     });
-    (address, asked)
+    (address, asked, sender)
+}
+
+async fn reply(socket: Arc<UdpSocket>, peer: SocketAddr, mut message: Message, habit: Habit) {
+    message.metadata.message_type = hickory_proto::op::MessageType::Response;
+    let (name, kind) = (message.queries[0].name().to_ascii(), message.queries[0].query_type());
+    match habit {
+        Habit::Silent => return,
+        Habit::GoodFor(begin) if !name.starts_with(begin) => return,
+        Habit::GoodForType(good) if kind != good => return,
+        Habit::Says(code) => message.metadata.response_code = code,
+        Habit::Good | Habit::GoodFor(_) | Habit::GoodForType(_) => good(&mut message),
+        Habit::Brief => {
+            good(&mut message);
+            message.answers[0].ttl = 0;
+        }
+        Habit::SlowGood(pause) => {
+            tokio::time::sleep(pause).await;
+            good(&mut message);
+        }
+    }
+    // The client may have given up.
+    let _gone = socket.send_to(&message.to_vec().unwrap(), peer).await;
 }
 
 fn good(message: &mut Message) {

@@ -8,6 +8,11 @@ use std::time::Duration;
 
 use agent::netns::Namespace;
 
+use super::{RESOLVER, exchange_udp};
+
+/// How long a relay waits for an answer.
+const RELAY_LIMIT: Duration = Duration::from_secs(5);
+
 /// How it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
@@ -15,6 +20,10 @@ pub enum Manner {
     Address(Ipv4Addr),
     /// NXDOMAIN to everything.
     Deny,
+    /// Nothing to anything.
+    Silent,
+    /// What the resolver of its own namespace answers, as a name server in a container that forwards to 127.0.0.11.
+    Relay,
 }
 
 /// The server; dropped, it ends.
@@ -36,13 +45,17 @@ impl Upstream {
         let socket = namespace.run(open).expect("a namespace").expect("the upstream's socket");
         let (asked, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (noted, stopped) = (Arc::clone(&asked), Arc::clone(&stop));
+        let namespace = namespace.clone();
         let thread = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut bytes) else { continue };
-                if let Some((name, reply)) = reply(&bytes[..length], manner) {
-                    noted.lock().expect("the notes").push(name);
-                    let _gone = socket.send_to(&reply, from);
+                let Some((name, reply)) = reply(&bytes[..length], manner) else { continue };
+                noted.lock().expect("the notes").push(name);
+                match manner {
+                    Manner::Silent => {}
+                    Manner::Relay => relay(&namespace, &socket, bytes[..length].to_vec(), from),
+                    Manner::Address(_) | Manner::Deny => drop(socket.send_to(&reply, from)),
                 }
             }
         });
@@ -63,6 +76,16 @@ impl Drop for Upstream {
             let _ended = thread.join();
         }
     }
+}
+
+/// Beside the others that are relayed. It ends by itself.
+fn relay(namespace: &Namespace, socket: &UdpSocket, query: Vec<u8>, from: SocketAddr) {
+    let (namespace, socket) = (namespace.clone(), socket.try_clone().expect("a copy of the socket"));
+    std::thread::spawn(move || {
+        if let Ok(reply) = exchange_udp(&namespace, RESOLVER, &query, RELAY_LIMIT) {
+            let _gone = socket.send_to(&reply, from);
+        }
+    });
 }
 
 fn reply(query: &[u8], manner: Manner) -> Option<(String, Vec<u8>)> {

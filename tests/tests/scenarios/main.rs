@@ -5,6 +5,8 @@ mod conflicts;
 mod deaths;
 mod docker;
 mod firewalls;
+mod forwarding;
+mod forwarding_load;
 mod health;
 mod idle;
 mod input;
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
         names::all(),
         six::all(),
         musl::all(),
+        forwarding::all(),
+        forwarding_load::all(),
         input::all(),
         limits::all(),
         addresses::all(),

@@ -1,4 +1,4 @@
-//! What goes on beside the verbs: settings read again, upstreams followed, old things forgotten.
+//! What goes on beside the verbs: settings read again, old things forgotten.
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,22 +8,8 @@ use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::local::list;
 use crate::runtime::start::forgetting::Forgetting;
-use crate::runtime::{host, memory, verbs};
+use crate::runtime::{memory, verbs};
 use crate::store::Writes;
-
-/// The host's resolv.conf is looked at this often.
-const UPSTREAM_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Asks the upstreams that the host's resolv.conf, or the settings, name now.
-pub(super) async fn follow_upstreams(agent: Arc<Agent>, forwarder: dns::Forwarder) {
-    let mut ticks = tokio::time::interval(UPSTREAM_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        // Setting the same list again changes nothing.
-        forwarder.set_upstreams(&host::upstreams(&agent));
-    }
-}
 
 /// Saves what the transport learned, publishes this host's head, says what others complain of, forgets what is old.
 pub(super) async fn housekeep(agent: Arc<Agent>) {
