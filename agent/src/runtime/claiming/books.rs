@@ -32,7 +32,7 @@ pub struct Books {
 
 /// As [`Books`] rests.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Saved {
+pub(crate) struct Saved {
     promises: Option<Promises>,
     claims: Vec<ClaimRecord>,
     attempt: u64,
@@ -60,15 +60,19 @@ impl Books {
     /// # Errors
     /// When the store cannot be read.
     pub fn load(store: &crate::store::Store, me: NodeId) -> Result<Self, StoreError> {
-        let saved: Saved = store.meta("claims")?.unwrap_or_default();
+        Ok(Self::of(store.meta("claims")?.unwrap_or_default(), me))
+    }
+
+    /// As [`Books::load`], from what was kept.
+    pub(crate) fn of(saved: Saved, me: NodeId) -> Self {
         let claims = saved.claims.into_iter().map(|record| (record.key.clone(), given_up(record))).collect();
-        Ok(Self {
+        Self {
             promises: saved.promises.unwrap_or_else(|| Promises::new(me)),
             claims,
             attempt: saved.attempt,
             removals: saved.removals,
             ..Self::new(me)
-        })
+        }
     }
 
     /// Adds the books to a transaction.

@@ -2,6 +2,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::runtime::claiming::steps::gaps;
 
 #[test]
 fn withdrawals_take_turns() {
