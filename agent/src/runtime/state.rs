@@ -32,7 +32,8 @@ pub struct State {
     pub pending_since: Option<Instant>,
     /// Counts derivations.
     pub derived: u64,
-    /// How far this host's own facts are on disk, and so may be spoken of.
+    /// How far this host's own facts may be spoken of: they are on disk, if under an older version where a change was
+    /// taken back.
     pub durable: Head,
     /// Hosts whose heartbeat stopped.
     pub suspended: BTreeSet<NodeId>,
@@ -131,6 +132,8 @@ impl State {
                     tracing::error!("taking back a change that could not be saved: {}", chain(&error));
                 }
             }
+            // Whoever compares heads gets these versions; the others must not stay behind them.
+            self.durable = self.catalog.head(me);
             return Err(error.into());
         }
         self.durable = self.catalog.head(me);

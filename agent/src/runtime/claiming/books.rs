@@ -26,6 +26,9 @@ pub struct Books {
     pub running: BTreeMap<ClaimKey, watch::Receiver<()>>,
     /// Where a block is being claimed ahead of need. Not kept.
     pub ahead: BTreeSet<(Name, Region)>,
+    /// The greatest node number that anybody asked to be promised here. Those below it that are not known here were
+    /// removed while this host was away, and their last mention may have gone with them. Not kept.
+    pub heard: u32,
     /// Attempts of `removals` that are still going on. Not kept.
     pub removing: BTreeSet<u64>,
 }
@@ -50,6 +53,7 @@ impl Books {
             removals: Vec::new(),
             running: BTreeMap::new(),
             ahead: BTreeSet::new(),
+            heard: 0,
             removing: BTreeSet::new(),
         }
     }

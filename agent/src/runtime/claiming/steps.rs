@@ -49,6 +49,9 @@ pub(crate) fn answer(state: &mut State, request: Request, commit: Commit<'_>) ->
     if let Request::Check { key, attempt } = &request {
         return Ok(answer_check(state.books.claims.get(key), *attempt));
     }
+    if let Request::Promise { key: ClaimKey::Node { number }, .. } = &request {
+        state.books.heard = state.books.heard.max(*number);
+    }
     let mut promises = state.books.promises.clone();
     let (reply, changes) =
         promises.handle(request, &|network: &Name, address| place_of(state, network, address));
@@ -110,17 +113,23 @@ pub(crate) fn begin(
     commit: Commit<'_>,
 ) -> Result<(Claimant, Step), ClaimError> {
     let attempt = state.books.attempt + 1;
+    let before = state.books.claims.get(&key).cloned();
     let (claimant, step) = Claimant::start(me, key, attempt, view).map_err(ClaimError::Start)?;
     state.books.attempt = attempt;
     state.books.record(step.persist.clone());
-    save(state, commit).map_err(ClaimError::Store)?;
+    if let Err(error) = save(state, commit) {
+        // Nobody was asked, so nobody would ever take the record up.
+        state.books.claims.remove(&claimant.record().key);
+        state.books.claims.extend(before.map(|record| (record.key.clone(), record)));
+        return Err(ClaimError::Store(error));
+    }
     Ok((claimant, Step { persist: Vec::new(), ..step }))
 }
 
 /// Writes what a step asks for, with the confirmation's adopted tables in the same transaction.
 ///
 /// # Errors
-/// When it cannot be written down.
+/// When it cannot be written down. What was confirmed is given up then, as the next start would: nothing of it is used.
 pub(crate) fn write(
     state: &mut State,
     claimant: &Claimant,
@@ -130,6 +139,7 @@ pub(crate) fn write(
     if step.persist.is_empty() {
         return Ok(());
     }
+    let before = state.books.promises.clone();
     state.books.record(step.persist.clone());
     if let (Some(Outcome::Confirmed { adopted }), ClaimKey::Node { number }) =
         (&step.outcome, &claimant.record().key)
@@ -142,7 +152,15 @@ pub(crate) fn write(
         }
         state.books.promises.join(*number, members, adopted);
     }
-    save(state, commit)
+    save(state, commit).inspect_err(|_| {
+        // A number that counts in memory only would be left behind by the next claim, promised for ever to one who does
+        // not have it; and a confirmed key would be used, and be given up by the next start.
+        state.books.promises = before;
+        let record = state.books.claims.get_mut(&claimant.record().key);
+        if let Some(record) = record.filter(|record| record.state == ClaimState::Confirmed) {
+            record.state = ClaimState::Withdrawing;
+        }
+    })
 }
 
 /// Who had a number that was removed, as far as what it said of itself is still there.
@@ -219,16 +237,16 @@ pub(crate) fn missed_removals(state: &State, me: NodeId) -> Vec<Member> {
     let promises = &state.books.promises;
     let counted: BTreeSet<Member> = promises.members().chain(promises.pending()).collect();
     let missed = |member: &Member| state.catalog.is_removed(member.node);
-    let gaps = gaps(&counted, &promises.removed().collect());
+    let gaps = gaps(&counted, &promises.removed().collect(), state.books.heard);
     // What this host itself was removed by is for the others to settle.
     counted.into_iter().filter(|member| missed(member) && member.node != me).chain(gaps).collect()
 }
 
-/// Numbers below a known one of which nothing is known here: they were promised and removed while this host was away, or
-/// their facts have not arrived yet; others know which.
-pub(super) fn gaps(counted: &BTreeSet<Member>, removed: &BTreeSet<Member>) -> Vec<Member> {
+/// Numbers below a known one, or one that was heard of, of which nothing is known here: they were promised and removed
+/// while this host was away, or their facts have not arrived yet; others know which.
+pub(super) fn gaps(counted: &BTreeSet<Member>, removed: &BTreeSet<Member>, heard: u32) -> Vec<Member> {
     let known: BTreeSet<u32> = counted.iter().chain(removed).map(|member| member.number).collect();
-    let last = known.last().copied().unwrap_or_default();
+    let last = known.last().copied().unwrap_or_default().max(heard);
     let gaps = (1..last).filter(|number| !known.contains(number));
     gaps.take(GAPS_AT_ONCE).map(|number| Member { number, node: UNKNOWN }).collect()
 }
@@ -347,3 +365,6 @@ fn change(state: &mut State, change: impl FnOnce(&mut State), commit: Commit<'_>
         (state.books.promises, state.books.removals) = before;
     })
 }
+
+#[cfg(test)]
+mod tests;
