@@ -218,3 +218,6 @@ impl State {
 fn asserted(owed: Vec<(Key, Value)>) -> Batch {
     owed.into_iter().map(|(key, value)| (key, Some(value))).collect()
 }
+
+#[cfg(test)]
+mod tests;
