@@ -23,6 +23,8 @@ pub(crate) mod turn;
 pub mod upkeep;
 
 pub use books::Books;
+#[cfg(test)]
+pub(crate) use books::Saved;
 
 /// A claim is decided within this time.
 pub(crate) const CLAIM_LIMIT: Duration = Duration::from_secs(1);
