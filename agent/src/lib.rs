@@ -19,5 +19,7 @@ pub mod model;
 pub mod netns;
 pub mod ports;
 pub mod runtime;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod view;

@@ -12,24 +12,21 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::api::types::{Failure, FailureKind};
-use crate::catalog::facts::{HostFact, Key, Value};
-use crate::catalog::{Catalog, Changes, Outcome, Update};
+use crate::catalog::facts::HostFact;
+use crate::catalog::{Catalog, Changes, Update};
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::model::{Head, Name, NodeId, Stamp};
 use crate::netns::{Namespace, Resolved};
-use crate::runtime::claiming::Books;
 use crate::runtime::events::{Events, lock};
-use crate::runtime::health::Unfollowed;
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::problems::Problems;
-use crate::runtime::records;
+use crate::runtime::state::Unwritten;
 use crate::runtime::touched::Touched;
-use crate::runtime::verbs::addressing::{self, Grants, Vips};
-use crate::runtime::verbs::leave;
 use crate::store::{Store, Writes};
-use crate::view::{View, ViewChanges};
+
+pub use crate::runtime::state::{Batch, State};
 
 /// Who this host is.
 #[derive(Clone, Debug)]
@@ -46,41 +43,6 @@ pub struct Identity {
     pub address: IpAddr,
     /// This boot of the kernel.
     pub boot_id: String,
-}
-
-/// What is known and what follows from it. Behind one lock.
-#[derive(Debug)]
-pub struct State {
-    /// Everybody's facts.
-    pub catalog: Catalog,
-    /// What this host derives from them.
-    pub view: View,
-    /// What changed in the view since the converge loop last took it.
-    pub pending: ViewChanges,
-    /// When the oldest pending change came.
-    pub pending_since: Option<Instant>,
-    /// Hosts whose heartbeat stopped.
-    pub suspended: BTreeSet<NodeId>,
-    /// Facts of others that are not on disk yet.
-    pub unsaved: Writes,
-    /// Claims of this host and promises to others.
-    pub books: Books,
-    /// Attachments of this host by (network, name).
-    pub local: BTreeMap<(Name, Name), LocalAttachment>,
-    /// Withdrawn attachments whose rows are to be forgotten once the kernel holds nothing of them.
-    pub detaching: Vec<LocalAttachment>,
-    /// Counts changes of `local`.
-    pub local_revision: u64,
-    /// When this host freed an address of a network.
-    pub freed: BTreeMap<(Name, IpAddr), Instant>,
-    /// Addresses of this host's blocks that it granted to others.
-    pub granted: Grants,
-    /// Which service has which VIP.
-    pub vips: Vips,
-    /// Whether the catalog has been complete since the start.
-    pub synced: bool,
-    /// Services whose replicas' checks are to be looked at again.
-    pub unfollowed: Unfollowed,
 }
 
 /// The agent.
@@ -177,9 +139,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Own facts to write; `None` removes.
-pub type Batch = Vec<(Key, Option<Value>)>;
-
 impl Agent {
     /// Looks at what is known.
     pub fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
@@ -215,42 +174,30 @@ impl Agent {
         self.write_locked(&mut state, batch, extra)
     }
 
-    fn write_locked(&self, state: &mut State, batch: Batch, mut extra: Writes) -> Result<Head, Failure> {
-        let node = self.identity.node;
-        let before: Batch =
-            batch.iter().map(|(key, _)| (key.clone(), state.catalog.value(node, key))).collect();
-        let (delta, changes) =
-            state.catalog.write(node, batch).map_err(|error| refused(chain(&error), &[]))?;
-        if delta.is_empty() && extra.meta.is_empty() && extra.local.is_empty() {
-            return Ok(state.catalog.head(node));
-        }
-        addressing::follow(state, node, &changes);
-        addressing::put_freed(state, &mut extra).map_err(|error| refused(chain(&error), &[]))?;
-        records::append(&mut extra, records::of_update(&Update::Delta(delta)));
-        records::put_head(&state.catalog, node, &mut extra);
-        // Stamps must not repeat after a restart, even if nothing that carries them is left.
-        extra.put_meta("clock", &state.catalog.clock()).map_err(|error| refused(chain(&error), &[]))?;
-        if let Err(error) = self.store.commit(&extra, true) {
-            // What is not on disk must not be spoken of: take it back under a newer version.
-            match state.catalog.write(node, before) {
-                Ok((_, changes)) => drop(addressing::follow(state, node, &changes)),
-                Err(error) => {
-                    tracing::error!("taking back a change that could not be saved: {}", chain(&error));
-                }
+    fn write_locked(&self, state: &mut State, batch: Batch, extra: Writes) -> Result<Head, Failure> {
+        let written = state
+            .write(self.identity.node, Instant::now(), batch, extra, &mut |it| self.store.commit(it, true));
+        self.wake(state);
+        written.map_err(|error| self.unwritten(&error))
+    }
+
+    fn unwritten(&self, error: &Unwritten) -> Failure {
+        match error {
+            Unwritten::Fact(error) => refused(chain(error), &[]),
+            Unwritten::Store(error) => {
+                let directory = self.settings.load().state_dir.display().to_string();
+                refused(chain(error), &[&format!("check space and permissions of {directory}")])
             }
-            let hint = format!("check space and permissions of {}", self.settings.load().state_dir.display());
-            return Err(refused(chain(&error), &[&hint]));
         }
-        self.derive(state, &changes);
-        let owed = state.catalog.reassertions(node, &changes);
-        if !owed.is_empty() {
-            // What is used is asserted, too, so that it does not die with the host that made it.
-            let batch = owed.into_iter().map(|(key, value)| (key, Some(value))).collect();
-            return self.write_locked(state, batch, Writes::default());
+    }
+
+    /// Wakes whoever acts on what was derived and whoever tells others of what is durable.
+    fn wake(&self, state: &State) {
+        let derived = |seen: &mut u64| std::mem::replace(seen, state.derived) != state.derived;
+        if self.revision.send_if_modified(derived) {
+            self.changed.notify_one();
         }
-        let head = state.catalog.head(node);
-        self.own_head.send_replace(head);
-        Ok(head)
+        self.own_head.send_if_modified(|told| std::mem::replace(told, state.durable) != state.durable);
     }
 
     /// Takes another host's facts in; returns how far its facts are known now.
@@ -260,50 +207,24 @@ impl Agent {
 
     fn receive_blocking(&self, update: Update) -> Head {
         let mut state = lock(&self.state);
-        let owner = records::owner_of(&update);
-        if owner == self.identity.node {
-            return state.catalog.head(owner);
-        }
-        let rows = records::of_update(&update);
-        let at_stake = leave::at_stake(&state.catalog, &update);
-        let applied = state.catalog.apply_update(update);
-        if addressing::follow(&mut state, self.identity.node, &applied.changes) {
-            let mut freed = Writes::default();
-            if let Err(error) = addressing::put_freed(&state, &mut freed) {
-                tracing::error!("{}", chain(&error));
-            }
-            records::append(&mut state.unsaved, freed);
-        }
-        if applied.outcome == Outcome::Current {
-            records::append(&mut state.unsaved, rows);
-            let State { catalog, unsaved, .. } = &mut *state;
-            records::put_head(catalog, owner, unsaved);
-        }
-        self.derive(&mut state, &applied.changes);
-        let mut owed = state.catalog.reassertions(self.identity.node, &applied.changes);
-        owed.extend(leave::taken_over(&state.catalog, &state.suspended, self.identity.node, at_stake));
-        if !owed.is_empty() {
-            let batch = owed.into_iter().map(|(key, value)| (key, Some(value))).collect();
-            if let Err(error) = self.write_locked(&mut state, batch, Writes::default()) {
-                tracing::error!("re-asserting definitions: {}", error.message);
-            }
-        }
-        state.catalog.head(owner)
+        let mut commit = |it: &Writes| self.store.commit(it, true);
+        let head = state.receive(self.identity.node, Instant::now(), update, &mut commit);
+        self.wake(&state);
+        head
     }
 
     /// Follows liveness: the hosts that are suspended now.
     pub fn set_suspended(&self, suspended: BTreeSet<NodeId>) {
         let mut state = lock(&self.state);
-        if state.suspended == suspended {
+        let moved = state.suspend(self.identity.node, Instant::now(), suspended);
+        if moved.is_empty() {
             return;
         }
-        let moved: Vec<NodeId> = state.suspended.symmetric_difference(&suspended).copied().collect();
         for node in moved.iter().filter(|node| !state.catalog.is_removed(**node)) {
             let name = host_name(&state.catalog, *node);
-            let word = if suspended.contains(node) { "is suspended" } else { "is back" };
+            let word = if state.suspended.contains(node) { "is suspended" } else { "is back" };
             self.events.record("host", format!("{name} {word}"), "liveness");
         }
-        state.suspended = suspended;
         let mut writes = Writes::default();
         let saved = writes
             .put_meta("suspended", &state.suspended)
@@ -311,39 +232,27 @@ impl Agent {
         if let Err(error) = saved {
             tracing::warn!("{}", chain(&error));
         }
-        let mut changes = Changes::default();
-        changes.hosts.extend(moved);
-        self.derive(&mut state, &changes);
-    }
-
-    /// Brings the view up to date and wakes whoever acts on it.
-    fn derive(&self, state: &mut State, changes: &Changes) {
-        if changes.is_empty() {
-            return;
-        }
-        let State { catalog, view, suspended, pending, pending_since, unfollowed, .. } = state;
-        unfollowed.note(catalog, self.identity.node, changes);
-        let derived = view.update(catalog, suspended, self.identity.node, changes);
-        pending.merge(derived);
-        pending_since.get_or_insert_with(Instant::now);
-        self.revision.send_modify(|revision| *revision += 1);
-        self.changed.notify_one();
+        self.wake(&state);
     }
 
     /// Derives everything anew, at the start.
     pub fn derive_all(&self) {
         let mut state = lock(&self.state);
-        self.derive(&mut state, &Changes::everything());
+        state.derive(self.identity.node, Instant::now(), &Changes::everything());
+        self.wake(&state);
     }
 
     /// Asserts what this host uses, after a start.
     pub fn reassert_all(&self) {
-        let owed = self.read(|state| state.catalog.reassertions(self.identity.node, &Changes::everything()));
-        let batch: Batch = owed.into_iter().map(|(key, value)| (key, Some(value))).collect();
-        if !batch.is_empty()
-            && let Err(failure) = self.write(batch, Writes::default())
-        {
-            tracing::error!("re-asserting definitions: {}", failure.message);
+        let asserted = tokio::task::block_in_place(|| {
+            let mut state = lock(&self.state);
+            let mut commit = |it: &Writes| self.store.commit(it, true);
+            let asserted = state.reassert_all(self.identity.node, Instant::now(), &mut commit);
+            self.wake(&state);
+            asserted
+        });
+        if let Err(error) = asserted {
+            tracing::error!("re-asserting definitions: {}", chain(&error));
         }
     }
 

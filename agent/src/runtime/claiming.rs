@@ -1,5 +1,5 @@
 //! Runs claims over the sealed transport and keeps their books: write, then send, then act.
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +7,10 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use crate::addresses::Layout;
 use crate::catalog::facts::{ClaimKey, Key, Value};
-use crate::claims::{
-    Claimant, Entry, Member, Outcome, Place, Reply, Request, StartError, Step, View, answer_check,
-};
-use crate::model::{Name, NodeId};
-use crate::runtime::agent::{Agent, State, chain};
+use crate::claims::{Claimant, Entry, Outcome, Reply, Request, StartError, Step, View};
+use crate::model::NodeId;
+use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::messages::{Answer, Request as PeerRequest};
 use crate::runtime::peers;
@@ -21,15 +18,18 @@ use crate::store::{StoreError, Writes};
 
 mod books;
 pub mod removing;
-mod turn;
+pub(crate) mod steps;
+pub(crate) mod turn;
 pub mod upkeep;
 
 pub use books::Books;
+#[cfg(test)]
+pub(crate) use books::Saved;
 
 /// A claim is decided within this time.
-const CLAIM_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const CLAIM_LIMIT: Duration = Duration::from_secs(1);
 /// A claim is started anew so often because members know others than this host counted.
-const STALE_RETRIES: usize = 4;
+pub(crate) const STALE_RETRIES: usize = 4;
 
 /// Why a claim failed. Nothing of it is used; what was promised is being withdrawn.
 #[derive(Debug, thiserror::Error)]
@@ -66,49 +66,13 @@ pub enum ClaimError {
     Store(#[source] StoreError),
 }
 
-/// Where an address lies, for the rule which keys exclude each other.
-fn place_of(state: &State, network: &Name, address: IpAddr) -> Place {
-    let Some(record) = state.catalog.network(network) else { return Place::Unknown };
-    let layouts = record.definition.subnets.iter().filter_map(|subnet| Layout::new(*subnet).ok());
-    let block = layouts.filter_map(|layout| layout.block_of(address)).next();
-    block.map_or(Place::Open, |(region, index)| Place::Block(region, index))
-}
-
-/// Learns confirmed members from their own facts.
-fn note_members(state: &mut State) -> bool {
-    let members: Vec<Member> =
-        state.catalog.hosts().map(|(node, fact)| Member { number: fact.number, node }).collect();
-    let mut learned = false;
-    for member in members {
-        learned |= !state.books.promises.note_member(member).is_empty();
-    }
-    learned
-}
-
 /// Answers a member's request; what was promised is durable before the answer leaves.
 ///
 /// # Errors
 /// When the promise cannot be written down: it is then not answered.
 pub fn answer(agent: &Agent, request: Request) -> Result<Reply, StoreError> {
     tokio::task::block_in_place(|| {
-        let mut state = lock(&agent.state);
-        let learned = note_members(&mut state);
-        if let Request::Check { key, attempt } = &request {
-            return Ok(answer_check(state.books.claims.get(key), *attempt));
-        }
-        let mut promises = state.books.promises.clone();
-        let (reply, changes) =
-            promises.handle(request, &|network: &Name, address| place_of(&state, network, address));
-        if learned || !changes.is_empty() {
-            let before = std::mem::replace(&mut state.books.promises, promises);
-            let mut writes = Writes::default();
-            let saved = state.books.save(&mut writes).and_then(|()| agent.store.commit(&writes, true));
-            if let Err(error) = saved {
-                state.books.promises = before;
-                return Err(error);
-            }
-        }
-        Ok(reply)
+        steps::answer(&mut lock(&agent.state), request, &mut |writes| agent.store.commit(writes, true))
     })
 }
 
@@ -156,7 +120,7 @@ async fn claim_next(agent: &Arc<Agent>, mut key: ClaimKey) -> Result<ClaimKey, C
             }
             Outcome::StaleView { view: newer, pending } => {
                 learn(agent).await;
-                view = corrected(agent, &key, &newer, pending);
+                view = steps::corrected(&mut lock(&agent.state), &key, &newer, pending);
                 if let ClaimKey::Node { number } = &mut key {
                     // Numbers of hosts that were removed are not used again, and a newcomer learns of them here.
                     *number = view.next_number();
@@ -168,26 +132,8 @@ async fn claim_next(agent: &Arc<Agent>, mut key: ClaimKey) -> Result<ClaimKey, C
     Err(ClaimError::Unsettled)
 }
 
-/// Members as this host counts them: confirmed ones, and for anything but a node number those who were promised one.
 fn current_view(agent: &Agent, key: &ClaimKey) -> View {
-    let mut state = lock(&agent.state);
-    note_members(&mut state);
-    let promises = &state.books.promises;
-    let mut members: Vec<Member> = promises.members().collect();
-    if !matches!(key, ClaimKey::Node { .. }) {
-        members.extend(promises.pending());
-    }
-    View::new(members, promises.removed().map(|member| member.number))
-}
-
-/// What this host counts, with what members have just said of members and removals.
-fn corrected(agent: &Agent, key: &ClaimKey, newer: &View, pending: Vec<Member>) -> View {
-    let known = current_view(agent, key);
-    let mut members: Vec<Member> = known.members().chain(newer.members()).collect();
-    if !matches!(key, ClaimKey::Node { .. }) {
-        members.extend(pending);
-    }
-    View::new(members, known.removed().chain(newer.removed()))
+    steps::current_view(&mut lock(&agent.state), key)
 }
 
 /// Makes this host the first of a new cluster.
@@ -195,9 +141,8 @@ fn corrected(agent: &Agent, key: &ClaimKey, newer: &View, pending: Vec<Member>) 
 /// # Errors
 /// When it cannot be written down.
 pub fn found(agent: &Agent) -> Result<(), ClaimError> {
-    let mut state = lock(&agent.state);
-    state.books.promises.found();
-    save_books(agent, &state)
+    let mut commit = |writes: &Writes| agent.store.commit(writes, true);
+    steps::found(&mut lock(&agent.state), &mut commit).map_err(ClaimError::Store)
 }
 
 /// Claims the next node number; says which.
@@ -234,21 +179,10 @@ async fn attempt(agent: &Arc<Agent>, key: ClaimKey, view: View) -> Result<Outcom
         return Ok(Outcome::Confirmed { adopted: Vec::new() });
     };
     let (claimant, step) = tokio::task::block_in_place(|| {
-        let mut state = lock(&agent.state);
-        let attempt = state.books.attempt + 1;
-        let (claimant, step) = Claimant::start(me, key, attempt, view).map_err(ClaimError::Start)?;
-        state.books.attempt = attempt;
-        state.books.record(step.persist.clone());
-        save_books(agent, &state)?;
-        Ok::<_, ClaimError>((claimant, Step { persist: Vec::new(), ..step }))
+        let mut commit = |writes: &Writes| agent.store.commit(writes, true);
+        steps::begin(&mut lock(&agent.state), me, key, view, &mut commit)
     })?;
     drive(agent, claimant, step, CLAIM_LIMIT).await
-}
-
-pub(super) fn save_books(agent: &Agent, state: &State) -> Result<(), ClaimError> {
-    let mut writes = Writes::default();
-    state.books.save(&mut writes).map_err(ClaimError::Store)?;
-    agent.store.commit(&writes, true).map_err(ClaimError::Store)
 }
 
 /// Sends, takes replies in, until the claim has an outcome; withdrawals go on behind.
@@ -301,39 +235,11 @@ async fn settle(
     }
 }
 
-/// Writes what a step asks for, with the confirmation's adopted tables in the same transaction.
+/// Writes what a step asks for.
 pub(super) fn write_step(agent: &Agent, claimant: &Claimant, step: &Step) -> Result<(), ClaimError> {
-    if step.persist.is_empty() {
-        return Ok(());
-    }
-    tokio::task::block_in_place(|| {
-        let mut state = lock(&agent.state);
-        state.books.record(step.persist.clone());
-        if let (Some(Outcome::Confirmed { adopted }), ClaimKey::Node { number }) =
-            (&step.outcome, &claimant.record().key)
-        {
-            let members = claimant.record().members.clone();
-            // Numbers that were removed before: they are in nobody's tables, and without them the count has gaps.
-            for gone in claimant.record().removed.clone() {
-                let node = removed_node(&state, gone);
-                state.books.promises.remove(Member { number: gone, node }, &[]);
-            }
-            state.books.promises.join(*number, members, adopted);
-        }
-        save_books(agent, &state)
-    })
-}
-
-/// A removed number whose node is not known: no node has this id.
-const UNKNOWN: NodeId = NodeId(0);
-
-/// Who had a number that was removed, as far as what it said of itself is still there.
-fn removed_node(state: &State, number: u32) -> NodeId {
-    let had = |node: &NodeId| match state.catalog.value(*node, &Key::Host) {
-        Some(Value::Host(host)) => host.number == number,
-        _ => false,
-    };
-    state.catalog.removed().find(had).unwrap_or(UNKNOWN)
+    let mut commit = |writes: &Writes| agent.store.commit(writes, true);
+    tokio::task::block_in_place(|| steps::write(&mut lock(&agent.state), claimant, step, &mut commit))
+        .map_err(ClaimError::Store)
 }
 
 /// Sends a request to a member, or answers it here if that is this host.
@@ -363,14 +269,12 @@ fn address_of(agent: &Agent, node: NodeId) -> Option<SocketAddr> {
 
 /// A promise that outlived its claim (its withdrawal was lost, its claimant lives) is cleared by whoever meets it.
 async fn clear_if_abandoned(agent: &Arc<Agent>, key: &ClaimKey, holder: &Entry) {
-    let check = Request::Check { key: holder.key.clone(), attempt: holder.attempt };
+    let (check, withdraw) = steps::abandoned(holder);
     let (_, reply) = send(Arc::clone(agent), holder.claimant, check).await;
     if reply != Some(Reply::NotHeld) {
         return;
     }
     tracing::info!(?key, "clearing a promise that was withdrawn");
-    let withdraw =
-        Request::Withdraw { key: holder.key.clone(), claimant: holder.claimant, attempt: holder.attempt };
     let members: Vec<NodeId> =
         agent.read(|state| state.books.promises.members().map(|member| member.node).collect());
     let sends = members.into_iter().map(|member| send(Arc::clone(agent), member, withdraw.clone()));

@@ -1,6 +1,6 @@
 //! The running agent: what the pure modules decide is put together and acted on here.
 //!
-//! In the order of the data's flow: [`verbs`] and [`peers`] write facts through [`agent`], which derives the view;
+//! In the order of the data's flow: [`verbs`] and [`peers`] write facts through [`agent`], whose [`state`] derives the view;
 //! [`converge`] turns the view into what the leaf crates take and makes the kernel hold it; problems end in
 //! [`problems`], counts in [`metrics`], history in [`events`].
 pub mod agent;
@@ -21,5 +21,6 @@ pub mod problems;
 pub mod records;
 pub mod spaces;
 pub mod start;
+pub mod state;
 pub mod touched;
 pub mod verbs;

@@ -13,19 +13,20 @@ use crate::model::{Head, NodeId};
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::messages::{Answer, Request};
+use crate::runtime::state::State;
 use crate::runtime::{claiming, problems, verbs};
 
 /// Between two comparisons of heads with a live host picked at random.
-const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a push or a pull may take.
-const TRANSFER_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const TRANSFER_LIMIT: Duration = Duration::from_secs(10);
 /// First and longest wait after a push that failed.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(2);
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Facts of others are saved this often; they can be had again from them.
-const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Owners answered in one pull; the next pull gets the rest.
-const OWNERS_MAX: usize = 64;
+pub(crate) const OWNERS_MAX: usize = 64;
 
 /// Why a host did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +63,7 @@ impl Handler for PeerHandler {
 async fn answer(agent: &Arc<Agent>, peer: Peer, request: Request) -> Answer {
     match request {
         Request::Push(update) => Answer::Have(agent.receive(update)),
-        Request::Sync { heads } => Answer::Updates(updates_for(agent, &heads)),
+        Request::Sync { heads } => Answer::Updates(agent.read(|state| updates_for(state, &heads))),
         Request::Claim(request) => match claiming::answer(agent, request) {
             Ok(reply) => Answer::Claim(reply),
             Err(error) => Answer::NotUnderstood(chain(&error)),
@@ -97,12 +98,10 @@ async fn answer(agent: &Arc<Agent>, peer: Peer, request: Request) -> Answer {
 }
 
 /// What a host with these heads lacks.
-fn updates_for(agent: &Agent, heads: &BTreeMap<NodeId, Head>) -> Vec<Update> {
-    agent.read(|state| {
-        let have = |owner| heads.get(&owner).copied().unwrap_or_default();
-        let owners = state.catalog.owners().map(|(owner, _)| owner);
-        owners.filter_map(|owner| state.catalog.delta_since(owner, have(owner))).take(OWNERS_MAX).collect()
-    })
+pub(crate) fn updates_for(state: &State, heads: &BTreeMap<NodeId, Head>) -> Vec<Update> {
+    let have = |owner| heads.get(&owner).copied().unwrap_or_default();
+    let owners = state.catalog.owners().map(|(owner, _)| owner);
+    owners.filter_map(|owner| state.catalog.delta_since(owner, have(owner))).take(OWNERS_MAX).collect()
 }
 
 /// Sends a request to a host and reads its answer.
@@ -167,21 +166,28 @@ fn keep_pushers(
     }
 }
 
-/// A host is suspended when its heartbeat stopped, or was never seen since this agent started.
 fn follow_liveness(agent: &Agent, members: &BTreeMap<NodeId, Member>, started: Instant) {
-    let patience = agent.settings.load().failure_after;
-    let suspended: BTreeSet<NodeId> = agent.read(|state| {
-        let known = state.catalog.hosts().map(|(node, _)| node);
-        known
-            .filter(|node| *node != agent.identity.node)
-            .filter(|node| match members.get(node) {
-                Some(member) => !member.live,
-                // Who was suspended when the last agent ended stays so until it is heard of.
-                None => started.elapsed() > patience || state.suspended.contains(node),
-            })
-            .collect()
-    });
+    let late = started.elapsed() > agent.settings.load().failure_after;
+    let live = |node: NodeId| members.get(&node).map(|member| member.live);
+    let suspended = agent.read(|state| suspended(state, agent.identity.node, live, late));
     agent.set_suspended(suspended);
+}
+
+/// A host is suspended when its heartbeat stopped, or was never seen although this agent started long ago (`late`).
+pub(crate) fn suspended(
+    state: &State,
+    me: NodeId,
+    live: impl Fn(NodeId) -> Option<bool>,
+    late: bool,
+) -> BTreeSet<NodeId> {
+    let others = state.catalog.hosts().map(|(node, _)| node).filter(|node| *node != me);
+    others
+        .filter(|node| match live(*node) {
+            Some(live) => !live,
+            // Who was suspended when the last agent ended stays so until it is heard of.
+            None => late || state.suspended.contains(node),
+        })
+        .collect()
 }
 
 /// Brings one host up to this host's head, again and again.
@@ -223,7 +229,7 @@ async fn push(agent: Arc<Agent>, address: SocketAddr) {
 }
 
 /// An update that says nothing but where its owner stands; answered with how far it is known.
-fn greeting(owner: NodeId, head: Head) -> Update {
+pub(crate) fn greeting(owner: NodeId, head: Head) -> Update {
     Update::Delta(Delta {
         owner,
         incarnation: head.incarnation,

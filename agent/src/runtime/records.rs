@@ -117,7 +117,7 @@ pub fn load(store: &Store) -> Result<(Catalog, Vec<String>), StoreError> {
 
 /// A catalog on its way out of the store. Facts come owner by owner: each is taken up when the next one begins.
 #[derive(Debug, Default)]
-struct Loading {
+pub(crate) struct Loading {
     fulls: BTreeMap<u64, Full>,
     current: Option<u64>,
     catalog: Catalog,
@@ -125,7 +125,7 @@ struct Loading {
 }
 
 impl Loading {
-    fn visit(&mut self, row: StoredRow<'_>) {
+    pub(crate) fn visit(&mut self, row: StoredRow<'_>) {
         match row {
             StoredRow::Head { owner, head } => match serde_json::from_slice::<HeadRow>(head) {
                 Ok(row) => {
@@ -155,7 +155,7 @@ impl Loading {
         }
     }
 
-    fn finish(mut self) -> (Catalog, Vec<String>) {
+    pub(crate) fn finish(mut self) -> (Catalog, Vec<String>) {
         for full in self.fulls.into_values() {
             self.catalog.apply_full(full);
         }

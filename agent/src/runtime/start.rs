@@ -25,10 +25,9 @@ use crate::runtime::metrics::Metrics;
 use crate::runtime::peers::{self, PeerHandler};
 use crate::runtime::problems::Problems;
 use crate::runtime::spaces::{self, Spaces};
-use crate::runtime::verbs::addressing::{self, Grants, Vips};
+use crate::runtime::verbs::addressing::{self, Grants};
 use crate::runtime::{health, host, memory, records, verbs};
-use crate::store::{Store, Writes};
-use crate::view::{View, ViewChanges};
+use crate::store::Store;
 use crate::{api, holder};
 
 mod forgetting;
@@ -217,24 +216,12 @@ fn build(
     }
     let granted = Grants::load(&store).map_err(fail)?;
     let freed = addressing::take_up(&store, Instant::now()).map_err(fail)?;
-    let vips = Vips::of(&catalog);
-    let suspended: BTreeSet<NodeId> = store.meta("suspended").map_err(fail)?.unwrap_or_default();
     let state = State {
-        catalog,
-        view: View::default(),
-        pending: ViewChanges::default(),
-        pending_since: None,
-        suspended,
-        unsaved: Writes::default(),
-        books,
+        suspended: store.meta("suspended").map_err(fail)?.unwrap_or_default(),
         local: local.into_iter().map(|it| ((it.network.clone(), it.name.clone()), it)).collect(),
-        detaching: Vec::new(),
-        local_revision: 0,
         freed,
         granted,
-        vips,
-        synced: false,
-        unfollowed: health::Unfollowed::default(),
+        ..State::new(catalog, books, identity.node)
     };
     let head = state.catalog.head(identity.node);
     let metrics = Metrics::new().map_err(|error| refused(error.to_string(), &[]))?;

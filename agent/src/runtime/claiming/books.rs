@@ -26,13 +26,16 @@ pub struct Books {
     pub running: BTreeMap<ClaimKey, watch::Receiver<()>>,
     /// Where a block is being claimed ahead of need. Not kept.
     pub ahead: BTreeSet<(Name, Region)>,
+    /// The greatest node number that anybody asked to be promised here. Those below it that are not known here were
+    /// removed while this host was away, and their last mention may have gone with them. Not kept.
+    pub heard: u32,
     /// Attempts of `removals` that are still going on. Not kept.
     pub removing: BTreeSet<u64>,
 }
 
 /// As [`Books`] rests.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Saved {
+pub(crate) struct Saved {
     promises: Option<Promises>,
     claims: Vec<ClaimRecord>,
     attempt: u64,
@@ -50,6 +53,7 @@ impl Books {
             removals: Vec::new(),
             running: BTreeMap::new(),
             ahead: BTreeSet::new(),
+            heard: 0,
             removing: BTreeSet::new(),
         }
     }
@@ -60,15 +64,19 @@ impl Books {
     /// # Errors
     /// When the store cannot be read.
     pub fn load(store: &crate::store::Store, me: NodeId) -> Result<Self, StoreError> {
-        let saved: Saved = store.meta("claims")?.unwrap_or_default();
+        Ok(Self::of(store.meta("claims")?.unwrap_or_default(), me))
+    }
+
+    /// As [`Books::load`], from what was kept.
+    pub(crate) fn of(saved: Saved, me: NodeId) -> Self {
         let claims = saved.claims.into_iter().map(|record| (record.key.clone(), given_up(record))).collect();
-        Ok(Self {
+        Self {
             promises: saved.promises.unwrap_or_else(|| Promises::new(me)),
             claims,
             attempt: saved.attempt,
             removals: saved.removals,
             ..Self::new(me)
-        })
+        }
     }
 
     /// Adds the books to a transaction.

@@ -7,16 +7,18 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use crate::claims::{Entry, Leaving, Member, Removal, RemovalOutcome, Reply, Request, View};
+use crate::claims::{Leaving, Member, Removal, RemovalOutcome, Reply, Request, View};
 use crate::model::NodeId;
-use crate::runtime::agent::{Agent, State, chain};
-use crate::runtime::claiming::{ClaimError, note_members, save_books, send};
+use crate::runtime::agent::{Agent, chain};
+use crate::runtime::claiming::{ClaimError, send, steps};
 use crate::runtime::events::lock;
+use crate::runtime::state::{Commit, State};
+use crate::store::{StoreError, Writes};
 
 /// How long the remaining hosts may take to agree.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
 /// A removal is asked for anew so often because members know others than this host counted.
-const STALE_RETRIES: usize = 3;
+pub(crate) const STALE_RETRIES: usize = 3;
 
 /// How a removal came out.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ impl Drop for Running {
 /// # Errors
 /// When it cannot be written down: nobody was asked then, or what was agreed is being taken back.
 pub async fn agree(agent: &Arc<Agent>, member: Member) -> Result<Ended, ClaimError> {
-    let mut view = counted(agent, member);
+    let mut view = steps::counted(&mut lock(&agent.state), member);
     let mut ended = Ended::NoMajority { answered: 0, needed: 1, silent: Vec::new() };
     for _ in 0..STALE_RETRIES {
         let running = begin(agent, member)?;
@@ -59,7 +61,8 @@ pub async fn agree(agent: &Arc<Agent>, member: Member) -> Result<Ended, ClaimErr
         match outcome {
             RemovalOutcome::Agreed { table } => {
                 // Durable here before anybody is told: from then on it is never taken back.
-                agreed(agent, running.leaving, &table)?;
+                let me = agent.identity.node;
+                changed(agent, |state, commit| steps::agreed(state, me, running.leaving, &table, commit))?;
                 let sends = removal.announcements();
                 let sends = sends.into_iter().map(|(to, request)| send(Arc::clone(agent), to, request));
                 tokio::spawn(futures::future::join_all(sends.collect::<Vec<_>>()));
@@ -81,29 +84,10 @@ pub async fn agree(agent: &Arc<Agent>, member: Member) -> Result<Ended, ClaimErr
     Ok(ended)
 }
 
-/// Everybody who counts as this host knows it, those included who were promised a number.
-fn counted(agent: &Agent, member: Member) -> View {
-    let mut state = lock(&agent.state);
-    note_members(&mut state);
-    let promises = &state.books.promises;
-    let members = promises.members().chain(promises.pending()).chain([member]);
-    View::new(members.collect::<Vec<_>>(), promises.removed().map(|member| member.number))
-}
-
 fn begin(agent: &Arc<Agent>, member: Member) -> Result<Running, ClaimError> {
-    tokio::task::block_in_place(|| {
-        let mut state = lock(&agent.state);
-        let attempt = state.books.attempt + 1;
-        let leaving = Leaving { member, remover: agent.identity.node, attempt };
-        state.books.attempt = attempt;
-        state.books.removals.push(leaving);
-        if let Err(error) = save_books(agent, &state) {
-            state.books.removals.pop();
-            return Err(error);
-        }
-        state.books.removing.insert(attempt);
-        Ok(Running { agent: Arc::clone(agent), leaving })
-    })
+    let me = agent.identity.node;
+    let leaving = changed(agent, |state, commit| steps::begin_removal(state, me, member, commit))?;
+    Ok(Running { agent: Arc::clone(agent), leaving })
 }
 
 async fn ask(agent: &Arc<Agent>, leaving: Leaving, view: View) -> (Removal, RemovalOutcome) {
@@ -126,33 +110,14 @@ async fn ask(agent: &Arc<Agent>, leaving: Leaving, view: View) -> (Removal, Remo
     (removal, outcome.unwrap_or(nobody))
 }
 
-/// Writes down that a removal is agreed: it is applied here, and its earlier attempts need not be taken back.
-fn agreed(agent: &Agent, leaving: Leaving, table: &[Entry]) -> Result<(), ClaimError> {
-    changed(agent, |state| {
-        state.books.removals.retain(|other| other.member != leaving.member);
-        if leaving.member.node != agent.identity.node {
-            state.books.promises.remove(leaving.member, table);
-        }
-    })
-}
-
-/// Applies a removal that others agreed on.
-///
-/// # Errors
-/// When it cannot be written down; nothing has changed then.
-pub fn apply(agent: &Agent, member: Member, table: &[Entry]) -> Result<(), ClaimError> {
-    changed(agent, |state| drop(state.books.promises.remove(member, table)))
-}
-
-fn changed(agent: &Agent, change: impl FnOnce(&mut State)) -> Result<(), ClaimError> {
+fn changed<R>(
+    agent: &Agent,
+    change: impl FnOnce(&mut State, Commit<'_>) -> Result<R, StoreError>,
+) -> Result<R, ClaimError> {
     tokio::task::block_in_place(|| {
-        let mut state = lock(&agent.state);
-        let before = (state.books.promises.clone(), state.books.removals.clone());
-        change(&mut state);
-        save_books(agent, &state).inspect_err(|_| {
-            (state.books.promises, state.books.removals) = before;
-        })
+        change(&mut lock(&agent.state), &mut |writes: &Writes| agent.store.commit(writes, true))
     })
+    .map_err(ClaimError::Store)
 }
 
 /// Who has heard which removal's end.
@@ -160,7 +125,7 @@ pub type Heard = BTreeMap<Leaving, BTreeSet<NodeId>>;
 
 /// Tells every member once more which of this host's removals are over, and forgets those that all have heard of.
 pub async fn take_back(agent: &Arc<Agent>, heard: &mut Heard) {
-    let open: Vec<(Leaving, Vec<NodeId>)> = agent.read(|state| open(state).collect());
+    let open: Vec<(Leaving, Vec<NodeId>)> = agent.read(|state| steps::open_removals(state).collect());
     heard.retain(|leaving, _| open.iter().any(|(other, _)| other == leaving));
     let mut sends = FuturesUnordered::new();
     for (leaving, members) in &open {
@@ -183,18 +148,8 @@ pub async fn take_back(agent: &Arc<Agent>, heard: &mut Heard) {
     let over: BTreeSet<Leaving> =
         open.iter().filter(|it| all_heard(it)).map(|(leaving, _)| *leaving).collect();
     if !over.is_empty()
-        && let Err(error) = changed(agent, |state| state.books.removals.retain(|it| !over.contains(it)))
+        && let Err(error) = changed(agent, |state, commit| steps::close_removals(state, &over, commit))
     {
         tracing::warn!("{}", chain(&error));
     }
-}
-
-/// Removals that did not come to their end, and who has to hear of it: who is removed need not.
-fn open(state: &State) -> impl Iterator<Item = (Leaving, Vec<NodeId>)> + '_ {
-    let books = &state.books;
-    let open = books.removals.iter().filter(|leaving| !books.removing.contains(&leaving.attempt));
-    open.map(|leaving| {
-        let members = books.promises.members().map(|member| member.node);
-        (*leaving, members.filter(|node| *node != leaving.member.node).collect())
-    })
 }

@@ -25,7 +25,7 @@ impl Drop for Turn {
 
 /// What to do about a key that is wanted.
 #[derive(Debug)]
-enum Next {
+pub(crate) enum Next {
     /// It is held already.
     Held,
     /// Somebody else here claims it; look again when that is over.
@@ -49,7 +49,7 @@ pub(super) async fn take(agent: &Arc<Agent>, key: &ClaimKey) -> Option<Turn> {
     }
 }
 
-fn next(books: &mut Books, key: &ClaimKey) -> Next {
+pub(crate) fn next(books: &mut Books, key: &ClaimKey) -> Next {
     if books.claims.get(key).is_some_and(|record| record.state == ClaimState::Confirmed) {
         return Next::Held;
     }

@@ -1,32 +1,33 @@
 //! Gives out addresses: decided by [`crate::addresses::Allocator`], claimed where the decision needs it.
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::addresses::{Allocation, Layout, Wanted};
+use crate::addresses::{Allocation, IpRefusal, Layout, Wanted};
 use crate::api::types::Failure;
 use crate::catalog::facts::{ClaimKey, Region};
-use crate::model::Name;
+use crate::model::{Name, NodeId};
 use crate::runtime::agent::{Agent, chain, refused};
 use crate::runtime::claiming::{self, ClaimError};
 use crate::runtime::events::lock;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::peers;
+use crate::runtime::state::State;
 use crate::store::Writes;
 
 mod grants;
 mod known;
 mod rest;
 
-pub use grants::{Grant, Grants, grant};
+pub use grants::{Grant, Grants, give, grant};
 pub use rest::{Vips, follow, forget_old, put_freed, take_up};
 
 use known::Known;
 
 /// Decisions until an address is had or given up: each claims a block or an address, or asks its holder.
-const ROUNDS_MAX: usize = 8;
+pub(crate) const ROUNDS_MAX: usize = 8;
 /// Claims tried per decision; each costs a round trip to a majority.
-const CLAIMS_MAX: usize = 4;
+pub(crate) const CLAIMS_MAX: usize = 4;
 /// How long the holder of a block may take to grant an address of it.
 const GRANT_LIMIT: Duration = Duration::from_secs(1);
 
@@ -75,6 +76,43 @@ fn layouts(agent: &Agent, network: &Name) -> Result<Vec<Layout>, Failure> {
     layouts.collect::<Result<_, _>>().map_err(|error| refused(chain(&error), &[]))
 }
 
+/// An address that is wanted.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    /// Of which network.
+    pub network: &'a Name,
+    /// Of which of its subnets.
+    pub layout: Layout,
+    /// For an endpoint or a VIP.
+    pub region: Region,
+    /// Which.
+    pub wanted: Wanted,
+}
+
+/// What to do about a wish, and, where it is fulfilled, which blocks to claim ahead of need. Times are counted from the
+/// first of the two; the other is now.
+pub fn decide(
+    state: &State,
+    me: NodeId,
+    (began, now): (Instant, Instant),
+    wish: &Wish<'_>,
+    may_claim: bool,
+) -> (Result<Allocation, IpRefusal>, Option<Vec<u32>>) {
+    let Wish { network, layout, region, wanted } = *wish;
+    let known = Known::new(state, me, began, network, region);
+    let decision = known.allocator(layout, now, may_claim).allocate(region, wanted);
+    let given = matches!(decision, Ok(Allocation::Address { .. }));
+    (decision, given.then(|| known.allocator(layout, now, true).block_ahead(region)).flatten())
+}
+
+/// Who holds a block: by claim, else by its node number.
+pub fn holder(state: &State, network: &Name, region: Region, index: u32) -> Option<NodeId> {
+    let key = ClaimKey::Block { network: network.clone(), region, index };
+    let by_claim = state.catalog.claimants(&key).next();
+    let by_number = || state.catalog.hosts().find(|(_, host)| host.number == index).map(|(node, _)| node);
+    by_claim.or_else(by_number)
+}
+
 async fn allocate(
     agent: &Arc<Agent>,
     network: &Name,
@@ -85,11 +123,9 @@ async fn allocate(
     let mut may_claim = true;
     let mut why_not = String::new();
     for _ in 0..ROUNDS_MAX {
+        let wish = Wish { network, layout, region, wanted };
         let (decision, ahead) = agent.read(|state| {
-            let known = Known::new(state, agent.identity.node, agent.started, network, region);
-            let decision = known.allocator(layout, may_claim).allocate(region, wanted);
-            let given = matches!(decision, Ok(Allocation::Address { .. }));
-            (decision, given.then(|| known.allocator(layout, true).block_ahead(region)).flatten())
+            decide(state, agent.identity.node, (agent.started, Instant::now()), &wish, may_claim)
         });
         match decision.map_err(|error| refused(chain(&error), &["leave --ip out, or choose another"]))? {
             Allocation::Address { address, rested_short } => {
@@ -183,14 +219,11 @@ async fn request(
     region: Region,
     index: u32,
 ) -> Result<(), Failure> {
-    let holder = agent.read(|state| {
-        let key = ClaimKey::Block { network: network.clone(), region, index };
-        let by_claim = state.catalog.claimants(&key).next();
-        let by_number = || state.catalog.hosts().find(|(_, host)| host.number == index).map(|(node, _)| node);
-        let node = by_claim.or_else(by_number)?;
+    let held = agent.read(|state| {
+        let node = holder(state, network, region, index)?;
         Some((node, state.catalog.host(node)?.clone(), state.suspended.contains(&node)))
     });
-    let Some((node, host, suspended)) = holder else {
+    let Some((node, host, suspended)) = held else {
         return Err(refused(
             format!("{address} lies in a block whose holder is not known"),
             &["choose another --ip"],

@@ -5,12 +5,13 @@ use ipnetwork::IpNetwork;
 
 use crate::api::types::{Attach, Detach, Done, Failure, Place};
 use crate::catalog::facts::{AttachmentFact, Key, Value};
-use crate::model::{Head, Name};
+use crate::model::{Head, Name, NodeId};
 use crate::netns::{self, Namespace, Resolved, Target};
 use crate::runtime::agent::{Agent, Batch, chain, refused, usage};
 use crate::runtime::local::{Asked, LocalAttachment, StoredPlace, list};
+use crate::runtime::state::State;
 use crate::runtime::{host, verbs};
-use crate::store::Writes;
+use crate::store::{StoreError, Writes};
 
 /// Who asks, over the unix socket.
 #[derive(Clone, Debug)]
@@ -224,15 +225,19 @@ fn refuse_taken(agent: &Agent, network: &Name, name: &Name, cookie: u64) -> Resu
             let what = format!("that namespace is on network {network} already, as {}", other.name);
             return Err(refused(what, &[&hint, "another name for it: detach, then attach with --alias"]));
         }
-        let live = |owner| owner != agent.identity.node && !state.suspended.contains(&owner);
-        let mut elsewhere = state.catalog.attachment(network, name).filter(|(owner, _)| live(*owner));
-        if let Some((owner, _)) = elsewhere.next() {
+        if let Some(owner) = taken_by(state, agent.identity.node, network, name) {
             let host = crate::runtime::agent::host_name(&state.catalog, owner);
             let hint = format!("detach it there: svc-agent detach {name} --network {network}");
             return Err(refused(format!("{name} is attached to {network} on host {host}"), &[&hint]));
         }
         Ok(())
     })
+}
+
+/// The live host beside this one that has an attachment of that name. One that is suspended is taken over from.
+pub(crate) fn taken_by(state: &State, me: NodeId, network: &Name, name: &Name) -> Option<NodeId> {
+    let live = |owner: &NodeId| *owner != me && !state.suspended.contains(owner);
+    state.catalog.attachment(network, name).map(|(owner, _)| owner).find(live)
 }
 
 /// A network whose subnet overlaps a route of the namespace would take that route's traffic.
@@ -306,6 +311,16 @@ async fn plumb(agent: &Arc<Agent>, record: &LocalAttachment) -> Result<(), Failu
 fn announce(agent: &Agent, record: LocalAttachment) -> Result<(LocalAttachment, Head), Failure> {
     let mut record = LocalAttachment { announced: true, ..record };
     record.resolv_conf = host::write_resolv_conf(agent, &record);
+    let head = agent.update(|state| announcement(state, &record))?;
+    agent.changed.notify_one();
+    Ok((record, head))
+}
+
+/// What tells of an attachment; from here on it counts.
+///
+/// # Errors
+/// When it was taken back meanwhile.
+pub(crate) fn announcement(state: &mut State, record: &LocalAttachment) -> Result<(Batch, Writes), Failure> {
     let key = Key::Attachment { network: record.network.clone(), name: record.name.clone() };
     let fact = AttachmentFact {
         addresses: record.addresses.clone(),
@@ -313,18 +328,15 @@ fn announce(agent: &Agent, record: LocalAttachment) -> Result<(LocalAttachment, 
         aliases: record.aliases.clone(),
         since: record.since,
     };
-    let head = agent.update(|state| {
-        let place = (record.network.clone(), record.name.clone());
-        let reserved = state.local.get_mut(&place).ok_or_else(|| {
-            refused(format!("{}'s namespace ended while it was attached", record.name), &[])
-        })?;
-        let mut extra = Writes::default();
-        extra.put_local(&record.key(), Some(&record)).map_err(|error| refused(chain(&error), &[]))?;
-        reserved.clone_from(&record);
-        Ok((vec![(key, Some(Value::Attachment(fact)))], extra))
-    })?;
-    agent.changed.notify_one();
-    Ok((record, head))
+    let place = (record.network.clone(), record.name.clone());
+    let reserved = state
+        .local
+        .get_mut(&place)
+        .ok_or_else(|| refused(format!("{}'s namespace ended while it was attached", record.name), &[]))?;
+    let mut extra = Writes::default();
+    extra.put_local(&record.key(), Some(record)).map_err(|error| refused(chain(&error), &[]))?;
+    reserved.clone_from(record);
+    Ok((vec![(key, Some(Value::Attachment(fact)))], extra))
 }
 
 /// Undoes a reservation: nothing half-done is left.
@@ -378,31 +390,9 @@ pub async fn detach(agent: &Arc<Agent>, request: Detach, origin: &str) -> Result
 /// When the store refuses.
 pub fn withdraw(agent: &Agent, records: &[LocalAttachment]) -> Result<Head, Failure> {
     let me = agent.identity.node;
-    let head = agent.update(|state| {
-        let mut batch: Batch = Vec::new();
-        let mut extra = Writes::default();
-        for record in records {
-            batch
-                .push((Key::Attachment { network: record.network.clone(), name: record.name.clone() }, None));
-            let on = state.catalog.services_on(&record.network, &record.name);
-            for (service, _) in on.filter(|(_, owner)| *owner == me) {
-                let (network, attachment) = (record.network.clone(), record.name.clone());
-                batch.push((Key::Replica { network, service: service.clone(), attachment }, None));
-            }
-            // The row stays until the kernel holds nothing of it: a crash in between is finished by the next start.
-            let row = LocalAttachment { detaching: true, ..record.clone() };
-            extra.put_local(&row.key(), Some(&row)).map_err(|error| refused(chain(&error), &[]))?;
-            state.detaching.push(row);
-        }
-        for record in records {
-            state.local.remove(&(record.network.clone(), record.name.clone()));
-            let now = std::time::Instant::now();
-            let freed = record.addresses.iter().map(|address| ((record.network.clone(), *address), now));
-            state.freed.extend(freed);
-        }
-        state.local_revision += 1;
-        Ok((batch, extra))
-    });
+    let now = std::time::Instant::now();
+    let head = agent
+        .update(|state| withdrawal(state, me, now, records).map_err(|error| refused(chain(&error), &[])));
     if head.is_err() {
         // Nothing was written: they are attached as before.
         let mut state = crate::runtime::events::lock(&agent.state);
@@ -418,4 +408,37 @@ pub fn withdraw(agent: &Agent, records: &[LocalAttachment]) -> Result<Head, Fail
     }
     agent.changed.notify_one();
     head
+}
+
+/// What withdraws attachments; their addresses begin to rest.
+///
+/// # Errors
+/// When a record cannot be written as JSON.
+pub(crate) fn withdrawal(
+    state: &mut State,
+    me: NodeId,
+    now: std::time::Instant,
+    records: &[LocalAttachment],
+) -> Result<(Batch, Writes), StoreError> {
+    let mut batch: Batch = Vec::new();
+    let mut extra = Writes::default();
+    for record in records {
+        batch.push((Key::Attachment { network: record.network.clone(), name: record.name.clone() }, None));
+        let on = state.catalog.services_on(&record.network, &record.name);
+        for (service, _) in on.filter(|(_, owner)| *owner == me) {
+            let (network, attachment) = (record.network.clone(), record.name.clone());
+            batch.push((Key::Replica { network, service: service.clone(), attachment }, None));
+        }
+        // The row stays until the kernel holds nothing of it: a crash in between is finished by the next start.
+        let row = LocalAttachment { detaching: true, ..record.clone() };
+        extra.put_local(&row.key(), Some(&row))?;
+        state.detaching.push(row);
+    }
+    for record in records {
+        state.local.remove(&(record.network.clone(), record.name.clone()));
+        let freed = record.addresses.iter().map(|address| ((record.network.clone(), *address), now));
+        state.freed.extend(freed);
+    }
+    state.local_revision += 1;
+    Ok((batch, extra))
 }

@@ -81,7 +81,7 @@ async fn go(agent: &Arc<Agent>, origin: &str) -> Result<Left, Failure> {
 
 /// Withdraws this host's attachments and replicas and says that it is removed. Definitions stay until the others have
 /// taken over what only this host asserts.
-fn facts(state: &State, me: NodeId) -> Batch {
+pub(crate) fn facts(state: &State, me: NodeId) -> Batch {
     let keys = state.catalog.owner(me).into_iter().flat_map(|owner| owner.keys());
     let used = keys.filter(|key| matches!(key, Key::Attachment { .. } | Key::Replica { .. }));
     let used = used.map(|key| (key.clone(), None));

@@ -21,17 +21,17 @@ mod tests;
 pub(super) use settings::{changes, check, merged};
 
 /// What is to be registered.
-struct Asked<'a> {
-    request: &'a Register,
-    service: &'a Name,
-    attachment: &'a LocalAttachment,
+pub(crate) struct Asked<'a> {
+    pub(crate) request: &'a Register,
+    pub(crate) service: &'a Name,
+    pub(crate) attachment: &'a LocalAttachment,
     /// For the service, if there was none when they were claimed.
-    vips: Option<Vec<IpAddr>>,
+    pub(crate) vips: Option<Vec<IpAddr>>,
 }
 
 /// What a registration writes.
-struct Registered {
-    batch: Batch,
+pub(crate) struct Registered {
+    pub(crate) batch: Batch,
     changed: Vec<String>,
     standing: Standing,
 }
@@ -217,7 +217,7 @@ fn ambiguous<'a>(
 }
 
 /// What the registration writes, by what is known at the moment of writing.
-fn decide(state: &mut State, this: NodeId, asked: &Asked<'_>) -> Result<Registered, Failure> {
+pub(crate) fn decide(state: &mut State, this: NodeId, asked: &Asked<'_>) -> Result<Registered, Failure> {
     let Asked { service, attachment, request, .. } = asked;
     let place = (attachment.network.clone(), attachment.name.clone());
     let stands = state.local.get(&place).is_some_and(|it| it.announced && it.cookie == attachment.cookie);

@@ -7,8 +7,9 @@ use crate::addresses::Layout;
 use crate::catalog::Catalog;
 use crate::catalog::facts::Region;
 use crate::model::{Head, Name, NodeId};
-use crate::runtime::agent::{Agent, State, chain, host_name};
+use crate::runtime::agent::{Agent, chain, host_name};
 use crate::runtime::events::lock;
+use crate::runtime::state::{Commit, State};
 use crate::runtime::verbs::addressing::known::Known;
 use crate::store::{StoreError, Writes};
 
@@ -31,7 +32,7 @@ pub struct Grant {
 pub struct Grants(BTreeMap<(Name, IpAddr), Grant>);
 
 /// As [`Grants`] rest.
-type Row = (Name, IpAddr, NodeId, Head);
+pub(crate) type Row = (Name, IpAddr, NodeId, Head);
 
 impl Grants {
     /// The grants as they were last written.
@@ -39,12 +40,15 @@ impl Grants {
     /// # Errors
     /// When the store cannot be read.
     pub fn load(store: &crate::store::Store) -> Result<Self, StoreError> {
-        let rows: Vec<Row> = store.meta("granted")?.unwrap_or_default();
-        let at = Instant::now();
+        Ok(Self::of(store.meta("granted")?.unwrap_or_default(), Instant::now()))
+    }
+
+    /// As they rest, taken up again.
+    pub(crate) fn of(rows: Vec<Row>, at: Instant) -> Self {
         let grants = rows
             .into_iter()
             .map(|(network, address, taker, head)| ((network, address), Grant { taker, head, at }));
-        Ok(Self(grants.collect()))
+        Self(grants.collect())
     }
 
     /// Who has an address.
@@ -85,24 +89,45 @@ impl Grants {
 pub fn grant(agent: &Agent, network: &Name, address: IpAddr, to: NodeId) -> Result<(), String> {
     tokio::task::block_in_place(|| {
         let mut state = lock(&agent.state);
-        check(agent, &state, network, address, to)?;
-        let key = (network.clone(), address);
-        let grant = Grant { taker: to, head: state.catalog.head(to), at: Instant::now() };
-        let before = state.granted.0.insert(key.clone(), grant);
-        let mut writes = Writes::default();
-        let saved = state.granted.put(&mut writes).and_then(|()| agent.store.commit(&writes, true));
-        saved.map_err(|error| {
-            match before {
-                Some(before) => state.granted.0.insert(key, before),
-                None => state.granted.0.remove(&key),
-            };
-            chain(&error)
-        })
+        let mut commit = |writes: &Writes| agent.store.commit(writes, true);
+        give(&mut state, agent.identity.node, Instant::now(), (network, address), to, &mut commit)
     })
 }
 
-fn check(agent: &Agent, state: &State, network: &Name, address: IpAddr, to: NodeId) -> Result<(), String> {
-    let me = agent.identity.node;
+/// The grant itself: durable before it is answered.
+///
+/// # Errors
+/// As [`grant`].
+pub fn give(
+    state: &mut State,
+    me: NodeId,
+    now: Instant,
+    (network, address): (&Name, IpAddr),
+    to: NodeId,
+    commit: Commit<'_>,
+) -> Result<(), String> {
+    check(state, me, now, (network, address), to)?;
+    let key = (network.clone(), address);
+    let grant = Grant { taker: to, head: state.catalog.head(to), at: now };
+    let before = state.granted.0.insert(key.clone(), grant);
+    let mut writes = Writes::default();
+    let saved = state.granted.put(&mut writes).and_then(|()| commit(&writes));
+    saved.map_err(|error| {
+        match before {
+            Some(before) => state.granted.0.insert(key, before),
+            None => state.granted.0.remove(&key),
+        };
+        chain(&error)
+    })
+}
+
+fn check(
+    state: &State,
+    me: NodeId,
+    now: Instant,
+    (network, address): (&Name, IpAddr),
+    to: NodeId,
+) -> Result<(), String> {
     if let Some((holder, on)) = state.catalog.holders(network, address).next() {
         let host = host_name(&state.catalog, on);
         return Err(format!("{address} of network {network} is in use by {holder} on host {host}"));
@@ -121,13 +146,15 @@ fn check(agent: &Agent, state: &State, network: &Name, address: IpAddr, to: Node
     }
     let record =
         state.catalog.network(network).ok_or_else(|| format!("network {network} is not known here"))?;
-    let known = Known::new(state, me, agent.started, network, Region::Endpoint);
+    let known = Known::new(state, me, now, network, Region::Endpoint);
     let mut layouts = record.definition.subnets.iter().filter_map(|subnet| Layout::new(*subnet).ok());
     let holds = layouts.any(|layout| {
-        layout.region_of(address) == Some(Region::Endpoint) && known.allocator(layout, false).holds(address)
+        layout.region_of(address) == Some(Region::Endpoint)
+            && known.allocator(layout, now, false).holds(address)
     });
     if !holds {
-        return Err(format!("{address} of network {network} is in no block of host {}", agent.identity.name));
+        let host = host_name(&state.catalog, me);
+        return Err(format!("{address} of network {network} is in no block of host {host}"));
     }
     Ok(())
 }

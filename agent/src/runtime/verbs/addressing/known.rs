@@ -74,7 +74,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    pub(super) fn allocator(&self, layout: Layout, may_claim: bool) -> Allocator<'_> {
+    pub(super) fn allocator(&self, layout: Layout, now: Instant, may_claim: bool) -> Allocator<'_> {
         Allocator {
             layout,
             number: self.number,
@@ -84,7 +84,7 @@ impl<'a> Known<'a> {
             foreign_blocks: &self.foreign_blocks,
             foreign_addresses: &self.foreign_addresses,
             uses: self,
-            now_ms: self.milliseconds(Instant::now()),
+            now_ms: self.milliseconds(now),
             may_claim,
         }
     }

@@ -83,24 +83,23 @@ impl Vips {
 
 /// Takes note of VIPs of this host's blocks that a change of the catalog freed, whoever made it; says whether there are
 /// any. To be called with every change.
-pub fn follow(state: &mut State, me: NodeId, changes: &Changes) -> bool {
+pub fn follow(state: &mut State, me: NodeId, now: Instant, changes: &Changes) -> bool {
     let State { catalog, vips, .. } = state;
     let freed = vips.follow(catalog, changes);
-    let now = Instant::now();
     let own: Vec<(Name, IpAddr)> =
-        freed.into_iter().filter(|(network, vip)| is_own(state, me, network, *vip)).collect();
+        freed.into_iter().filter(|(network, vip)| is_own(state, me, now, network, *vip)).collect();
     let any = !own.is_empty();
     state.freed.extend(own.into_iter().map(|place| (place, now)));
     any
 }
 
 /// Only who holds an address gives it out again; and nobody is left on a network that is gone.
-fn is_own(state: &State, me: NodeId, network: &Name, vip: IpAddr) -> bool {
+fn is_own(state: &State, me: NodeId, now: Instant, network: &Name, vip: IpAddr) -> bool {
     let Some(record) = state.catalog.network(network) else { return false };
     let mut layouts = record.definition.subnets.iter().filter_map(|subnet| Layout::new(*subnet).ok());
     layouts.any(|layout| {
-        let known = Known::new(state, me, Instant::now(), network, Region::Vip);
-        layout.region_of(vip).is_some() && known.allocator(layout, false).holds(vip)
+        let known = Known::new(state, me, now, network, Region::Vip);
+        layout.region_of(vip).is_some() && known.allocator(layout, now, false).holds(vip)
     })
 }
 
@@ -109,9 +108,9 @@ fn is_own(state: &State, me: NodeId, network: &Name, vip: IpAddr) -> bool {
 ///
 /// # Errors
 /// When they cannot be written as JSON.
-pub fn put_freed(state: &State, writes: &mut Writes) -> Result<(), StoreError> {
+pub fn put_freed(state: &State, now: Instant, writes: &mut Writes) -> Result<(), StoreError> {
     let rest = Duration::from_millis(REST_MS);
-    let resting = state.freed.iter().filter(|(_, freed)| freed.elapsed() < rest);
+    let resting = state.freed.iter().filter(|(_, freed)| now.saturating_duration_since(**freed) < rest);
     let resting: Vec<&(Name, IpAddr)> = resting.map(|(place, _)| place).collect();
     if resting.is_empty() {
         return Ok(());
