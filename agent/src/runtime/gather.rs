@@ -74,9 +74,9 @@ fn kernel(agent: &Agent) {
     let metrics = &agent.metrics;
     let host = limits::number("net/netfilter/nf_conntrack_count").unwrap_or_default();
     metrics.tracked_flows.with_label_values(&["host"]).set(i64::try_from(host).unwrap_or(i64::MAX));
-    for (family, directory, statistics) in [("ipv4", "ipv4", "arp_cache"), ("ipv6", "ipv6", "ndisc_cache")] {
+    for (family, statistics) in [("ipv4", "arp_cache"), ("ipv6", "ndisc_cache")] {
         let used = limits::neighbours(statistics).unwrap_or_default();
-        let limit = limits::number(&format!("net/{directory}/neigh/default/gc_thresh3")).unwrap_or_default();
+        let limit = limits::number(&format!("net/{family}/neigh/default/gc_thresh3")).unwrap_or_default();
         let set = |gauge: &prometheus::IntGaugeVec, value: u64| {
             gauge.with_label_values(&[family]).set(i64::try_from(value).unwrap_or(i64::MAX));
         };

@@ -1,5 +1,5 @@
 //! What claims owe after the fact, and removals: as `claiming::upkeep` and `claiming::removing`.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use futures::StreamExt;
@@ -9,10 +9,8 @@ use futures::stream::FuturesUnordered;
 use super::cluster::Cluster;
 use super::host::milliseconds;
 use crate::catalog::facts::ClaimKey;
-use crate::claims::{
-    ClaimState, Claimant, Leaving, Member, Removal, RemovalOutcome, Reply, Request, Resume, View,
-};
-use crate::model::NodeId;
+use crate::claims::{ClaimState, Claimant, Leaving, Member, Removal, RemovalOutcome, Reply, Resume, View};
+use crate::runtime::claiming::removing::Heard;
 use crate::runtime::claiming::{removing, steps, upkeep};
 use crate::runtime::messages::{Answer, Request as PeerRequest};
 use crate::store::Writes;
@@ -174,29 +172,20 @@ impl Cluster {
         (removal, outcome)
     }
 
-    async fn take_back(self: &Rc<Self>, at: usize, heard: &mut BTreeMap<Leaving, BTreeSet<NodeId>>) {
+    async fn take_back(self: &Rc<Self>, at: usize, heard: &mut Heard) {
         let open = self.with(at, |it, _, _| steps::open_removals(&it.state).collect::<Vec<_>>());
         let open = open.unwrap_or_default();
-        heard.retain(|leaving, _| open.iter().any(|(other, _)| other == leaving));
         let mut sends = FuturesUnordered::new();
-        for (leaving, members) in &open {
-            let Leaving { member, remover, attempt } = *leaving;
-            let keep = Request::Keep { member, remover, attempt };
-            let heard = heard.entry(*leaving).or_default();
-            for node in members.iter().filter(|node| !heard.contains(node)) {
-                let send = Rc::clone(self).send(at, *node, keep.clone());
-                sends.push(async move { (*leaving, send.await) });
-            }
+        for (leaving, node, keep) in steps::to_be_told(&open, heard) {
+            let send = Rc::clone(self).send(at, node, keep);
+            sends.push(async move { (leaving, send.await) });
         }
         while let Some((leaving, (from, reply))) = sends.next().await {
             if reply == Some(Reply::Kept) {
                 heard.entry(leaving).or_default().insert(from);
             }
         }
-        let all_heard = |(leaving, members): &(Leaving, Vec<NodeId>)| {
-            heard.get(leaving).is_some_and(|heard| members.iter().all(|node| heard.contains(node)))
-        };
-        let over: BTreeSet<Leaving> = open.iter().filter(|it| all_heard(it)).map(|it| it.0).collect();
+        let over = steps::known_to_all(&open, heard);
         if !over.is_empty() {
             let mut host = self.hosts[at].borrow_mut();
             drop(host.step(|state, commit| steps::close_removals(state, &over, commit)));

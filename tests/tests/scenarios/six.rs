@@ -129,21 +129,17 @@ fn ipv6_is_refused_where_there_is_no_room_for_it(sandbox: &Sandbox) {
         cluster.start_agent(host, how);
         cluster.wait_ready(host);
     }
-    let refused = |cluster: &Cluster, host: &str, words: &str, exit: i32, said: &[&str]| {
-        cluster.refused(host, words, exit, said);
-    };
-    refused(&cluster, "h1", "network create narrow --subnet fd60::/64 --mtu 1279", 1, &["1279", "1280"]);
+    cluster.refused("h1", "network create narrow --subnet fd60::/64 --mtu 1279", 1, &["1279", "1280"]);
     let twice = "network create twice --subnet fd60::/64 --subnet fd61::/64";
-    refused(&cluster, "h1", twice, 2, &["at most one IPv6 subnet"]);
-    refused(&cluster, "h1", "network create tiny --subnet fd60::/127", 1, &["fd60::/127"]);
-    refused(
-        &cluster,
+    cluster.refused("h1", twice, 2, &["at most one IPv6 subnet"]);
+    cluster.refused("h1", "network create tiny --subnet fd60::/127", 1, &["fd60::/127"]);
+    cluster.refused(
         "h1",
         "network create links --subnet fd73:7663:6167:9::/64",
         1,
         &["links between networks"],
     );
-    refused(&cluster, "h1", "network create small --subnet fd60::/64", 1, &["h3 leaves 1250"]);
+    cluster.refused("h1", "network create small --subnet fd60::/64", 1, &["h3 leaves 1250"]);
     cluster.kill_agent("h3");
     wait_until("h3 is suspended", Duration::from_secs(6), || {
         let hosts = cluster.status("h1").hosts;
@@ -156,7 +152,7 @@ fn ipv6_is_refused_where_there_is_no_room_for_it(sandbox: &Sandbox) {
     cluster.restart_agent("h3");
     cluster.wait_members(3);
     cluster.containers("c3a");
-    refused(&cluster, "h3", "attach c3a --network small --netns c3a", 1, &["h3 leaves 1250"]);
+    cluster.refused("h3", "attach c3a --network small --netns c3a", 1, &["h3 leaves 1250"]);
     cluster.containers("c1b");
     cluster.ok("h1", "attach c1b --network small --netns c1b");
 }

@@ -1,5 +1,4 @@
 //! Removals that this host began: written down first, agreed on by the others, and taken back for sure if they are not.
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +6,15 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use crate::claims::{Leaving, Member, Removal, RemovalOutcome, Reply, Request, View};
+use crate::claims::{Leaving, Member, Removal, RemovalOutcome, Reply, View};
 use crate::model::NodeId;
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::claiming::{ClaimError, send, steps};
 use crate::runtime::events::lock;
 use crate::runtime::state::{Commit, State};
 use crate::store::{StoreError, Writes};
+
+pub use crate::runtime::claiming::steps::Heard;
 
 /// How long the remaining hosts may take to agree.
 pub(crate) const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
@@ -120,33 +121,20 @@ fn changed<R>(
     .map_err(ClaimError::Store)
 }
 
-/// Who has heard which removal's end.
-pub type Heard = BTreeMap<Leaving, BTreeSet<NodeId>>;
-
 /// Tells every member once more which of this host's removals are over, and forgets those that all have heard of.
 pub async fn take_back(agent: &Arc<Agent>, heard: &mut Heard) {
     let open: Vec<(Leaving, Vec<NodeId>)> = agent.read(|state| steps::open_removals(state).collect());
-    heard.retain(|leaving, _| open.iter().any(|(other, _)| other == leaving));
     let mut sends = FuturesUnordered::new();
-    for (leaving, members) in &open {
-        let Leaving { member, remover, attempt } = *leaving;
-        let keep = Request::Keep { member, remover, attempt };
-        let heard = heard.entry(*leaving).or_default();
-        for node in members.iter().filter(|node| !heard.contains(node)) {
-            let send = send(Arc::clone(agent), *node, keep.clone());
-            sends.push(async move { (*leaving, send.await) });
-        }
+    for (leaving, node, keep) in steps::to_be_told(&open, heard) {
+        let send = send(Arc::clone(agent), node, keep);
+        sends.push(async move { (leaving, send.await) });
     }
     while let Some((leaving, (from, reply))) = sends.next().await {
         if reply == Some(Reply::Kept) {
             heard.entry(leaving).or_default().insert(from);
         }
     }
-    let all_heard = |(leaving, members): &(Leaving, Vec<NodeId>)| {
-        heard.get(leaving).is_some_and(|heard| members.iter().all(|node| heard.contains(node)))
-    };
-    let over: BTreeSet<Leaving> =
-        open.iter().filter(|it| all_heard(it)).map(|(leaving, _)| *leaving).collect();
+    let over = steps::known_to_all(&open, heard);
     if !over.is_empty()
         && let Err(error) = changed(agent, |state, commit| steps::close_removals(state, &over, commit))
     {

@@ -1,5 +1,5 @@
 //! The steps of claims and removals, on a host's state: each has what must be durable written before anybody is told.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::addresses::Layout;
@@ -344,6 +344,33 @@ pub(crate) fn open_removals(state: &State) -> impl Iterator<Item = (Leaving, Vec
         let members = books.promises.members().map(|member| member.node);
         (*leaving, members.filter(|node| *node != leaving.member.node).collect())
     })
+}
+
+/// Who has heard which removal's end.
+pub type Heard = BTreeMap<Leaving, BTreeSet<NodeId>>;
+
+/// Whom to tell that a removal is over, and what; what is open no more is forgotten.
+pub(crate) fn to_be_told(
+    open: &[(Leaving, Vec<NodeId>)],
+    heard: &mut Heard,
+) -> Vec<(Leaving, NodeId, Request)> {
+    heard.retain(|leaving, _| open.iter().any(|(other, _)| other == leaving));
+    let mut told = Vec::new();
+    for (leaving, members) in open {
+        let Leaving { member, remover, attempt } = *leaving;
+        let knows = heard.entry(*leaving).or_default();
+        let unaware = members.iter().filter(|node| !knows.contains(node));
+        told.extend(unaware.map(|node| (*leaving, *node, Request::Keep { member, remover, attempt })));
+    }
+    told
+}
+
+/// The removals that every member knows to be over.
+pub(crate) fn known_to_all(open: &[(Leaving, Vec<NodeId>)], heard: &Heard) -> BTreeSet<Leaving> {
+    let all = |(leaving, members): &&(Leaving, Vec<NodeId>)| {
+        heard.get(leaving).is_some_and(|knows| members.iter().all(|node| knows.contains(node)))
+    };
+    open.iter().filter(all).map(|(leaving, _)| *leaving).collect()
 }
 
 /// Forgets removals that every member knows to be over.

@@ -81,7 +81,9 @@ impl Converger {
     /// How full the fullest namespace's table of flows is; what is nearly full fails soon, and says so before.
     fn note_tracked(&mut self, problems: &mut Vec<(String, String)>) {
         self.tracked.retain(|cookie, _| self.spaces.containers.contains_key(cookie));
-        let fullest = self.tracked.values().max_by_key(|usage| usage.entries).copied().unwrap_or_default();
+        let is_host = |cookie: &u64| self.spaces.containers.get(cookie).is_some_and(|it| it.host);
+        let containers = self.tracked.iter().filter(|(cookie, _)| !is_host(cookie)).map(|(_, usage)| *usage);
+        let fullest = containers.max_by_key(|usage| usage.entries).unwrap_or_default();
         let metrics = &self.agent.metrics;
         metrics.tracked_flows.with_label_values(&["fullest_container"]).set(fullest.entries.into());
         let limit = fullest.limit.map(i64::from).or_else(|| {
@@ -97,7 +99,7 @@ impl Converger {
             let limit = self.tracked.get(cookie).and_then(|usage| usage.limit).unwrap_or_default();
             // Without the number of the moment: a reason that changes is another failure each time.
             let reason = format!(
-                "its namespace tracks more than {TRACKED_FULL_PERCENT} % of the {limit} flows that it may \
+                "its namespace has come to track {TRACKED_FULL_PERCENT} % of the {limit} flows that it may \
                  (net.netfilter.nf_conntrack_max); above it new ones are dropped, look-ups among them: raise the limit, or \
                  see what opens so many"
             );
