@@ -66,6 +66,7 @@ pub struct Spaces {
     watcher: Watcher,
     kernel: SharedKernel,
     networks: BTreeMap<Name, NetworkSpace>,
+    paths: Option<NetworkSpace>,
     /// By cookie.
     pub containers: BTreeMap<u64, Container>,
     _host: (Netlink, Monitor),
@@ -99,7 +100,7 @@ fn listen(
 ) -> Result<Monitor, SpaceError> {
     let concern = match &space {
         Space::Host => Concern::Host,
-        Space::Network(_) => Concern::Network,
+        Space::Network(_) | Space::Paths => Concern::Network,
         Space::Container(_) => Concern::Container,
     };
     let touched = Arc::clone(touched);
@@ -127,6 +128,7 @@ impl Spaces {
             watcher,
             kernel,
             networks: BTreeMap::new(),
+            paths: None,
             containers: BTreeMap::new(),
             _host: (netlink, monitor),
             touched,
@@ -171,22 +173,52 @@ impl Spaces {
         if self.networks.contains_key(network) {
             return Ok(());
         }
-        let name = holder::network_name(network);
-        let kept = self.holder.get(&name).map_err(SpaceError::Holder)?;
+        let space = Space::Network(network.to_string());
+        let open = self.keep_space(&holder::network_name(network), space)?;
+        self.networks.insert(network.clone(), open);
+        Ok(())
+    }
+
+    /// The namespace that the holder keeps under a name, else a new one that it then keeps.
+    fn keep_space(&self, name: &str, space: Space) -> Result<NetworkSpace, SpaceError> {
+        let kept = self.holder.get(name).map_err(SpaceError::Holder)?;
         let namespace = match kept.and_then(|mut files| files.pop()) {
             Some(file) => Namespace::from_fd(file).map_err(SpaceError::Open)?,
             None => {
                 let namespace = Namespace::create().map_err(SpaceError::Open)?;
-                self.holder.put(&name, &[namespace.as_fd()]).map_err(SpaceError::Holder)?;
+                self.holder.put(name, &[namespace.as_fd()]).map_err(SpaceError::Holder)?;
                 namespace
             }
         };
-        let space = Space::Network(network.to_string());
         let (netlink, own) = Self::register(&self.kernel, space.clone(), &namespace)?;
         let monitor = listen(&self.touched, space, &namespace, own)?;
-        let open = NetworkSpace { namespace, _netlink: netlink, _monitor: monitor };
-        self.networks.insert(network.clone(), open);
+        Ok(NetworkSpace { namespace, _netlink: netlink, _monitor: monitor })
+    }
+
+    /// Opens the namespace in which paths to other hosts are tried.
+    ///
+    /// # Errors
+    /// When it cannot be made or kept.
+    pub fn ensure_paths(&mut self) -> Result<(), SpaceError> {
+        if self.paths.is_none() {
+            self.paths = Some(self.keep_space(holder::PATHS_NAME, Space::Paths)?);
+        }
         Ok(())
+    }
+
+    /// That namespace, if it is open.
+    pub fn paths(&self) -> Option<&Namespace> {
+        self.paths.as_ref().map(|space| &space.namespace)
+    }
+
+    /// Lets go of it, which ends it with all that is in it.
+    pub fn drop_paths(&mut self) {
+        self.kernel.remove(&Space::Paths);
+        if self.paths.take().is_some()
+            && let Err(error) = self.holder.drop_name(holder::PATHS_NAME)
+        {
+            tracing::warn!("the holder keeps the namespace of paths: {}", chain(&error));
+        }
     }
 
     /// Networks whose namespace is open or kept.
@@ -351,6 +383,9 @@ impl Spaces {
         };
         for (network, space) in &self.networks {
             put(&holder::network_name(network), &[space.namespace.as_fd()]);
+        }
+        if let Some(space) = &self.paths {
+            put(holder::PATHS_NAME, &[space.namespace.as_fd()]);
         }
         for (cookie, container) in &self.containers {
             let Some(resolver) = &container.resolver else { continue };
