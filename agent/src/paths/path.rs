@@ -12,9 +12,9 @@ pub const NEW_DEAD_AFTER: u32 = 5;
 /// Rounds with an answer until a dead path lives.
 const ALIVE_AFTER: u32 = 2;
 /// Probes of one kind that are lost in a row, while others of the same rounds are answered, until that is no chance: with
-/// 30 % of all packets lost it takes a day until it is.
-const LOST_MAX: u32 = 9;
-/// Probes of a kind in a round that follows a loss.
+/// 30 % of all packets lost it takes months until it is.
+const LOST_MAX: u32 = 13;
+/// Probes of a kind in a round that follows their loss.
 const BURST: u32 = 4;
 /// Sizes tried at once when a narrow path's is sought, each so many times.
 const LADDER: u32 = 8;
@@ -196,8 +196,8 @@ impl Path {
     }
 
     fn probes(&self) -> Vec<Probe> {
-        let mut probes = vec![Probe::Echo(SMALL)];
         let times = |lost: u32| if lost > 0 { BURST } else { 1 };
+        let mut probes: Vec<Probe> = (0..times(self.silent)).map(|_| Probe::Echo(SMALL)).collect();
         probes.extend((0..times(self.lost_datagrams)).map(|_| Probe::Datagram));
         match self.search {
             Some(search) => {
