@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 
 pub use offload::{Offload, Trial};
 pub use packet::{Answer, Tag, answer, datagram, echo, outer_source, tunnel_filter};
-pub use path::{DEAD_AFTER, NEW_DEAD_AFTER, Path, Probe};
+pub use path::{DEAD_AFTER, Path, Probe};
 
 /// The port that a datagram is sent to. Nobody has it in that namespace.
 pub const NOBODYS_PORT: u16 = 9;

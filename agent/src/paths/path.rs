@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 const SMALL: u32 = 64;
 /// Less than this is not believed of a path: the smallest MTU of IPv4 (RFC 791), less a tunnel over IPv6.
 pub(super) const MTU_FLOOR: u32 = 576 - 70;
-/// Rounds without any answer until a path is dead.
-pub const DEAD_AFTER: u32 = 3;
-/// And that of a path that has never answered: the other host may be about to learn of this one.
-pub const NEW_DEAD_AFTER: u32 = 5;
+/// Rounds without any answer until a path is dead: more than a host's own death takes to be noticed, which is not to be
+/// taken for this, and than another host takes to learn of this one.
+pub const DEAD_AFTER: u32 = 5;
 /// Rounds with an answer until a dead path lives.
 const ALIVE_AFTER: u32 = 2;
 /// Probes of one kind that are lost in a row, while others of the same rounds are answered, until that is no chance: with
@@ -127,8 +126,7 @@ impl Path {
         if self.answered.is_empty() {
             self.silent = self.silent.saturating_add(1);
             self.answered_rounds = 0;
-            let patience = if self.known { DEAD_AFTER } else { NEW_DEAD_AFTER };
-            self.dead |= self.silent >= patience;
+            self.dead |= self.silent >= DEAD_AFTER;
             if self.dead {
                 (self.search, self.lost_large, self.lost_datagrams) = (None, 0, 0);
             }

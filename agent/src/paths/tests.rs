@@ -21,9 +21,11 @@ fn up_to(size: u32) -> impl Fn(Probe) -> bool {
 }
 
 #[test]
-fn a_path_dies_after_three_silent_rounds_and_lives_after_two_with_an_answer() {
+fn a_path_dies_after_five_silent_rounds_and_lives_after_two_with_an_answer() {
     let mut path = Path::new(FULL, None);
-    rounds(&mut path, 2, |_| true);
+    rounds(&mut path, 1, |_| true);
+    assert!(!path.is_settled());
+    rounds(&mut path, 1, |_| true);
     assert!(path.is_settled() && !path.is_dead());
     // Silence is seen when the next round begins.
     rounds(&mut path, DEAD_AFTER, |_| false);
@@ -34,15 +36,6 @@ fn a_path_dies_after_three_silent_rounds_and_lives_after_two_with_an_answer() {
     assert!(path.is_dead(), "one answer may be one of long ago");
     rounds(&mut path, 1, |_| true);
     assert!(!path.is_dead() && path.narrow().is_none());
-}
-
-#[test]
-fn a_path_that_never_answered_is_given_more_time() {
-    let mut path = Path::new(FULL, None);
-    rounds(&mut path, NEW_DEAD_AFTER, |_| false);
-    assert!(!path.is_dead() && !path.is_settled());
-    rounds(&mut path, 1, |_| false);
-    assert!(path.is_dead());
 }
 
 #[test]

@@ -92,6 +92,12 @@ pub fn wanted(catalog: &Catalog, me: NodeId) -> Option<overlay::Paths> {
     })
 }
 
+/// What was found of checksums holds over restarts, before the first tunnel is looked at.
+pub fn take_up(agent: &Agent) {
+    let kept = found::KeptOffload::load(agent).is_some();
+    agent.paths.set_computes_checksums(kept);
+}
+
 /// Runs until the agent stops.
 pub async fn run(agent: Arc<Agent>) {
     let mut ticks = tokio::time::interval(TICK);

@@ -130,6 +130,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     if let Some(listener) = metrics {
         tasks.spawn(api::server::serve_metrics(Arc::clone(&agent), listener));
     }
+    paths::take_up(&agent);
     agent.derive_all();
     agent.reassert_all();
     let mut converge =

@@ -5,11 +5,12 @@ use std::time::Duration;
 use agent::api::types::Problem;
 use agent::bed::{Sandbox, Server};
 use tests::cluster::{Cluster, shell_in};
+use tests::nic::DamagingNic;
 use tests::runner::Scenario;
 use tests::wait::wait_until;
 
-/// From a fault, or its end, until every host says so: some 4 s on a quiet machine.
-const SEEN: Duration = Duration::from_secs(15);
+/// From a fault, or its end, until every host says so: some 6 s on a quiet machine.
+const SEEN: Duration = Duration::from_secs(20);
 /// Until a narrow path's size is found, or found to have grown: some 8 s and 12 s.
 const MEASURED: Duration = Duration::from_secs(40);
 
@@ -20,6 +21,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         p14_a_firewall_of_the_host_itself_is_told_from_one_on_the_way once,
         p14_a_taken_port_and_who_has_it_are_named once,
         p11_networks_follow_what_a_path_carries once,
+        p12_checksums_that_the_device_damages_are_computed_here once,
         p16_a_translated_outer_source_is_named once,
     ]
 }
@@ -213,6 +215,46 @@ fn transfer(cluster: &Cluster, from: &str, to: SocketAddr) -> bool {
         }
     }
     thread.join().unwrap_or(false)
+}
+
+fn p12_checksums_that_the_device_damages_are_computed_here(sandbox: &Sandbox) {
+    let (mut cluster, _servers) = stage(sandbox);
+    cluster.wait_well(SEEN);
+    let nic = DamagingNic::insert(&cluster, "h1");
+    wait_named(&cluster, "h1", "offload", &["arrive damaged (at h2)"]);
+    let to = cluster.address_of("c2a");
+    let passes = |cluster: &Cluster| {
+        assert!(cluster.tcp("c1x", to, 80).is_ok() && cluster.udp("c1x", to, 80).is_ok());
+        assert!(transfer(cluster, "c1x", SocketAddr::new(to, 80)), "a megabyte passes");
+    };
+    wait_until("nothing is damaged any more", SEEN, || {
+        let before = nic.damaged();
+        let answered = cluster.udp("c1x", to, 80);
+        if answered.is_ok() && nic.damaged() == before {
+            Ok(())
+        } else {
+            Err(format!("{answered:?}, {before}"))
+        }
+    });
+    let damaged = nic.damaged();
+    assert!(damaged > 0, "or there was no harm");
+    passes(&cluster);
+    assert_eq!(cluster.status("h2").hosts.iter().filter(|it| !it.problems.is_empty()).count(), 1, "h1 alone");
+    let metrics = cluster.shell("h1", "busybox wget -qO- http://127.0.0.1:9472/metrics");
+    assert!(metrics.contains("svc_agent_checksum_offload 0"), "{metrics}");
+    // A device that is made anew does as the others do.
+    for namespace in cluster.network_namespaces() {
+        shell_in(&namespace, "ip link delete vxlan");
+    }
+    wait_until("the tunnels are back", SEEN, || cluster.tcp("c1x", to, 80).map(drop));
+    passes(&cluster);
+    // So does an agent that starts again, once it is known to help.
+    wait_named(&cluster, "h1", "offload", &["this host computes them itself, which is slower"]);
+    cluster.kill_agent("h1");
+    cluster.restart_agent("h1");
+    wait_named(&cluster, "h1", "offload", &["arrive damaged (at h2)", "after the next boot"]);
+    passes(&cluster);
+    assert_eq!(nic.damaged(), damaged, "nothing more was damaged");
 }
 
 fn p16_a_translated_outer_source_is_named(sandbox: &Sandbox) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::facts::{HostFact, Key, Value};
 use crate::model::NodeId;
-use crate::paths::Trial;
+use crate::paths::{Offload, Trial};
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::paths::prober::Prober;
 use crate::runtime::paths::words;
@@ -102,7 +102,8 @@ impl Prober {
                 self.apply_offload();
             }
         }
-        let found = (!self.offload.is_on()).then(|| words::offload(&self.damaged_by));
+        let found =
+            (!self.offload.is_on()).then(|| words::offload(&self.damaged_by, self.offload == Offload::Off));
         self.agent.report("offload", found.map(|why| ("offload".to_owned(), why)).into_iter().collect());
     }
 

@@ -63,11 +63,17 @@ fn dead(way: &Way, own: Own, now: Instant) -> String {
     }
 }
 
-/// Why checksums are not left to the device.
-pub(super) fn offload(damaged_by: &[String]) -> String {
+/// Why checksums are not left to the device; `helps` once that is known.
+pub(super) fn offload(damaged_by: &[String], helps: bool) -> String {
+    let hosts = damaged_by.join(", ");
+    let found = "checksums of what is in the tunnel arrive damaged";
+    if !helps {
+        return format!(
+            "{found} (at {hosts}): it is tried whether they do not when this host computes them itself"
+        );
+    }
     format!(
-        "the underlay's network device or driver damages checksums of what is in the tunnel (found on the way to {}): this \
-         host computes them itself, which is slower; it leaves them to the device again after the next boot",
-        damaged_by.join(", ")
+        "{found} (at {hosts}) when they are left to the underlay's network device: this host computes them itself, which is \
+         slower; it leaves them to the device again after the next boot, in case driver or kernel are better then"
     )
 }
