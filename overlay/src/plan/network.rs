@@ -139,7 +139,7 @@ impl Planner<'_> {
     /// Whether checksums are left to the device below, which a new tunnel does.
     pub(super) fn offload(&mut self, object: &Object, space: &Space, name: &str, link: Option<&Link>) {
         let on = self.desired.host.offload;
-        if link.map_or(true, |link| link.offload) != on {
+        if link.is_none_or(|link| link.offload) != on {
             self.add(object, space, Op::SetOffload { name: name.to_owned(), on });
         }
     }

@@ -19,6 +19,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         p14_a_blocked_port_is_named_and_its_host_gets_no_new_flows once,
         p14_a_port_that_is_blocked_at_the_join_is_named once,
         p14_a_firewall_of_the_host_itself_is_told_from_one_on_the_way once,
+        p14_paths_over_ipv6_are_tried_as_well once,
         p14_a_taken_port_and_who_has_it_are_named once,
         p11_networks_follow_what_a_path_carries once,
         p12_checksums_that_the_device_damages_are_computed_here once,
@@ -139,6 +140,20 @@ fn p14_a_firewall_of_the_host_itself_is_told_from_one_on_the_way(sandbox: &Sandb
     wait_answering(&cluster, 2);
 }
 
+/// The same over an underlay of IPv6.
+fn p14_paths_over_ipv6_are_tried_as_well(sandbox: &Sandbox) {
+    let cluster = Cluster::over_six(sandbox, 2);
+    cluster.wait_well(SEEN);
+    meddle(&cluster, "udp dport 4789 drop");
+    wait_named(&cluster, "h1", "path/h2", &["4789", "from fd99::2"]);
+    let_be(&cluster);
+    cluster.wait_well(SEEN);
+    meddle(&cluster, "ip6 saddr fd99::1 udp dport 4789 ip6 saddr set fd99::101");
+    wait_named(&cluster, "h2", "path/h1", &["come from fd99::101 instead of fd99::1"]);
+    let_be(&cluster);
+    cluster.wait_well(SEEN);
+}
+
 fn p14_a_taken_port_and_who_has_it_are_named(sandbox: &Sandbox) {
     let mut cluster = Cluster::start(sandbox, 1);
     let host = cluster.add_host(2);
@@ -153,6 +168,15 @@ fn p14_a_taken_port_and_who_has_it_are_named(sandbox: &Sandbox) {
     let attached = cluster.cli("h2", "attach c2a --network payment --netns c2a");
     assert!(attached.exit != 0 && attached.stderr.contains(&process), "{attached:?}");
     drop(taken);
+    cluster.wait_well(SEEN);
+    // Somebody else's tunnel that takes all networks of the port leaves none to others.
+    cluster.add_host(3);
+    let foreign = "ip link add foreign type vxlan external dstport 4789 && ip link set foreign up";
+    cluster.shell("h3", foreign);
+    cluster.start_agent("h3", "--join 192.168.77.1");
+    cluster.wait_ready("h3");
+    wait_named(&cluster, "h3", "paths", &["UDP port 4789", "a tunnel that is not ours"]);
+    cluster.shell("h3", "ip link delete foreign");
     cluster.wait_well(SEEN);
     assert_eq!(cluster.cli("h2", "attach c2a --network payment --netns c2a").exit, 0);
 }

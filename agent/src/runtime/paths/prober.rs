@@ -85,9 +85,12 @@ impl Prober {
     pub(super) fn turn(&mut self, now: Instant) {
         let (namespace, taken) = match self.agent.paths.endpoint() {
             Endpoint::Absent => {
-                self.ways.clear();
                 (self.sockets, self.tap, self.looked) = (None, None, None);
-                return self.conclude(None, now);
+                if !self.ways.is_empty() {
+                    self.ways.clear();
+                    self.conclude(None, now);
+                }
+                return;
             }
             Endpoint::Open(namespace) => (namespace, None),
             Endpoint::Taken(namespace, why) => (namespace, Some(why)),
