@@ -13,8 +13,10 @@ pub fn of(port: u16) -> String {
         let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
         Some(format!("process {id} ({})", name.trim()))
     });
-    found
-        .unwrap_or_else(|| format!("a tunnel or a process that cannot be seen (see ss -lunp sport = {port})"))
+    found.unwrap_or_else(|| {
+        "a tunnel that is not ours, or a process that is not seen from here (ip -d link show type vxlan)"
+            .to_owned()
+    })
 }
 
 /// Inodes of the sockets at a port, in the calling thread's namespace: the host's.
