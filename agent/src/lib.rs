@@ -17,6 +17,7 @@ pub mod holder;
 pub mod limits;
 pub mod model;
 pub mod netns;
+pub mod paths;
 pub mod ports;
 pub mod runtime;
 #[cfg(test)]

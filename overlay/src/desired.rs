@@ -1,7 +1,7 @@
 //! What the overlay of this host shall hold: plain values, given whole each time.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnetwork::{IpNetwork, Ipv4Network};
@@ -14,6 +14,29 @@ pub struct Desired {
     pub host: Host,
     /// Networks present on this host, by name.
     pub networks: BTreeMap<String, Network>,
+    /// What the ways to other hosts are tried through.
+    pub paths: Option<Paths>,
+}
+
+impl Desired {
+    /// Whether there is nothing for which the host needs a fence.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.networks.is_empty() && self.paths.is_none()
+    }
+}
+
+/// A tunnel without a network, in a namespace of its own ([`Space::Paths`]): what is sent through it goes the way of all
+/// networks' frames (device, fence, port, outer source, checksums), and the other hosts' kernels answer it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// VXLAN network identifier, of all hosts the same and no network's.
+    pub vni: u32,
+    /// MTU in bytes: as much as this host's underlay lets through.
+    pub mtu: u32,
+    /// This host inside, out of 10.0.0.0/8.
+    pub address: Ipv4Addr,
+    /// The other hosts inside, and where they are on the underlay.
+    pub peers: BTreeMap<Ipv4Addr, IpAddr>,
 }
 
 /// This host in the underlay.
@@ -27,6 +50,9 @@ pub struct Host {
     pub peers: BTreeSet<IpAddr>,
     /// Pool of the /31 link addresses between the host's namespace and those of its networks.
     pub link_pool: Ipv4Network,
+    /// Checksums of what the tunnels carry are left to the underlay's device, as the kernel does by itself. Off where such
+    /// a device damages them.
+    pub offload: bool,
 }
 
 /// One network on this host.
@@ -135,6 +161,8 @@ pub enum Space {
     Host,
     /// The one that holds a network's bridge and VXLAN device.
     Network(String),
+    /// The one in which the ways to other hosts are tried.
+    Paths,
     /// A container's, by cookie (SO_NETNS_COOKIE).
     Container(u64),
 }
@@ -144,6 +172,7 @@ impl fmt::Display for Space {
         match self {
             Self::Host => write!(f, "the host's namespace"),
             Self::Network(name) => write!(f, "the namespace of network {name}"),
+            Self::Paths => write!(f, "the namespace of paths"),
             Self::Container(cookie) => write!(f, "the container namespace with cookie {cookie}"),
         }
     }

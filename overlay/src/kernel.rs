@@ -25,6 +25,14 @@ const NETWORK_SYSCTLS: &[&str] = &[
     "net/ipv6/conf/all/forwarding",
 ];
 
+/// And in that of paths.
+const PATHS_SYSCTLS: &[&str] = &[
+    "net/ipv6/conf/default/addr_gen_mode",
+    "net/ipv6/conf/default/accept_ra",
+    "net/ipv4/icmp_echo_ignore_all",
+    "net/ipv4/icmp_ratemask",
+];
+
 /// A kernel's namespaces.
 #[async_trait]
 pub trait Kernel: Send + Sync {

@@ -17,7 +17,7 @@ mod reconcile;
 mod rule;
 mod world;
 
-pub use desired::{Attachment, DefaultRoute, Desired, Host, Mac, Network, Remote, Space, Subnet};
+pub use desired::{Attachment, DefaultRoute, Desired, Host, Mac, Network, Paths, Remote, Space, Subnet};
 pub use kernel::fake::FakeKernel;
 pub use kernel::faulty::FaultyKernel;
 pub use kernel::linux::{Enter, Handles, LinuxKernel};

@@ -13,6 +13,8 @@ pub const TABLE: &str = "svc-agent-net";
 pub(crate) const BRIDGE: &str = "br";
 /// The VXLAN device of a network, in its namespace.
 pub(crate) const VXLAN: &str = "vxlan";
+/// The VXLAN device that paths are tried through, in its namespace.
+pub(crate) const PATHS: &str = "paths";
 /// A network's end of its link to the host.
 pub(crate) const LINK: &str = "link";
 /// What the host's ends of those links begin with. No hashed port name does: "l" is no hexadecimal digit.
@@ -57,6 +59,18 @@ pub fn gateway_mac(gateway: IpAddr) -> Mac {
     };
     let [a, b, c, d] = tail;
     Mac([0x0a, 0x67, a, b, c, d])
+}
+
+/// The MAC of a host in the tunnel that paths are tried through: locally administered, in a range (0a:70, "p" for path) of
+/// its own.
+pub(crate) fn path_mac(address: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = address.octets();
+    Mac([0x0a, 0x70, a, b, c, d])
+}
+
+/// Whether a link's forwarding table is that of a tunnel of ours.
+pub(crate) fn is_tunnel(link: &str) -> bool {
+    link == VXLAN || link == PATHS
 }
 
 /// The /31 between the host's namespace and a network's: (host's end, network's end). `None` if the pool is too

@@ -56,6 +56,8 @@ pub struct Link {
     /// IPv6 is on, and it has no addresses but those that it was given. Read of our links in the host's and in
     /// containers' namespaces, and of containers' `lo`; else false of veths, which may become ours, and true of others.
     pub takes_six: bool,
+    /// Of a tunnel of ours: checksums of what it carries are left to the device below. True of other links.
+    pub offload: bool,
     /// Name of the bridge it is a port of.
     pub controller: Option<String>,
     /// Bridge port flags, where it is a port.

@@ -27,6 +27,8 @@ pub enum Object {
     Host,
     /// A network on this host.
     Network(String),
+    /// What the ways to other hosts are tried through.
+    Paths,
     /// An attachment on this host: network and name.
     Attachment(String, String),
     /// An attachment on another host: network and MAC.
@@ -40,7 +42,7 @@ impl Object {
     pub(crate) fn parent(&self) -> Option<Self> {
         match self {
             Self::Attachment(network, _) | Self::Remote(network, _) => Some(Self::Network(network.clone())),
-            Self::Host | Self::Network(_) | Self::Leftover(_) => None,
+            Self::Host | Self::Network(_) | Self::Paths | Self::Leftover(_) => None,
         }
     }
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Object {
         match self {
             Self::Host => write!(f, "host"),
             Self::Network(network) => write!(f, "network {network}"),
+            Self::Paths => write!(f, "paths"),
             Self::Attachment(network, name) => write!(f, "attachment {network}/{name}"),
             Self::Remote(network, mac) => write!(f, "remote {network}/{mac}"),
             Self::Leftover(name) => write!(f, "leftover {name}"),
@@ -137,6 +140,13 @@ pub enum Op {
         name: String,
         /// MAC.
         mac: Mac,
+    },
+    /// Leaves checksums of what a tunnel carries to the device below it, or does not.
+    SetOffload {
+        /// VXLAN device.
+        name: String,
+        /// Whether it leaves them.
+        on: bool,
     },
     /// Brings a link up.
     SetUp {
@@ -343,6 +353,9 @@ impl fmt::Display for Op {
             Self::SetAlias { name, .. } => write!(f, "tag link {name}"),
             Self::SetMtu { name, mtu } => write!(f, "set MTU of {name} to {mtu}"),
             Self::SetMac { name, mac } => write!(f, "set MAC of {name} to {mac}"),
+            Self::SetOffload { name, on } => {
+                write!(f, "switch checksum offload of {name} {}", if *on { "on" } else { "off" })
+            }
             Self::SetUp { name } => write!(f, "bring {name} up"),
             Self::SetDown { name } => write!(f, "take {name} down"),
             Self::TakeSix { name } => write!(f, "let {name} have IPv6 addresses"),

@@ -5,6 +5,7 @@ mod egress;
 mod forwarding;
 mod host;
 mod network;
+mod paths;
 mod ports;
 mod prune;
 
@@ -71,6 +72,9 @@ pub(crate) fn plan_changed(
         bare: BTreeSet::new(),
     };
     planner.host();
+    if let Some(paths) = &desired.paths {
+        planner.paths(paths);
+    }
     for (name, network) in &desired.networks {
         planner.network(name, network);
         let base = base.filter(|base| base.host == desired.host);

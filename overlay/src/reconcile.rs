@@ -276,6 +276,7 @@ fn object_of(space: &Space) -> Object {
     match space {
         Space::Host => Object::Host,
         Space::Network(name) => Object::Network(name.clone()),
+        Space::Paths => Object::Paths,
         Space::Container(_) => Object::Leftover(space.to_string()),
     }
 }

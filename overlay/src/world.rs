@@ -149,6 +149,7 @@ fn fresh_link(index: u32, kind: LinkKind, mtu: u32) -> Link {
         mac: None,
         up: false,
         takes_six: false,
+        offload: true,
         controller: None,
         port: None,
         peer_index: None,

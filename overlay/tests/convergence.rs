@@ -28,7 +28,11 @@ async fn both_phases<K: Kernel>(reconciler: &mut Reconciler<K>, desired: &Desire
 /// behind on purpose (loopback up, the host's forwarding, namespaces that the agent drops).
 fn essence(kernel: &FakeKernel, desired: &Desired) -> BTreeMap<Space, Observed> {
     let mut all = kernel.world().spaces.clone();
-    all.retain(|space, _| !matches!(space, Space::Network(name) if !desired.networks.contains_key(name)));
+    all.retain(|space, _| match space {
+        Space::Network(name) => desired.networks.contains_key(name),
+        Space::Paths => desired.paths.is_some(),
+        _ => true,
+    });
     for (space, observed) in &mut all {
         observed.former.clear();
         observed.links.remove("lo");
@@ -175,7 +179,7 @@ proptest! {
 const FOREIGN: &str = "docker0";
 
 fn add_foreign(kernel: &FakeKernel) -> Vec<(Space, Observed)> {
-    for space in spaces().into_iter().filter(|space| !matches!(space, Space::Network(_))) {
+    for space in spaces().into_iter().filter(|space| !matches!(space, Space::Network(_) | Space::Paths)) {
         let name = FOREIGN.to_owned();
         let route = overlay::Route {
             link: Some(name.clone()),

@@ -48,8 +48,9 @@ fn desired() -> Desired {
         vxlan_port: 4789,
         peers: BTreeSet::from([vtep(2)]),
         link_pool: "169.254.64.0/20".parse().unwrap(),
+        offload: true,
     };
-    Desired { host, networks: BTreeMap::from([("blue".to_owned(), network)]) }
+    Desired { host, networks: BTreeMap::from([("blue".to_owned(), network)]), paths: None }
 }
 
 fn empty() -> FakeKernel {

@@ -11,6 +11,7 @@ pub mod family;
 pub mod leaks;
 pub mod load;
 pub mod names;
+pub mod nic;
 pub mod precedence;
 pub mod rows;
 pub mod runner;

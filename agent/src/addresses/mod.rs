@@ -14,7 +14,7 @@ pub use layout::{
 };
 pub use mac::{Mac, MacError, format_mac, gateway_mac, mac_for, parse_mac};
 pub use subnets::{DEFAULT_PREFIX, counts_as_taken, default_subnet, first_overlap, overlaps};
-pub use vnis::{VNI_CHOSEN_FIRST, VNI_CHOSEN_LAST, VNI_MAX, VniError, check_vni, vni_candidates};
+pub use vnis::{VNI_CHOSEN_FIRST, VNI_CHOSEN_LAST, VNI_MAX, VNI_PATHS, VniError, check_vni, vni_candidates};
 
 #[cfg(test)]
 mod allocator_tests;

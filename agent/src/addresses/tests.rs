@@ -92,5 +92,5 @@ fn a_vni_has_24_bits() {
     assert_eq!(check_vni(1), Ok(1));
     assert_eq!(check_vni(16_777_215), Ok(16_777_215));
     assert!(check_vni(0).unwrap_err().to_string().contains("use 1 to 16777215"));
-    assert!(check_vni(16_777_216).is_err());
+    assert!(check_vni(16_777_216).is_err() && check_vni(VNI_PATHS).is_err());
 }

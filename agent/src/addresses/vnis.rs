@@ -8,11 +8,13 @@ pub const VNI_MAX: u32 = 0x00ff_ffff;
 /// VLANs (to 4,094), and Swarm counts upwards from 4,096: both share UDP port 4789 with us.
 pub const VNI_CHOSEN_FIRST: u32 = 0x0001_0000;
 /// The highest identifier that is chosen without being asked for: all ones is left to those who use it as a mark.
-pub const VNI_CHOSEN_LAST: u32 = VNI_MAX - 1;
+pub const VNI_CHOSEN_LAST: u32 = VNI_PATHS - 1;
+/// Of the tunnel that paths between hosts are tried through; no network's.
+pub const VNI_PATHS: u32 = VNI_MAX - 1;
 
 /// Why a number is no VNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{vni} is no VXLAN network identifier; use 1 to {VNI_MAX}")]
+#[error("{vni} is no VXLAN network identifier for a network; use 1 to {VNI_MAX}, without {VNI_PATHS}")]
 pub struct VniError {
     vni: u32,
 }
@@ -20,9 +22,9 @@ pub struct VniError {
 /// Checks an identifier that was asked for.
 ///
 /// # Errors
-/// [`VniError`] unless it is 1 to 16,777,215.
+/// [`VniError`] unless it is 1 to 16,777,215, and not [`VNI_PATHS`].
 pub fn check_vni(vni: u32) -> Result<u32, VniError> {
-    if (1..=VNI_MAX).contains(&vni) { Ok(vni) } else { Err(VniError { vni }) }
+    if (1..=VNI_MAX).contains(&vni) && vni != VNI_PATHS { Ok(vni) } else { Err(VniError { vni }) }
 }
 
 /// The identifiers to try for a network, in order, each once: from a point that its name decides, upwards and around. All

@@ -1,6 +1,7 @@
 //! What the cluster knows, as plain values: facts, definitions and claims.
 //!
 //! Values travel and rest as JSON, so that a field added later does not stop an older host.
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
@@ -93,6 +94,9 @@ pub struct HostFact {
     pub underlay_mtu: u32,
     /// Version of the agent.
     pub agent_version: String,
+    /// Hosts to which the path carries less than both ends' underlay: what was measured, in bytes inside the tunnel.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub narrow: BTreeMap<NodeId, u32>,
 }
 
 /// A network, as every host that uses it asserts it.

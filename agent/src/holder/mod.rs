@@ -32,6 +32,9 @@ pub fn network_name(network: &crate::model::Name) -> String {
     format!("network/{network}")
 }
 
+/// The name of the namespace in which paths are tried.
+pub const PATHS_NAME: &str = "paths";
+
 /// The name of the resolver's sockets in the namespace with this cookie.
 pub fn resolver_name(cookie: u64) -> String {
     format!("resolver/{cookie}")

@@ -8,6 +8,7 @@
 mod enter;
 mod legacy;
 mod monitor;
+mod probes;
 mod processes;
 mod socket;
 mod target;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use legacy::LegacyTables;
 pub use monitor::{Concern, Monitor};
+pub use probes::{ProbeSockets, TunnelTap};
 pub use processes::{inode_of, members, occupied};
 pub use socket::{Netlink, ResolverSockets, connect_in};
 pub use target::{Place, Resolved, Target, of_peer, resolve, resume};

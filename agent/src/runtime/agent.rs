@@ -21,6 +21,7 @@ use crate::netns::{Namespace, Resolved};
 use crate::runtime::events::{Events, lock};
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::paths::Shown;
 use crate::runtime::problems::Problems;
 use crate::runtime::state::Unwritten;
 use crate::runtime::touched::Touched;
@@ -99,6 +100,8 @@ pub struct Agent {
     pub leaving: mpsc::Sender<oneshot::Sender<Vec<String>>>,
     /// Ends the process: SIGTERM (kernel state stays) or after `leave`.
     pub stop: watch::Sender<bool>,
+    /// The ways to other hosts.
+    pub paths: Shown,
     /// When the converge loop last ended a round.
     pub rounded: Mutex<Instant>,
     /// The service manager was told that this host is ready.

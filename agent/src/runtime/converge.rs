@@ -19,7 +19,7 @@ use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, list};
 use crate::runtime::spaces::{SharedKernel, Spaces};
 use crate::runtime::touched::Pace;
-use crate::runtime::verbs;
+use crate::runtime::{paths, verbs};
 use crate::store::Writes;
 use crate::view::{NetworkView, ViewChanges};
 
@@ -27,6 +27,7 @@ mod balancing;
 mod outcome;
 mod places;
 mod repair;
+mod ways;
 
 /// A namespace's ruleset is looked at this often; it costs a round trip where nobody touched it.
 const BALANCER_CHECK: Duration = Duration::from_millis(500);
@@ -73,6 +74,8 @@ pub struct Converger {
     balancer_problems: BTreeMap<u64, Vec<(String, String)>>,
     /// Namespaces that have ended and are not out of the catalog yet.
     unburied: BTreeSet<u64>,
+    /// Hosts to which no path leads: their replicas get no new flows from here.
+    away: Arc<BTreeSet<NodeId>>,
     /// The host's sysctls as they were before we changed them; kept over restarts, put back by `leave`.
     sysctls: BTreeMap<String, String>,
 }
@@ -84,6 +87,7 @@ struct Snapshot {
     revision: u64,
     synced: bool,
     peers: BTreeSet<IpAddr>,
+    paths: Option<overlay::Paths>,
 }
 
 /// TTLs in force.
@@ -136,6 +140,7 @@ impl Converger {
             full: BTreeSet::new(),
             balancer_problems: BTreeMap::new(),
             unburied: BTreeSet::new(),
+            away: Arc::default(),
             sysctls,
         }
     }
@@ -208,7 +213,9 @@ impl Converger {
         self.local.sort_by_key(|record| record.order);
         let me = self.agent.identity.node;
         let peers = state.catalog.hosts().filter(|(node, _)| *node != me).map(|(_, host)| host.address);
+        let paths = paths::wanted(&state.catalog, me);
         Snapshot {
+            paths,
             heads: state.catalog.heads(),
             revision: state.local_revision,
             synced: state.synced,
@@ -221,13 +228,18 @@ impl Converger {
     pub async fn round(&mut self) {
         let began = Instant::now();
         let snapshot = self.snapshot();
-        let changed = self.derive(&snapshot.changes);
+        let mut changed = self.derive(&snapshot.changes);
+        changed.extend(self.follow_paths());
         let present = self.present();
         let mut problems = self.open_spaces(&present, snapshot.synced);
+        if snapshot.paths.is_some() {
+            problems.extend(self.open_paths());
+        }
         problems.extend(self.keep_again());
-        let desired = self.desired(&present, snapshot.peers.clone());
+        let desired = self.desired(&present, snapshot.peers.clone(), snapshot.paths.clone());
         let looks = self.look_again(&desired);
         self.overlay_phase(&desired, Phase::Additions, &mut problems).await;
+        self.show_paths(&problems);
         // As soon as they are known: an agent that dies before would take what it set for what it found.
         self.remember_sysctls();
         if snapshot.synced {
@@ -269,7 +281,7 @@ impl Converger {
             let (Some(view), Some(derived)) = (self.views.get(network), self.derived.get_mut(network)) else {
                 continue;
             };
-            derived.set_service(network, name, view.services.get(name).map(Arc::as_ref));
+            derived.set_service(network, name, view.services.get(name).map(Arc::as_ref), &self.away);
             changed.insert(network.clone());
         }
         for (network, name) in &changes.attachments {
@@ -288,7 +300,12 @@ impl Converger {
         used.filter(|network| self.views.contains_key(*network)).cloned().collect()
     }
 
-    fn desired(&mut self, present: &BTreeSet<Name>, peers: BTreeSet<IpAddr>) -> overlay::Desired {
+    fn desired(
+        &mut self,
+        present: &BTreeSet<Name>,
+        peers: BTreeSet<IpAddr>,
+        paths: Option<overlay::Paths>,
+    ) -> overlay::Desired {
         let settings = self.agent.settings.load_full();
         let mut networks = BTreeMap::new();
         for name in present {
@@ -306,8 +323,10 @@ impl Converger {
                 vxlan_port: settings.vxlan_port,
                 peers,
                 link_pool: settings.link_pool,
+                offload: self.agent.paths.leaves_checksums(),
             },
             networks,
+            paths,
         }
     }
 
@@ -351,6 +370,11 @@ impl Converger {
         for network in self.spaces.networks() {
             self.spaces.drop_network(&network);
             removed.push(format!("namespace of network {network}"));
+        }
+        if self.spaces.paths().is_some() {
+            self.agent.paths.close();
+            self.spaces.drop_paths();
+            removed.push("namespace of paths".to_owned());
         }
         self.agent.holder_pid.store(0, Ordering::Relaxed);
         self.spaces.end_holder();

@@ -1,5 +1,5 @@
 //! From the view to what the leaf crates take: plain values, kept per network and changed only where the view was.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::addresses::{Layout, parse_mac};
 use crate::catalog::facts::{Protocol, Region, ServiceMode};
 use crate::model::{Name, NodeId};
 use crate::runtime::local::{LocalAttachment, StoredPlace};
-use crate::view::{AttachmentView, NetworkView, ReplicaState, ServiceView};
+use crate::view::{AttachmentView, NetworkView, ReplicaState, ReplicaView, ServiceView};
 
 /// One network in the words of the leaf crates.
 #[derive(Debug)]
@@ -37,14 +37,20 @@ impl Derived {
         }
     }
 
-    /// Takes a service over from the view, or out.
-    pub fn set_service(&mut self, network: &Name, name: &Name, view: Option<&ServiceView>) {
+    /// Takes a service over from the view, or out. Replicas on hosts that are `away` get no new flows.
+    pub fn set_service(
+        &mut self,
+        network: &Name,
+        name: &Name,
+        view: Option<&ServiceView>,
+        away: &BTreeSet<NodeId>,
+    ) {
         self.list = None;
         let names = Arc::make_mut(&mut self.names);
         match view {
             Some(view) => {
-                names.set_service(Arc::new(named(view)));
-                self.services.insert(name.clone(), Arc::new(balanced(network, view)));
+                names.set_service(Arc::new(named(view, away)));
+                self.services.insert(name.clone(), Arc::new(balanced(network, view, away)));
             }
             None => {
                 names.remove_service(name.as_str());
@@ -92,8 +98,13 @@ impl Derived {
     }
 }
 
-fn named(view: &ServiceView) -> dns::Service {
-    let serving = view.replicas.iter().filter(|replica| replica.state == ReplicaState::Serving);
+/// What a replica is to clients of this host.
+fn state_here(replica: &ReplicaView, away: &BTreeSet<NodeId>) -> ReplicaState {
+    if away.contains(&replica.owner) { ReplicaState::Quiescing } else { replica.state }
+}
+
+fn named(view: &ServiceView, away: &BTreeSet<NodeId>) -> dns::Service {
+    let serving = view.replicas.iter().filter(|replica| state_here(replica, away) == ReplicaState::Serving);
     // A weight of 0 takes a replica out of balancing; it would be wrong to name it where the client balances.
     let named = serving.filter(|replica| replica.weight > 0);
     let mut replicas: Vec<IpAddr> = named.flat_map(|replica| replica.addresses.iter().copied()).collect();
@@ -110,7 +121,7 @@ fn named(view: &ServiceView) -> dns::Service {
     }
 }
 
-fn balanced(network: &Name, view: &ServiceView) -> lb::Service {
+fn balanced(network: &Name, view: &ServiceView, away: &BTreeSet<NodeId>) -> lb::Service {
     let protocol = |protocol| match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
@@ -122,7 +133,7 @@ fn balanced(network: &Name, view: &ServiceView) -> lb::Service {
         .map(|replica| lb::Replica {
             addresses: Arc::clone(&replica.addresses),
             weight: replica.weight,
-            state: match replica.state {
+            state: match state_here(replica, away) {
                 ReplicaState::Serving => lb::ReplicaState::Serving,
                 ReplicaState::Quiescing => lb::ReplicaState::Quiescing,
             },

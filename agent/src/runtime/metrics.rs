@@ -105,6 +105,12 @@ metrics! {
     neighbours_refused: IntCounterVec = "svc_agent_neighbour_table_fulls_total", "family";
     /// Neighbour entries, without permanent ones, that the machine may have (gc_thresh3), by family; 0 if not known.
     neighbours_max: IntGaugeVec = "svc_agent_neighbour_entries_max", "family";
+    /// Paths to other live hosts through the tunnel, by what was found (fine, narrow, damaging, dead, unknown).
+    paths: IntGaugeVec = "svc_agent_paths", "state";
+    /// Times that a path came to carry nothing.
+    paths_died: IntCounter = "svc_agent_path_deaths_total";
+    /// 1 while checksums of tunnels are left to the underlay's device, 0 since it was found to damage them.
+    offload: IntGauge = "svc_agent_checksum_offload";
     /// Packets that a fence dropped (tunnel: from strangers or user sockets; source: foreign addresses).
     fence_drops: IntCounterVec = "svc_agent_fence_dropped_packets_total", "fence";
     /// Changes of health of local replicas, by what they became.

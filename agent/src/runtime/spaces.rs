@@ -23,6 +23,7 @@ use crate::runtime::local::{LocalAttachment, StoredPlace};
 use crate::runtime::touched::Touched;
 
 mod error;
+mod kept;
 
 pub use error::SpaceError;
 
@@ -68,6 +69,7 @@ pub struct Spaces {
     watcher: Watcher,
     kernel: SharedKernel,
     networks: BTreeMap<Name, NetworkSpace>,
+    paths: Option<NetworkSpace>,
     /// By cookie.
     pub containers: BTreeMap<u64, Container>,
     _host: (Netlink, Monitor),
@@ -101,7 +103,7 @@ fn listen(
 ) -> Result<Monitor, SpaceError> {
     let concern = match &space {
         Space::Host => Concern::Host,
-        Space::Network(_) => Concern::Network,
+        Space::Network(_) | Space::Paths => Concern::Network,
         Space::Container(_) => Concern::Container,
     };
     let touched = Arc::clone(touched);
@@ -129,6 +131,7 @@ impl Spaces {
             watcher,
             kernel,
             networks: BTreeMap::new(),
+            paths: None,
             containers: BTreeMap::new(),
             _host: (netlink, monitor),
             touched,
@@ -163,48 +166,6 @@ impl Spaces {
         };
         kernel.insert(space, handles);
         Ok((netlink, ports))
-    }
-
-    /// Opens a network's namespace: the one that the holder keeps, else a new one that it then keeps.
-    ///
-    /// # Errors
-    /// When it cannot be made or kept.
-    pub fn ensure_network(&mut self, network: &Name) -> Result<(), SpaceError> {
-        if self.networks.contains_key(network) {
-            return Ok(());
-        }
-        let name = holder::network_name(network);
-        let kept = self.holder.get(&name).map_err(SpaceError::Holder)?;
-        let namespace = match kept.and_then(|mut files| files.pop()) {
-            Some(file) => Namespace::from_fd(file).map_err(SpaceError::Open)?,
-            None => {
-                let namespace = Namespace::create().map_err(SpaceError::Open)?;
-                self.holder.put(&name, &[namespace.as_fd()]).map_err(SpaceError::Holder)?;
-                namespace
-            }
-        };
-        let space = Space::Network(network.to_string());
-        let (netlink, own) = Self::register(&self.kernel, space.clone(), &namespace)?;
-        let monitor = listen(&self.touched, space, &namespace, own)?;
-        let open = NetworkSpace { namespace, _netlink: netlink, _monitor: monitor };
-        self.networks.insert(network.clone(), open);
-        Ok(())
-    }
-
-    /// Networks whose namespace is open or kept.
-    pub fn networks(&self) -> BTreeSet<Name> {
-        let kept = self.holder.list().unwrap_or_default();
-        let kept = kept.iter().filter_map(|entry| entry.name.strip_prefix("network/")?.parse().ok());
-        self.networks.keys().cloned().chain(kept).collect()
-    }
-
-    /// Lets go of a network's namespace, which ends it with all that is in it.
-    pub fn drop_network(&mut self, network: &Name) {
-        self.kernel.remove(&Space::Network(network.to_string()));
-        self.networks.remove(network);
-        if let Err(error) = self.holder.drop_name(&holder::network_name(network)) {
-            tracing::warn!("the holder keeps the namespace of network {network}: {}", chain(&error));
-        }
     }
 
     /// Opens an attachment's namespace, unless it is open.
@@ -344,27 +305,6 @@ impl Spaces {
         if let Some(resolver) = container.resolver {
             resolver.server.stop().await;
         }
-    }
-
-    /// Gives a new holder all that one keeps.
-    ///
-    /// # Errors
-    /// The last of what it did not take; it has the rest.
-    pub fn keep_again(&self) -> Result<(), SpaceError> {
-        let mut outcome = Ok(());
-        let mut put = |name: &str, files: &[std::os::fd::BorrowedFd<'_>]| {
-            if let Err(error) = self.holder.put(name, files) {
-                outcome = Err(SpaceError::Holder(error));
-            }
-        };
-        for (network, space) in &self.networks {
-            put(&holder::network_name(network), &[space.namespace.as_fd()]);
-        }
-        for (cookie, container) in &self.containers {
-            let Some(resolver) = &container.resolver else { continue };
-            put(&holder::resolver_name(*cookie), &resolver.kept.each_ref().map(AsFd::as_fd));
-        }
-        outcome
     }
 
     /// Ends the holder, with `leave`.

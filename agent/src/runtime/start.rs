@@ -26,7 +26,7 @@ use crate::runtime::peers::{self, PeerHandler};
 use crate::runtime::problems::Problems;
 use crate::runtime::spaces::{self, Spaces};
 use crate::runtime::verbs::addressing::{self, Grants};
-use crate::runtime::{health, host, memory, records, verbs};
+use crate::runtime::{health, host, memory, paths, records, verbs};
 use crate::store::Store;
 use crate::{api, holder};
 
@@ -130,6 +130,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     if let Some(listener) = metrics {
         tasks.spawn(api::server::serve_metrics(Arc::clone(&agent), listener));
     }
+    paths::take_up(&agent);
     agent.derive_all();
     agent.reassert_all();
     let mut converge =
@@ -140,6 +141,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     tasks.spawn(peers::save(Arc::clone(&agent)));
     tasks.spawn(claiming::upkeep::run(Arc::clone(&agent)));
     tasks.spawn(health::run(Arc::clone(&agent)));
+    tasks.spawn(paths::run(Arc::clone(&agent)));
     tasks.spawn(upstreams::follow(Arc::clone(&agent), forwarder));
     tasks.spawn(holding::watch(Arc::clone(&agent), program));
     tasks.spawn(joining::join(Arc::clone(&agent), start));
@@ -252,6 +254,7 @@ fn build(
         host_namespace,
         dns_stats: Arc::new(dns::Stats::default()),
         holder_pid: holder_pid.into(),
+        paths: paths::Shown::default(),
         rounded: Mutex::new(Instant::now()),
         told_ready: false.into(),
         unfit: OnceLock::new(),

@@ -189,8 +189,12 @@ impl Refresh<'_> {
         let hosts: BTreeMap<_, _> = hosts.collect();
         let members: BTreeMap<NodeId, IpAddr> =
             hosts.iter().map(|(node, host)| (*node, host.address)).collect();
-        let counted = hosts.values().copied().chain(catalog.host(self.sources.this));
-        let fits = counted.map(|host| inner_mtu(host.underlay_mtu, host.address)).min();
+        let this = catalog.host(self.sources.this).map(|host| (self.sources.this, host));
+        let counted: BTreeMap<_, _> = hosts.iter().map(|(node, host)| (*node, *host)).chain(this).collect();
+        let fits = counted.values().map(|host| inner_mtu(host.underlay_mtu, host.address));
+        let narrow = counted.values().flat_map(|host| &host.narrow);
+        let narrow = narrow.filter(|(to, _)| counted.contains_key(to)).map(|(_, mtu)| *mtu);
+        let fits = fits.chain(narrow).min();
         let mtu = network_mtu(fits, &self.view.definition);
         let local = self.view.standing.contains_key(&self.sources.this);
         if (mtu, local) == (self.view.mtu, self.view.local) && members == self.view.members {

@@ -46,7 +46,9 @@ fn host_sets(desired: &Desired) -> BTreeMap<&'static str, Set> {
         IpAddr::V4(_) => None,
         IpAddr::V6(six) => Some(six.octets().to_vec()),
     });
-    let vnis = desired.networks.values().map(|network| (network.vni << 8).to_be_bytes().to_vec());
+    let vnis = desired.networks.values().map(|network| network.vni);
+    let vnis = vnis.chain(desired.paths.as_ref().map(|paths| paths.vni));
+    let vnis = vnis.map(|vni| (vni << 8).to_be_bytes().to_vec());
     let links = desired.networks.values().filter(|network| !network.internal);
     let links = links.map(|network| interface_key(&host_link(network.link_index)));
     let ports = desired.networks.iter().flat_map(|(name, network)| {

@@ -3,7 +3,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{HOST_SYSCTLS, Kernel, KernelError, NETWORK_SYSCTLS};
+use super::{HOST_SYSCTLS, Kernel, KernelError, NETWORK_SYSCTLS, PATHS_SYSCTLS};
 use crate::{Link, LinkKind, Observed, Op, Space, World};
 
 /// A kernel in memory. Not an approximation of timing or packets: of state alone.
@@ -38,6 +38,7 @@ impl FakeKernel {
             mac: Some(crate::Mac([0; 6])),
             up: false,
             takes_six: true,
+            offload: true,
             controller: None,
             port: None,
             peer_index: None,
@@ -45,9 +46,15 @@ impl FakeKernel {
         let keys = match &space {
             Space::Host => &[HOST_SYSCTLS, &["net/ipv6/conf/default/accept_ra"]].concat(),
             Space::Network(_) => NETWORK_SYSCTLS,
+            Space::Paths => PATHS_SYSCTLS,
             Space::Container(_) => &[][..],
         };
-        let value = |key: &str| if ON.contains(&key) { "1" } else { "0" };
+        let value = |key: &str| match key {
+            // Destination unreachable, source quench, time exceeded and parameter problem (net/ipv4/icmp.c).
+            "net/ipv4/icmp_ratemask" => "6168",
+            key if ON.contains(&key) => "1",
+            _ => "0",
+        };
         let sysctls = keys.iter().map(|key| ((*key).to_owned(), value(key).to_owned()));
         let observed = Observed {
             links: [("lo".to_owned(), lo)].into(),
@@ -101,11 +108,11 @@ impl Kernel for FakeKernel {
 
 /// What is there and not asked for: the tables of bridges and tunnels are read in networks' namespaces alone.
 fn leave_out_unread(space: &Space, observed: &mut Observed) {
-    let network = matches!(space, Space::Network(_));
+    let network = matches!(space, Space::Network(_) | Space::Paths);
     for link in observed.links.values_mut().filter(|link| network || !link.is_ours()) {
         link.takes_six = link.kind != LinkKind::Veth;
     }
-    if matches!(space, Space::Network(_)) {
+    if network {
         return;
     }
     observed.neighbours.clear();

@@ -4,6 +4,7 @@ mod announce;
 mod entries;
 mod links;
 mod observe;
+mod offload;
 mod request;
 mod tables;
 mod ways;
@@ -148,6 +149,7 @@ impl Kernel for LinuxKernel {
             Op::AddVeth { name, mtu, peer } => {
                 open.add_veth(name, *mtu, peer, &*self.open(&peer.space)?).await
             }
+            Op::SetOffload { name, on } => open.set_offload(name, *on).await,
             Op::SetTable { table } => open.set_table(table.clone()).await,
             Op::ChangeElements { family, set, add, delete } => {
                 open.change_elements(*family, set.clone(), add.clone(), delete.clone()).await

@@ -15,7 +15,7 @@ impl Planner<'_> {
         let Some(observed) = self.observed.get(&space) else {
             return self.problem(&object, "look at it", "its namespace is not open");
         };
-        if !self.desired.networks.is_empty() {
+        if !self.desired.is_empty() {
             // While a network's link is still there its traffic is judged; once it is gone nothing needs tracking.
             let wanted = self.desired.networks.values().any(|network| !network.internal);
             let linked = observed.links.keys().any(|name| name.starts_with(HOST_LINK_PREFIX));

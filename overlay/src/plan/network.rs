@@ -96,37 +96,62 @@ impl Planner<'_> {
     }
 
     fn tunnel(&mut self, object: &Object, space: &Space, observed: &Observed, name: &str, network: &Network) {
-        self.want(space, VXLAN);
-        let found = observed.links.get(VXLAN);
-        let link = found.filter(|link| self.is_tunnel(link, network));
-        // VNI and port of a device cannot be changed (drivers/net/vxlan/vxlan_core.c, vxlan_nl2conf), and two
-        // devices at once would loop each broadcast between the hosts: so first away, then new.
-        if found.is_some() && link.is_none() {
-            self.add(object, space, Op::DeleteLink { name: VXLAN.to_owned() });
-        }
-        if link.is_none() {
-            let op = Op::AddVxlan {
-                link_space: space.clone(),
-                name: VXLAN.to_owned(),
-                vni: network.vni,
-                local: self.desired.host.address,
-                port: self.desired.host.vxlan_port,
-                mtu: network.mtu,
-            };
-            self.add(object, &Space::Host, op);
-        }
+        let link = self.tunnel_device(object, (space, VXLAN), observed, network.vni, network.mtu);
         let port_of = Some((BRIDGE, PortFlags::TUNNEL));
         let wanted = Wanted { mtu: network.mtu, alias: network_tag(name), mac: None, port_of };
         self.settle(object, space, VXLAN, link, &wanted);
+        self.offload(object, space, VXLAN, link);
         self.tunnel_chain(object, space, link.is_none());
         self.up(object, space, VXLAN, link);
     }
 
+    /// The VXLAN device itself; `None` if this plan makes it.
+    pub(super) fn tunnel_device<'a>(
+        &mut self,
+        object: &Object,
+        (space, name): (&Space, &str),
+        observed: &'a Observed,
+        vni: u32,
+        mtu: u32,
+    ) -> Option<&'a Link> {
+        self.want(space, name);
+        let found = observed.links.get(name);
+        let link = found.filter(|link| self.is_tunnel_of(link, vni));
+        // VNI and port of a device cannot be changed (drivers/net/vxlan/vxlan_core.c, vxlan_nl2conf), and two
+        // devices at once would loop each broadcast between the hosts: so first away, then new.
+        if found.is_some() && link.is_none() {
+            self.add(object, space, Op::DeleteLink { name: name.to_owned() });
+        }
+        if link.is_none() {
+            let op = Op::AddVxlan {
+                link_space: space.clone(),
+                name: name.to_owned(),
+                vni,
+                local: self.desired.host.address,
+                port: self.desired.host.vxlan_port,
+                mtu,
+            };
+            self.add(object, &Space::Host, op);
+        }
+        link
+    }
+
+    /// Whether checksums are left to the device below, which a new tunnel does.
+    pub(super) fn offload(&mut self, object: &Object, space: &Space, name: &str, link: Option<&Link>) {
+        let on = self.desired.host.offload;
+        if link.is_none_or(|link| link.offload) != on {
+            self.add(object, space, Op::SetOffload { name: name.to_owned(), on });
+        }
+    }
+
     /// Whether a link is the VXLAN device that this network wants.
     pub(super) fn is_tunnel(&self, link: &Link, network: &Network) -> bool {
+        self.is_tunnel_of(link, network.vni)
+    }
+
+    fn is_tunnel_of(&self, link: &Link, vni: u32) -> bool {
         let host = &self.desired.host;
-        let wanted =
-            Vxlan { vni: network.vni, local: Some(host.address), port: host.vxlan_port, learning: false };
+        let wanted = Vxlan { vni, local: Some(host.address), port: host.vxlan_port, learning: false };
         link.kind == LinkKind::Vxlan(wanted)
     }
 }

@@ -40,7 +40,7 @@ impl Planner<'_> {
 
     fn prune_host(&mut self) {
         let Some(observed) = self.observed.get(&Space::Host) else { return };
-        if self.desired.networks.is_empty() {
+        if self.desired.is_empty() {
             for family in observed.tables.keys() {
                 self.remove(&Object::Host, &Space::Host, Op::DeleteTable { family: *family });
             }
@@ -57,7 +57,7 @@ impl Planner<'_> {
 /// agent left that died before tagging goes as well.
 fn is_ours(space: &Space, link: &Link) -> bool {
     let made_here = matches!(link.kind, LinkKind::Veth | LinkKind::Vxlan(_) | LinkKind::Bridge { .. });
-    link.is_ours() || (matches!(space, Space::Network(_)) && made_here)
+    link.is_ours() || (matches!(space, Space::Network(_) | Space::Paths) && made_here)
 }
 
 pub(super) fn leftover(name: &str, link: &Link) -> Object {
@@ -74,8 +74,9 @@ pub(crate) fn teardown(
         vxlan_port: 0,
         peers: BTreeSet::new(),
         link_pool: std::net::Ipv4Addr::UNSPECIFIED.into(),
+        offload: true,
     };
-    let nothing = crate::Desired { host, networks: BTreeMap::new() };
+    let nothing = crate::Desired { host, networks: BTreeMap::new(), paths: None };
     let Plan { mut removals, .. } = super::plan(&nothing, observed);
     for (space, observed) in observed.iter().filter(|(space, _)| matches!(space, Space::Network(_))) {
         for family in observed.tables.keys() {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnetwork::IpNetwork;
 
 use super::{FLOOD, Inside, MTU_SIX_MIN, Outcome};
-use crate::name::VXLAN;
+use crate::name::is_tunnel;
 use crate::{Mac, Op, Route};
 
 impl Inside<'_> {
@@ -120,7 +120,7 @@ impl Inside<'_> {
 
     fn set_tunnel(&mut self, name: &str, mac: Mac, vtep: IpAddr) -> Outcome {
         self.link(name)?;
-        if name != VXLAN {
+        if !is_tunnel(name) {
             return Ok(());
         }
         if mac != FLOOD {

@@ -1,6 +1,6 @@
 //! Links of one namespace, and what goes or changes with them.
 use super::{DEFAULT_MTU, Inside, MTU_SIX_MIN, Outcome};
-use crate::name::VXLAN;
+use crate::name::is_tunnel;
 use crate::{Link, LinkKind, Op, PortFlags};
 
 impl Inside<'_> {
@@ -14,6 +14,7 @@ impl Inside<'_> {
             Op::SetAlias { name, alias } => self.link(name)?.alias = Some(alias.clone()),
             Op::SetMtu { name, mtu } => return self.set_mtu(name, *mtu),
             Op::SetMac { name, mac } => self.link(name)?.mac = Some(*mac),
+            Op::SetOffload { name, on } => self.link(name)?.offload = *on,
             Op::SetUp { name } => self.set_up(name)?,
             Op::TakeSix { name } => {
                 let link = self.link(name)?;
@@ -46,7 +47,7 @@ impl Inside<'_> {
         self.seen.forwarding.retain(|_, (port, _)| port != name);
         self.seen.ways.values_mut().filter(|port| *port == name).for_each(String::clear);
         match link.kind {
-            LinkKind::Vxlan(_) if name == VXLAN => self.seen.tunnels.clear(),
+            LinkKind::Vxlan(_) if is_tunnel(name) => self.seen.tunnels.clear(),
             LinkKind::Bridge { .. } => self.release_ports(name),
             _ => {}
         }

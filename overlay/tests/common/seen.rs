@@ -49,6 +49,7 @@ fn name(space: &Space) -> String {
     match space {
         Space::Host => "host".to_owned(),
         Space::Network(name) => name.clone(),
+        Space::Paths => "paths".to_owned(),
         Space::Container(cookie) => format!("c{cookie}"),
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
-use overlay::{Attachment, DefaultRoute, Desired, Host, Mac, Network, Remote, Space, Subnet};
+use overlay::{Attachment, DefaultRoute, Desired, Host, Mac, Network, Paths, Remote, Space, Subnet};
 use proptest::prelude::*;
 
 pub(crate) const NETWORKS: [&str; 3] = ["amber", "blue", "coral"];
@@ -13,7 +13,7 @@ const CONTAINERS: [u64; 3] = [11, 12, 13];
 
 pub(crate) fn spaces() -> Vec<Space> {
     let networks = NETWORKS.iter().map(|name| Space::Network((*name).to_owned()));
-    std::iter::once(Space::Host).chain(networks).chain(CONTAINERS.map(Space::Container)).collect()
+    [Space::Host, Space::Paths].into_iter().chain(networks).chain(CONTAINERS.map(Space::Container)).collect()
 }
 
 fn address(network: u8, host: u8, last: u8) -> IpAddr {
@@ -94,6 +94,20 @@ pub(crate) fn network(number: u8) -> impl Strategy<Value = Network> {
         })
 }
 
+fn paths() -> impl Strategy<Value = Paths> {
+    let peers = prop::collection::btree_map(
+        (2..5_u8).prop_map(|n| Ipv4Addr::new(10, 0, 0, n)),
+        (2..5_u8).prop_map(vtep),
+        0..3,
+    );
+    (prop::sample::select(vec![1400_u32, 1450]), 1..3_u8, peers).prop_map(|(mtu, own, peers)| Paths {
+        vni: 99,
+        mtu,
+        address: Ipv4Addr::new(10, 0, 1, own),
+        peers,
+    })
+}
+
 pub(crate) fn desired() -> impl Strategy<Value = Desired> {
     let networks = (
         prop::option::of(network(0)),
@@ -103,8 +117,10 @@ pub(crate) fn desired() -> impl Strategy<Value = Desired> {
         any::<bool>(),
         prop::collection::btree_set((2..5_u8).prop_map(vtep), 0..3),
         prop::sample::select(vec![4789_u16, 4790]),
+        prop::option::of(paths()),
+        any::<bool>(),
     );
-    networks.prop_map(|(amber, blue, coral, shift, swap, peers, vxlan_port)| {
+    networks.prop_map(|(amber, blue, coral, shift, swap, peers, vxlan_port, paths, offload)| {
         let all = [amber, blue, coral].into_iter().zip(NETWORKS).enumerate();
         let mut networks: BTreeMap<String, Network> = BTreeMap::new();
         for (number, (network, name)) in all {
@@ -116,9 +132,9 @@ pub(crate) fn desired() -> impl Strategy<Value = Desired> {
         if swap && let [Some(a), Some(b)] = networks.get_disjoint_mut(["amber", "blue"]) {
             std::mem::swap(&mut a.vni, &mut b.vni);
         }
-        let host =
-            Host { address: vtep(1), vxlan_port, peers, link_pool: "169.254.64.0/20".parse().unwrap() };
-        Desired { host, networks }
+        let link_pool = "169.254.64.0/20".parse().unwrap();
+        let host = Host { address: vtep(1), vxlan_port, peers, link_pool, offload };
+        Desired { host, networks, paths }
     })
 }
 
@@ -173,6 +189,6 @@ pub(crate) fn coral() -> (Desired, Mac) {
         attachments: BTreeMap::from([("web".to_owned(), attachment)]),
     };
     let link_pool = "169.254.64.0/20".parse().unwrap();
-    let host = Host { address: vtep(1), vxlan_port: 4789, peers: BTreeSet::new(), link_pool };
-    (Desired { host, networks: BTreeMap::from([("coral".to_owned(), network)]) }, mac)
+    let host = Host { address: vtep(1), vxlan_port: 4789, peers: BTreeSet::new(), link_pool, offload: true };
+    (Desired { host, networks: BTreeMap::from([("coral".to_owned(), network)]), paths: None }, mac)
 }

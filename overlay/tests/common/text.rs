@@ -17,8 +17,9 @@ pub(crate) fn nothing() -> Desired {
         vxlan_port: 4789,
         peers: BTreeSet::new(),
         link_pool: "169.254.64.0/20".parse().unwrap(),
+        offload: true,
     };
-    Desired { host, networks: BTreeMap::new() }
+    Desired { host, networks: BTreeMap::new(), paths: None }
 }
 
 /// One line of a desired state. What follows a network is that network's.

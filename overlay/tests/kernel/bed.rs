@@ -96,13 +96,14 @@ impl Bed {
             vxlan_port: 4789,
             peers: BTreeSet::new(),
             link_pool: "169.254.64.0/20".parse().unwrap(),
+            offload: true,
         };
         self.nodes.push(Node {
             namespace,
             address: address.into(),
             reconciler: Reconciler::new(Arc::clone(&kernel)),
             kernel,
-            desired: Desired { host, networks: BTreeMap::new() },
+            desired: Desired { host, networks: BTreeMap::new(), paths: None },
             networks: BTreeMap::new(),
             containers: BTreeMap::new(),
         });

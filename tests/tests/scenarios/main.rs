@@ -15,6 +15,7 @@ mod musl;
 mod names;
 mod notify;
 mod partition;
+mod paths;
 mod repair;
 mod restart;
 mod six;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         conflicts::all(),
         deaths::all(),
         partition::all(),
+        paths::all(),
         repair::all(),
         restart::all(),
         status::all(),

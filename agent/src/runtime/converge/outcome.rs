@@ -55,7 +55,7 @@ impl Converger {
         let agent = &self.agent;
         agent.metrics.converges.with_label_values(&[result]).inc();
         agent.metrics.converge_seconds.observe(began.elapsed().as_secs_f64());
-        for scope in ["network/", "namespace/", "host", "leftover/"] {
+        for scope in ["network/", "namespace/", "host", "leftover/", "paths"] {
             let of_scope = problems.iter().filter(|(object, _)| object.starts_with(scope)).cloned().collect();
             agent.report(scope, of_scope);
         }

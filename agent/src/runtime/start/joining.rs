@@ -1,4 +1,5 @@
 //! How this host becomes a member: it founds a cluster, joins one, or says again who it is.
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,9 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
             tracing::warn!("the underlay's MTU is taken to be 1500: {}", chain(&error));
             1500
         });
+    // What was found of paths stands until they have been tried again.
+    let known = agent.read(|state| state.catalog.host(agent.identity.node).map(|fact| fact.narrow.clone()));
+    let narrow: BTreeMap<_, _> = known.unwrap_or_default();
     let fact = HostFact {
         name: agent.identity.name.clone(),
         number,
@@ -49,6 +53,7 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
         vxlan_port: settings.vxlan_port,
         underlay_mtu: mtu,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        narrow,
     };
     if let Err(failure) = agent.write(vec![(Key::Host, Some(Value::Host(fact)))], Writes::default()) {
         tracing::error!("this host cannot say who it is: {}", failure.message);

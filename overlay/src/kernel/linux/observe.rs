@@ -21,8 +21,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netfilter::Family;
 
 use super::Open;
-use crate::kernel::{HOST_SYSCTLS, KernelError, NETWORK_SYSCTLS};
-use crate::name::VXLAN;
+use crate::kernel::{HOST_SYSCTLS, KernelError, NETWORK_SYSCTLS, PATHS_SYSCTLS};
+use crate::name::is_tunnel;
 use crate::{Link, LinkKind, Mac, Observed, PortFlags, Route, Space, Vxlan};
 
 /// Families in which a table of ours may be.
@@ -48,7 +48,9 @@ pub(super) type Names = HashMap<u32, String>;
 impl Open {
     pub(super) async fn observe(&self) -> Result<Observed, KernelError> {
         let (mut links, names) = self.links().await?;
-        if !matches!(self.space, Space::Network(_)) {
+        if matches!(self.space, Space::Network(_) | Space::Paths) {
+            self.read_offload(&mut links).await?;
+        } else {
             self.read_six(&mut links).await?;
         }
         let mut observed = Observed { links, ..Observed::default() };
@@ -69,6 +71,11 @@ impl Open {
                 observed.sysctls = self.sysctls(NETWORK_SYSCTLS).await?;
                 (observed.tables, observed.drops) = self.tables(NETWORK_FAMILIES).await?;
                 observed.ways = self.ways(&names, &observed.tables).await?;
+            }
+            Space::Paths => {
+                observed.neighbours = self.neighbours(&names).await?;
+                self.forwarding(&names, &mut observed).await?;
+                observed.sysctls = self.sysctls(PATHS_SYSCTLS).await?;
             }
             Space::Container(_) => observed.routes = self.routes(&names).await?,
         }
@@ -145,7 +152,7 @@ impl Open {
             let state = message.header.state;
             let of_bridge = message.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Controller(_)));
             if message.header.flags.contains(NeighbourFlags::Own) && !of_bridge {
-                if name == VXLAN && state == NeighbourState::Permanent {
+                if is_tunnel(name) && state == NeighbourState::Permanent {
                     observed.tunnels.extend(destination(&message).map(|vtep| (mac, vtep)));
                 }
             } else if of_bridge && state != NeighbourState::Permanent {
@@ -247,6 +254,7 @@ fn link(message: &LinkMessage, names: &Names) -> Link {
         mac: None,
         up: message.header.flags.contains(LinkFlags::Up),
         takes_six: true,
+        offload: true,
         controller: None,
         port: None,
         peer_index: None,
