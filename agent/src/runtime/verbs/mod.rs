@@ -14,6 +14,7 @@ use crate::runtime::{peers, problems};
 pub mod addressing;
 pub mod attach;
 pub mod leave;
+pub(crate) mod namesakes;
 pub mod network;
 pub mod node;
 pub mod queries;
