@@ -20,6 +20,7 @@ pub mod node;
 pub mod queries;
 pub mod register;
 pub mod services;
+pub mod takeover;
 
 /// The network that is made when none is named and none exists.
 const DEFAULT_NETWORK: &str = "default";
