@@ -7,7 +7,9 @@ mod docker;
 mod firewalls;
 mod forwarding;
 mod forwarding_load;
+mod healing;
 mod health;
+mod hosts;
 mod idle;
 mod input;
 mod limits;
@@ -19,6 +21,7 @@ mod repair;
 mod restart;
 mod six;
 mod status;
+mod takeover;
 mod texts;
 mod tracking;
 mod vips;
@@ -43,6 +46,9 @@ fn main() -> ExitCode {
         conflicts::all(),
         deaths::all(),
         partition::all(),
+        healing::all(),
+        takeover::all(),
+        hosts::all(),
         repair::all(),
         restart::all(),
         status::all(),
