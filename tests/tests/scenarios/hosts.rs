@@ -24,6 +24,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
         what_dead_hosts_held_comes_back_with_a_majority_only once,
         a_host_that_lost_its_state_is_a_new_one once,
+        two_hosts_of_one_name_are_told once,
         a_copied_state_directory_is_named once,
         nobody_who_lives_is_taken_for_dead once,
     ]
@@ -105,6 +106,28 @@ fn a_host_that_lost_its_state_is_a_new_one(sandbox: &Sandbox) {
     cluster.ok("h1", &format!("node rm {}", before.id));
     cluster.wait_well(HEAL_LIMIT);
     assert!(cluster.tcp("c2a", address, 80).is_ok());
+}
+
+/// Both are named on every host, with what to do, until one of them has another name.
+fn two_hosts_of_one_name_are_told(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.add_host(3);
+    cluster.set_flags("h3", &["--node", "h2"]);
+    cluster.start_agent("h3", "--join 192.168.77.1");
+    cluster.wait_ready("h3");
+    for host in ["h1", "h2", "h3"] {
+        wait_until(&format!("{host} names both"), NOTICED, || {
+            let notices = cluster.status(host).notices;
+            let told = notices.iter().find(|it| it.starts_with("several hosts are called h2"));
+            let both = ["192.168.77.2, live", "192.168.77.3, live", "--node NAME"];
+            let all = told.is_some_and(|told| both.iter().all(|part| told.contains(part)));
+            if all { Ok(()) } else { Err(format!("{notices:?}")) }
+        });
+    }
+    cluster.stop_agent("h3");
+    cluster.set_flags("h3", &[]);
+    cluster.restart_agent("h3");
+    cluster.wait_well(HEAL_LIMIT);
 }
 
 /// The one that is not where it said that it is ends, naming the other, which goes on untouched.
