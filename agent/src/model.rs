@@ -83,6 +83,11 @@ pub struct NameError {
 }
 
 impl Name {
+    /// The first of all names in their order.
+    pub(crate) fn first() -> Self {
+        Self("-".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

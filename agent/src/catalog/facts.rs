@@ -234,8 +234,35 @@ pub struct AttachmentFact {
     pub mac: String,
     /// Further names.
     pub aliases: Vec<Name>,
-    /// When it was attached; among equal names on two hosts the later stands (takeover).
+    /// When it was attached; among equal names on two hosts the later stands. Its node is the owner.
     pub since: Stamp,
+    /// Which takeovers it comes from, its own first, then those of whom it took over from; at most [`SUCCEEDS_MAX`]. Who
+    /// took a name or an address over has it before any who did not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub succeeds: Vec<Succession>,
+}
+
+impl AttachmentFact {
+    /// Whether it took this name or address over.
+    pub fn took(&self, object: &Taken) -> bool {
+        self.succeeds.iter().any(|succession| succession.object == *object)
+    }
+}
+
+/// How many successions an attachment names.
+pub const SUCCEEDS_MAX: usize = 16;
+
+/// A takeover that a majority confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Succession {
+    /// What was taken over.
+    pub object: Taken,
+    /// When the attachment was made that was succeeded; its node is the owner.
+    pub from: Stamp,
+    /// Who took over.
+    pub by: NodeId,
+    /// In which attempt of its claim.
+    pub attempt: u64,
 }
 
 /// A replica of a service.
@@ -293,6 +320,25 @@ pub enum ClaimKey {
         /// The address.
         address: IpAddr,
     },
+    /// The right to take a name or an address over from the attachment that was made at `since`, whose host is suspended.
+    Takeover {
+        /// The network.
+        network: Name,
+        /// What is taken over.
+        object: Taken,
+        /// When the attachment was made that had it; its node is the owner.
+        since: Stamp,
+    },
+}
+
+/// What is taken over from an attachment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Taken {
+    /// Its name.
+    Name(Name),
+    /// An address of it.
+    Address(IpAddr),
 }
 
 impl ClaimKey {
@@ -304,10 +350,21 @@ impl ClaimKey {
         [block(Region::Endpoint, 0)..=block(Region::Vip, u32::MAX), address(first)..=address(last)]
     }
 
+    /// Where the claims lie that take a network's names and addresses over.
+    pub fn takeovers_of(network: &Name) -> RangeInclusive<Self> {
+        let key = |object, since| Self::Takeover { network: network.clone(), object, since };
+        let (first, last) =
+            (Stamp { clock: 0, node: NodeId(0) }, Stamp { clock: u64::MAX, node: NodeId(u64::MAX) });
+        let address = Ipv6Addr::from_bits(u128::MAX).into();
+        key(Taken::Name(Name::first()), first)..=key(Taken::Address(address), last)
+    }
+
     /// The network whose block or address is claimed.
     pub fn network(&self) -> Option<&Name> {
         match self {
-            Self::Block { network, .. } | Self::Address { network, .. } => Some(network),
+            Self::Block { network, .. } | Self::Address { network, .. } | Self::Takeover { network, .. } => {
+                Some(network)
+            }
             Self::Vni { .. } | Self::Node { .. } => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Which promises stand in the way of a claim.
 use std::net::IpAddr;
 
-use crate::catalog::facts::{ClaimKey, Region};
+use crate::catalog::facts::{ClaimKey, Region, Taken};
 use crate::model::Name;
 
 /// Where an address lies in its network.
@@ -35,11 +35,13 @@ impl<F: Fn(&Name, IpAddr) -> Place> Places for F {
 ///   ever: number n is promised, and with the table that comes along the joiner learns what in its blocks was
 ///   promised before, and leaves that out ([`super::Promises::entries`] of other claimants).
 /// - An address conflicts with the block it lies in, and the block with the address.
+/// - An address that was taken over conflicts with a claim of it or of its block: who takes over need not have either. The
+///   other way round it does not: the one taken over from may hold them.
 ///
 /// An address of an unknown network conflicts with every block of that name: it was promised when the network was known,
 /// and refusing too much is safe.
 pub fn conflicts(claimed: &ClaimKey, promised: &ClaimKey, places: &dyn Places) -> bool {
-    use ClaimKey::{Address, Block, Node};
+    use ClaimKey::{Address, Block, Node, Takeover};
     match (claimed, promised) {
         (Block { index, .. }, Node { number }) => number == index,
         (Address { network, address }, Node { number }) => {
@@ -53,6 +55,13 @@ pub fn conflicts(claimed: &ClaimKey, promised: &ClaimKey, places: &dyn Places) -
                     Place::Open => false,
                     Place::Block(lies_in, at) => lies_in == *region && at == *index,
                 }
+        }
+        (Address { network, address }, Takeover { network: of, object: Taken::Address(taken), .. }) => {
+            network == of && address == taken
+        }
+        (Block { .. }, Takeover { network, object: Taken::Address(address), .. }) => {
+            let taken = Address { network: network.clone(), address: *address };
+            conflicts(claimed, &taken, places)
         }
         _ => claimed == promised,
     }

@@ -21,6 +21,9 @@ pub struct Promises {
     members: BTreeMap<u32, NodeId>,
     removed: BTreeMap<u32, NodeId>,
     leaving: BTreeSet<Leaving>,
+    /// By remover, the latest of its attempts that it said to be over: a request to remove may be overtaken by that word, and
+    /// nobody would ever thaw what it froze.
+    over: BTreeMap<NodeId, u64>,
     /// A joiner may adopt promises of one key to several claimants; it then refuses everybody until all but one withdraw.
     held: BTreeMap<ClaimKey, BTreeMap<NodeId, u64>>,
 }
@@ -34,6 +37,7 @@ impl Promises {
             members: BTreeMap::new(),
             removed: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            over: BTreeMap::new(),
             held: BTreeMap::new(),
         }
     }
@@ -69,7 +73,8 @@ impl Promises {
             }
             Request::Keep { member, remover, attempt } => {
                 let leaving = Leaving { member, remover, attempt };
-                let over = self.leaving.contains(&leaving).then_some(Persist::Staying(leaving));
+                let news = self.leaving.contains(&leaving) || !self.is_over(&leaving);
+                let over = news.then_some(Persist::Staying(leaving));
                 (Reply::Kept, self.write(over))
             }
             Request::Removed { member, table } => (Reply::Applied, self.remove(member, &table)),
@@ -160,6 +165,12 @@ impl Promises {
         held.into_iter().flatten().flat_map(|(key, holders)| holders.keys().map(move |node| (key, *node)))
     }
 
+    /// What is promised of a network's names and addresses to who takes them over.
+    pub fn takeovers_of(&self, network: &Name) -> impl Iterator<Item = (&ClaimKey, NodeId, u64)> + '_ {
+        let held = self.held.range(ClaimKey::takeovers_of(network));
+        held.flat_map(|(key, holders)| holders.iter().map(move |(node, attempt)| (key, *node, *attempt)))
+    }
+
     /// To whom this key, or one that stands in its way, is promised; what a claimant looks at before it picks a key.
     pub fn holder(&self, key: &ClaimKey, claimant: NodeId, places: &dyn Places) -> Option<Entry> {
         let other = |promised: &ClaimKey| {
@@ -176,7 +187,7 @@ impl Promises {
             return Some(Entry { key: ClaimKey::Node { number }, claimant: node, attempt: 0 });
         }
         match key {
-            ClaimKey::Node { .. } | ClaimKey::Vni { .. } => None,
+            ClaimKey::Node { .. } | ClaimKey::Vni { .. } | ClaimKey::Takeover { .. } => None,
             _ => self.held.keys().filter(|promised| conflicts(key, promised, places)).find_map(other),
         }
     }
@@ -277,12 +288,17 @@ impl Promises {
         let stale = view.iter().any(|n| self.removed.contains_key(n));
         // Two removals frozen at once would be merged apart from each other.
         let other = self.leaving.iter().any(|earlier| earlier.member != member);
+        let other = other || self.is_over(&leaving);
         let able = self.number.is_some() && member.node != self.me && view.contains(&member.number);
         if !able || !all_counted || stale || other {
             return (self.stale_view(None, attempt), Vec::new());
         }
         let fresh = !self.leaving.contains(&leaving);
         (agreed, self.write(fresh.then_some(Persist::Leaving(leaving))))
+    }
+
+    fn is_over(&self, leaving: &Leaving) -> bool {
+        self.over.get(&leaving.remover).is_some_and(|over| *over >= leaving.attempt)
     }
 
     /// Takes over promises that other members have given.
@@ -321,6 +337,8 @@ impl Promises {
                     }
                 }
             }
+            // A joiner may have heard of a removal since it counted.
+            Persist::Member(Member { number, .. }) if self.removed.contains_key(number) => {}
             Persist::Member(Member { number, node }) => {
                 self.members.insert(*number, *node);
             }
@@ -334,11 +352,14 @@ impl Promises {
             }
             Persist::Staying(leaving) => {
                 self.leaving.remove(leaving);
+                let over = self.over.entry(leaving.remover).or_insert(leaving.attempt);
+                *over = (*over).max(leaving.attempt);
             }
             Persist::Removed(Member { number, node }) => {
                 self.members.remove(number);
                 self.leaving.retain(|leaving| leaving.member.number != *number);
                 self.removed.insert(*number, *node);
+                self.over.remove(node);
                 self.held.retain(|key, holders| {
                     holders.remove(node);
                     // Nobody can be given the number any more.
@@ -361,6 +382,8 @@ struct Snapshot {
     members: Vec<Member>,
     removed: Vec<Member>,
     leaving: Vec<Leaving>,
+    #[serde(default)]
+    over: Vec<(NodeId, u64)>,
     promises: Vec<Entry>,
 }
 
@@ -372,6 +395,7 @@ impl From<Promises> for Snapshot {
             members: promises.members().collect(),
             removed: promises.removed().collect(),
             leaving: promises.leaving().collect(),
+            over: promises.over.iter().map(|(node, attempt)| (*node, *attempt)).collect(),
             promises: promises.entries().collect(),
         }
     }
@@ -385,6 +409,7 @@ impl From<Snapshot> for Promises {
             members: map(snapshot.members),
             removed: map(snapshot.removed),
             leaving: snapshot.leaving.into_iter().collect(),
+            over: snapshot.over.into_iter().collect(),
             ..Self::new(snapshot.me)
         };
         promises.write(snapshot.promises.into_iter().map(Persist::Promise));

@@ -359,3 +359,41 @@ fn who_agreed_promises_nothing_until_the_removal_is_applied() {
     one.handle(Request::Removed { member: leaving, table: Vec::new() }, &places);
     assert!(promised(&ask(&mut one, &VNI, 1, 1, &[1, 2])));
 }
+
+#[test]
+fn a_removal_that_its_end_has_overtaken_freezes_nobody() {
+    let mut promises = member(1, 3);
+    let gone = Member { number: 3, node: node(3) };
+    let remove = |attempt| Request::Remove { member: gone, remover: node(2), attempt, view: vec![1, 2, 3] };
+    let keep = Request::Keep { member: gone, remover: node(2), attempt: 4 };
+    assert_eq!(promises.handle(keep, &places).0, Reply::Kept);
+    assert!(!matches!(promises.handle(remove(4), &places).0, Reply::Agreed { .. }));
+    assert!(promised(&ask(&mut promises, &VNI, 1, 1, &[1, 2, 3])));
+    let kept = serde_json::to_string(&promises).unwrap();
+    let mut promises: Promises = serde_json::from_str(&kept).unwrap();
+    assert!(!matches!(promises.handle(remove(3), &places).0, Reply::Agreed { .. }), "after a restart");
+    assert!(matches!(promises.handle(remove(5), &places).0, Reply::Agreed { .. }), "a later attempt");
+}
+
+#[test]
+fn what_was_taken_over_is_given_to_nobody_else() {
+    let mut promises = member(1, 3);
+    let takeover = |text: &str| {
+        let object = crate::catalog::facts::Taken::Address(text.parse().unwrap());
+        let since = crate::model::Stamp { clock: 7, node: node(3) };
+        ClaimKey::Takeover { network: "web".parse().unwrap(), object, since }
+    };
+    assert!(promised(&ask(&mut promises, &takeover("10.0.9.1"), 2, 1, &[1, 2, 3])));
+    assert!(!promised(&ask(&mut promises, &takeover("10.0.9.1"), 1, 1, &[1, 2, 3])), "by one only");
+    assert!(!promised(&ask(&mut promises, &address("10.0.9.1"), 1, 2, &[1, 2, 3])));
+    assert!(!promised(&ask(&mut promises, &block(9), 1, 3, &[1, 2, 3])));
+    assert!(promised(&ask(&mut promises, &address("10.0.9.2"), 1, 4, &[1, 2, 3])));
+}
+
+#[test]
+fn a_joiner_does_not_count_again_who_was_removed_since_it_counted() {
+    let mut promises = Promises::new(node(4));
+    promises.remove(Member { number: 3, node: node(3) }, &[]);
+    promises.join(4, members(3), &[]);
+    assert_eq!(promises.members().map(|member| member.number).collect::<Vec<_>>(), [1, 2, 4]);
+}

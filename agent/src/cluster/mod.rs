@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -121,7 +121,7 @@ pub struct DuplicateIdentity {
     /// Where it is.
     pub address: SocketAddr,
     /// When it was seen last.
-    pub at: SystemTime,
+    pub at: Instant,
 }
 
 /// Why a transport was not started. Nothing is left behind.
@@ -262,6 +262,11 @@ impl Cluster {
     /// Tries this address, too, until a live member is found there; for members known from before this start.
     pub fn add_seed(&self, address: SocketAddr) {
         self.seeds.add(address);
+    }
+
+    /// Tries this address no more, unless a member is there.
+    pub fn remove_seed(&self, address: SocketAddr) {
+        self.seeds.remove(address);
     }
 
     /// Takes a host out of the members, and no frame of it any more while this process runs.

@@ -155,6 +155,7 @@ impl Shared {
     }
 
     /// Notes that the peer at `to` could not open a frame that we did send there.
+    #[expect(clippy::disallowed_methods, reason = "shown, and never compared")]
     pub(super) fn complained(&self, to: SocketAddr, notice: Notice) {
         self.stats.notices_received.add(1);
         let first = locked(&self.complaints).note(SystemTime::now(), to, notice);
@@ -176,8 +177,7 @@ impl Shared {
 
     fn note_duplicate(&self, from: SocketAddr) {
         self.stats.duplicate_identity.add(1);
-        let before =
-            locked(&self.duplicate).replace(DuplicateIdentity { address: from, at: SystemTime::now() });
+        let before = locked(&self.duplicate).replace(DuplicateIdentity { address: from, at: Instant::now() });
         if before.is_none_or(|before| before.address != from) {
             tracing::error!(host = %from, node = %self.own.node, "another host uses this host's node id: was its state directory copied?");
         }

@@ -225,7 +225,9 @@ impl Agent {
         }
         for node in moved.iter().filter(|node| !state.catalog.is_removed(**node)) {
             let name = host_name(&state.catalog, *node);
-            let word = if state.suspended.contains(node) { "is suspended" } else { "is back" };
+            let suspended = state.suspended.contains(node);
+            self.metrics.suspensions.inc_by(u64::from(suspended));
+            let word = if suspended { "is suspended" } else { "is back" };
             self.events.record("host", format!("{name} {word}"), "liveness");
         }
         let mut writes = Writes::default();

@@ -19,7 +19,8 @@ use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, list};
 use crate::runtime::spaces::{SharedKernel, Spaces};
 use crate::runtime::touched::Pace;
-use crate::runtime::{paths, verbs};
+use crate::runtime::paths;
+use crate::runtime::verbs::{self, takeover};
 use crate::store::Writes;
 use crate::view::{NetworkView, ViewChanges};
 
@@ -50,6 +51,8 @@ pub struct Converger {
     views: BTreeMap<Name, Arc<NetworkView>>,
     derived: BTreeMap<Name, Derived>,
     local: Vec<LocalAttachment>,
+    /// Of these, those that do not stand, and what is said of each: their copies have no link.
+    fenced: BTreeMap<(Name, Name), String>,
     links: BTreeMap<Name, u16>,
     balancer_checked: Instant,
     overlay_checked: Instant,
@@ -126,6 +129,7 @@ impl Converger {
             views: BTreeMap::new(),
             derived: BTreeMap::new(),
             local: Vec::new(),
+            fenced: BTreeMap::new(),
             links,
             balancer_checked: now,
             overlay_checked: now,
@@ -212,6 +216,10 @@ impl Converger {
         self.local = state.local.values().cloned().collect();
         self.local.sort_by_key(|record| record.order);
         let me = self.agent.identity.node;
+        let fenced = takeover::fenced(&state, me).filter_map(|(network, name, conflict)| {
+            Some(((network.clone(), name.clone()), takeover::fence_text(&state, conflict)?))
+        });
+        self.fenced = fenced.collect();
         let peers = state.catalog.hosts().filter(|(node, _)| *node != me).map(|(_, host)| host.address);
         let paths = paths::wanted(&state.catalog, me);
         Snapshot {
@@ -236,6 +244,11 @@ impl Converger {
             problems.extend(self.open_paths());
         }
         problems.extend(self.keep_again());
+        let fenced = self.fenced.iter();
+        problems.extend(
+            fenced
+                .map(|((network, name), why)| (format!("network/{network}/attachment/{name}"), why.clone())),
+        );
         let desired = self.desired(&present, snapshot.peers.clone(), snapshot.paths.clone());
         let looks = self.look_again(&desired);
         self.overlay_phase(&desired, Phase::Additions, &mut problems).await;
@@ -313,8 +326,12 @@ impl Converger {
             let (Some(view), Some(derived)) = (self.views.get(name), self.derived.get_mut(name)) else {
                 continue;
             };
+            let linked = self.local.iter().filter(|record| {
+                record.network == *name
+                    && !self.fenced.contains_key(&(record.network.clone(), record.name.clone()))
+            });
             let network =
-                derived::overlay_network(derived, view, &self.local, self.agent.identity.node, link_index);
+                derived::overlay_network(derived, view, linked, self.agent.identity.node, link_index);
             networks.insert(name.to_string(), network);
         }
         overlay::Desired {

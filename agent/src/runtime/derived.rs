@@ -158,11 +158,11 @@ fn balanced(network: &Name, view: &ServiceView, away: &BTreeSet<NodeId>) -> lb::
     }
 }
 
-/// A network as the overlay builds it on this host.
-pub fn overlay_network(
+/// A network as the overlay builds it on this host, with links for these attachments of it.
+pub fn overlay_network<'a>(
     derived: &mut Derived,
     view: &NetworkView,
-    local: &[LocalAttachment],
+    local: impl Iterator<Item = &'a LocalAttachment>,
     this: NodeId,
     link_index: u16,
 ) -> overlay::Network {
@@ -179,8 +179,6 @@ pub fn overlay_network(
         flood: view.members.iter().filter(|(node, _)| **node != this).map(|(_, address)| *address).collect(),
         remotes: derived.remotes(),
         attachments: local
-            .iter()
-            .filter(|record| record.network == view.name)
             .filter_map(|record| Some((record.name.to_string(), overlay_attachment(view, &layouts, record)?)))
             .collect(),
     }

@@ -55,6 +55,7 @@ impl Events {
 }
 
 /// Wall time for people; nothing is decided by it.
+#[expect(clippy::disallowed_methods, reason = "shown, and never compared")]
 pub fn unix_time_ms() -> u64 {
     let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::facts::Succession;
 use crate::model::{Name, Stamp};
 
 /// Where an attachment's namespace is found again.
@@ -42,6 +43,9 @@ pub struct LocalAttachment {
     pub order: u64,
     /// When it was attached.
     pub since: Stamp,
+    /// As [`AttachmentFact::succeeds`](crate::catalog::facts::AttachmentFact::succeeds).
+    #[serde(default)]
+    pub succeeds: Vec<Succession>,
     /// The resolv.conf that we wrote for it, to be removed with it.
     pub resolv_conf: Option<String>,
     /// Whether the other hosts have been told; false between "reserve" and "announce".

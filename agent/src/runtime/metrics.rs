@@ -67,6 +67,8 @@ metrics! {
     ready: IntGauge = "svc_agent_ready";
     /// Hosts of the cluster, this one included, by state (live, suspended).
     hosts: IntGaugeVec = "svc_agent_hosts", "state";
+    /// Times that this host held another one to be suspended.
+    suspensions: IntCounter = "svc_agent_host_suspensions_total";
     /// Networks in the catalog.
     networks: IntGauge = "svc_agent_networks";
     /// Attachments by place (local, remote).

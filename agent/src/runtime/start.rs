@@ -35,6 +35,7 @@ mod holding;
 mod identity;
 mod joining;
 mod notify;
+mod twin;
 mod upkeep;
 mod upstreams;
 
@@ -309,7 +310,9 @@ async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Resu
         let hosts = state.catalog.hosts().filter(|(node, _)| *node != agent.identity.node);
         hosts.map(|(_, host)| verbs::node::address_of(host)).collect()
     });
+    let moved_from = twin::moved_from(agent, address);
     let asked = match start {
+        _ if moved_from.is_some() => Vec::new(),
         Start::Join(addresses) => addresses.iter().map(ToString::to_string).collect(),
         Start::Known | Start::Init => Vec::new(),
     };
@@ -335,6 +338,9 @@ async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Resu
             );
             refused(chain(&error), &[&hint])
         })?;
+    if let Some(before) = moved_from {
+        twin::refuse(agent, &cluster, before).await?;
+    }
     for address in known {
         cluster.add_seed(address);
     }

@@ -7,17 +7,38 @@ use super::cluster::Cluster;
 use super::host::unplumbed;
 use super::verbs::{Done, Refused, name};
 use crate::addresses::{self, Allocation, Layout, Wanted};
-use crate::catalog::facts::{ClaimKey, Region};
+use crate::catalog::facts::{ClaimKey, Region, Taken};
 use crate::model::Name;
 use crate::runtime::claiming;
 use crate::runtime::local::{LocalAttachment, StoredPlace};
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::verbs::addressing::{self, Wish};
 use crate::runtime::verbs::attach;
+use crate::runtime::verbs::takeover::{self, Predecessor};
 use crate::store::Writes;
 
 /// Attachments of these names are wanted on every host.
 const SHARED: [&str; 2] = ["web", "db"];
+
+/// What is claimed for a takeover is not given back before its attachment is reserved; over when it is dropped.
+struct Taking {
+    cluster: Rc<Cluster>,
+    at: usize,
+    keys: Vec<ClaimKey>,
+}
+
+impl Taking {
+    fn begin(cluster: &Rc<Cluster>, at: usize, keys: Vec<ClaimKey>) -> Self {
+        cluster.with(at, |it, _, _| it.state.books.taking.extend(keys.iter().cloned()));
+        Self { cluster: Rc::clone(cluster), at, keys }
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        self.cluster.with(self.at, |it, _, _| it.state.books.taking.retain(|key| !self.keys.contains(key)));
+    }
+}
 
 impl Cluster {
     pub(super) async fn attach(self: &Rc<Self>, at: usize, with_ip: bool) -> Done {
@@ -29,29 +50,84 @@ impl Cluster {
             format!("box-{at}-{own}")
         };
         let attachment = name(&text);
-        let place = (network.clone(), attachment.clone());
-        let taken = self.with(at, |running, node, _| {
-            running.state.local.contains_key(&place)
-                || attach::taken_by(&running.state, node, &network, &attachment).is_some()
-        });
-        if taken.ok_or(Refused)? {
-            return Err(Refused);
-        }
         let layout = self.layout(at, &network)?;
-        let wanted = match with_ip {
+        let ip = match with_ip {
             true => {
                 let all: Vec<u32> = (1..8).collect();
                 let index = self.random.borrow_mut().pick(&all).copied().ok_or(Refused)?;
                 let any = layout.block_addresses(Region::Endpoint, index).next();
-                Wanted::Exactly(
-                    any.or_else(|| layout.single_addresses(Region::Endpoint).nth(9)).ok_or(Refused)?,
-                )
+                Some(any.or_else(|| layout.single_addresses(Region::Endpoint).nth(9)).ok_or(Refused)?)
             }
-            false => Wanted::Any,
+            false => None,
         };
-        let address =
-            self.allocate(at, &Wish { network: &network, layout, region: Region::Endpoint, wanted }).await?;
-        let record = self.reserve(at, &network, &attachment, address)?;
+        self.attach_as(at, &network, &attachment, ip).await
+    }
+
+    /// Takes a name, an address or both over from some host that is suspended.
+    pub(super) async fn take_over(self: &Rc<Self>, at: usize) -> Done {
+        let there = self.with(at, |it, _, _| {
+            let state = &it.state;
+            let all = state.catalog.networks().flat_map(|network| {
+                let attachments = state.catalog.attachments(network);
+                let away = attachments.filter(|(_, owner, _)| state.suspended.contains(owner));
+                away.map(move |(name, _, fact)| (network.clone(), name.clone(), fact.addresses[0]))
+            });
+            all.collect::<Vec<_>>()
+        });
+        let some = self.random.borrow_mut().pick(&there.ok_or(Refused)?).cloned();
+        let (network, named, address) = some.ok_or(Refused)?;
+        let (by_name, by_address) = self
+            .random
+            .borrow_mut()
+            .pick(&[(true, false), (false, true), (true, true)])
+            .copied()
+            .ok_or(Refused)?;
+        let own = name(&format!("heir-{at}-{}", self.random.borrow_mut().below(4)));
+        let attachment = if by_name { named } else { own };
+        self.attach_as(at, &network, &attachment, by_address.then_some(address)).await
+    }
+
+    /// As `verbs::attach::make`.
+    async fn attach_as(
+        self: &Rc<Self>,
+        at: usize,
+        network: &Name,
+        attachment: &Name,
+        ip: Option<IpAddr>,
+    ) -> Done {
+        let (network, attachment) = (network.clone(), attachment.clone());
+        let layout = self.layout(at, &network)?;
+        let place = (network.clone(), attachment.clone());
+        let heirs = self.with(at, |running, node, _| {
+            let state = &running.state;
+            let fenced = takeover::fenced(state, node).any(|(of, it, _)| (of, it) == (&network, &attachment));
+            if state.local.contains_key(&place) && !fenced {
+                return None;
+            }
+            takeover::predecessors(state, node, &network, &attachment, ip).ok()
+        });
+        let predecessors = heirs.flatten().ok_or(Refused)?;
+        let keys: Vec<ClaimKey> = predecessors.iter().map(|it| it.key(&network)).collect();
+        let _taking = Taking::begin(self, at, keys.clone());
+        for key in keys {
+            self.claim(at, key).await?;
+        }
+        let copy = self.with(at, |it, _, _| it.state.local.get(&place).cloned()).flatten();
+        if let Some(copy) = copy
+            && !self.take_out(at, &copy)
+        {
+            return Err(Refused);
+        }
+        let taken = predecessors.iter().any(|it| matches!(it.object, Taken::Address(_)));
+        let address = match ip.filter(|_| taken) {
+            Some(address) => address,
+            None => {
+                let wanted = ip.map_or(Wanted::Any, Wanted::Exactly);
+                let wish = Wish { network: &network, layout, region: Region::Endpoint, wanted };
+                self.allocate(at, &wish).await?
+            }
+        };
+        let record = self.reserve(at, &network, &attachment, (address, &predecessors))?;
         let plumbing_ms = self.random.borrow_mut().between(2..40);
         self.clock.sleep(plumbing_ms).await;
         let record = LocalAttachment { announced: true, ..record };
@@ -60,6 +136,7 @@ impl Cluster {
         self.write(at, batch, extra).ok_or(Refused)?.map_err(|_| Refused)?;
         self.note(|| format!("host {at} attaches {attachment} to {network} with {address}"));
         self.counts.borrow_mut().attached += 1;
+        self.counts.borrow_mut().taken_over += predecessors.len();
         self.check_address(&network, address);
         Ok(())
     }
@@ -69,7 +146,7 @@ impl Cluster {
         at: usize,
         network: &Name,
         attachment: &Name,
-        address: IpAddr,
+        (address, predecessors): (IpAddr, &[Predecessor]),
     ) -> Result<LocalAttachment, Refused> {
         let host = &mut *self.hosts[at].borrow_mut();
         let node = host.node;
@@ -87,6 +164,7 @@ impl Cluster {
                 default_route: false,
                 order: since.clock,
                 since,
+                succeeds: takeover::successions(state, node, network, predecessors),
                 resolv_conf: None,
                 announced: false,
                 detaching: false,
@@ -177,12 +255,16 @@ impl Cluster {
 
     pub(super) fn detach(&self, at: usize) -> Done {
         let record = self.some_local(at).ok_or(Refused)?;
+        if self.take_out(at, &record) { Ok(()) } else { Err(Refused) }
+    }
+
+    fn take_out(&self, at: usize, record: &LocalAttachment) -> bool {
         let now = self.clock.now();
         let host = &mut *self.hosts[at].borrow_mut();
         let node = host.node;
         let done = host.step(|state, commit| {
-            let records = std::slice::from_ref(&record);
-            let (batch, extra) = attach::withdrawal(state, node, now, records).unwrap();
+            let records = std::slice::from_ref(record);
+            let (batch, extra) = attach::detach::withdrawal(state, node, now, records).unwrap();
             if state.write(node, now, batch, extra, commit).is_err() {
                 // Nothing was written: it is attached as before.
                 state.detaching.clear();
@@ -193,7 +275,7 @@ impl Cluster {
             true
         });
         self.note(|| format!("host {at} detaches {}: {done:?}", record.key()));
-        if done == Some(true) { Ok(()) } else { Err(Refused) }
+        done == Some(true)
     }
 
     pub(super) fn some_local(&self, at: usize) -> Option<LocalAttachment> {

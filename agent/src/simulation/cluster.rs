@@ -31,6 +31,8 @@ pub(super) struct Cluster {
     pub(super) hosts: Vec<RefCell<Host>>,
     /// Nodes that were removed for good: what they still hold does not count.
     pub(super) gone: RefCell<BTreeSet<NodeId>>,
+    /// Whether a host goes away for so long that others take over from it.
+    pub(super) long_away: Cell<bool>,
     /// Whether operators go on.
     pub(super) busy: Cell<bool>,
     /// Verbs under way.
@@ -47,6 +49,7 @@ pub(super) struct Counts {
     pub(super) joined: usize,
     pub(super) networks: usize,
     pub(super) attached: usize,
+    pub(super) taken_over: usize,
     pub(super) registered: usize,
     pub(super) claimed: usize,
     pub(super) granted: usize,
@@ -60,6 +63,7 @@ impl Counts {
         self.joined += other.joined;
         self.networks += other.networks;
         self.attached += other.attached;
+        self.taken_over += other.taken_over;
         self.registered += other.registered;
         self.claimed += other.claimed;
         self.granted += other.granted;
@@ -84,6 +88,7 @@ impl Cluster {
             network: RefCell::default(),
             hosts,
             gone: RefCell::default(),
+            long_away: Cell::new(false),
             busy: Cell::new(true),
             verbs: Cell::new(0),
             counts: RefCell::default(),

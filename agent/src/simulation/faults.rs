@@ -5,6 +5,9 @@ use super::cluster::Cluster;
 
 /// Faults come this long after each other, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 100..1_200;
+/// From when to when a host is away whose attachments are to be taken over, in milliseconds.
+const AWAY_FROM_MS: u64 = 4_000;
+const AWAY_MS: u64 = 8_000;
 /// The host of tasks that are no host's.
 pub(super) const NOBODY: usize = usize::MAX;
 
@@ -13,7 +16,9 @@ impl Cluster {
     pub(super) async fn suffer(self: Rc<Self>, until_ms: u64) {
         loop {
             let pause_ms = self.random.borrow_mut().between(PAUSE_MS);
-            self.clock.sleep(pause_ms).await;
+            // With a fault a second hardly anything has a majority while a host is away.
+            let times = if self.long_away.get() { 4 } else { 1 };
+            self.clock.sleep(pause_ms * times).await;
             if self.clock.now_ms() >= until_ms {
                 return;
             }
@@ -36,6 +41,29 @@ impl Cluster {
 
     fn time_ms(&self, longest_ms: u64) -> u64 {
         self.random.borrow_mut().between(50..longest_ms)
+    }
+
+    /// Some host is cut off, or down, so early and for so long that others hold it to be suspended while operators go on; its
+    /// own operators go on as well while it is cut off.
+    pub(super) fn take_somebody_away(self: &Rc<Self>) {
+        let (away, down) = (self.some_host(), self.random.borrow_mut().chance(40));
+        let cluster = Rc::clone(self);
+        self.clock.after(AWAY_FROM_MS, move || {
+            cluster.long_away.set(true);
+            if down {
+                cluster.crash(away, true);
+                let again = Rc::clone(&cluster);
+                return cluster.clock.after(AWAY_MS, move || again.start_again(away));
+            }
+            cluster.note(|| format!("host {away} is cut off for {AWAY_MS} ms"));
+            let others = (0..cluster.hosts.len()).filter(|at| *at != away);
+            let cuts: Vec<(usize, usize)> = others.flat_map(|at| [(at, away), (away, at)]).collect();
+            cluster.network.borrow_mut().cut.extend(&cuts);
+            let healed = Rc::clone(&cluster);
+            cluster.clock.after(AWAY_MS, move || {
+                healed.network.borrow_mut().cut.retain(|pair| !cuts.contains(pair));
+            });
+        });
     }
 
     fn cut_one_way(self: &Rc<Self>) {

@@ -162,7 +162,7 @@ impl Cluster {
             let node = host.node;
             let records: Vec<LocalAttachment> = host.step(|state, _| sweepable(state, rebooted)).unwrap();
             let swept = host.step(|state, commit| {
-                let (batch, extra) = attach::withdrawal(state, node, now, &records).unwrap();
+                let (batch, extra) = attach::detach::withdrawal(state, node, now, &records).unwrap();
                 state.write(node, now, batch, extra, commit).unwrap();
                 unplumbed(state, commit);
                 state.derive(node, now, &Changes::everything());

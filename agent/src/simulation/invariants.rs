@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use super::cluster::Cluster;
 use crate::catalog::TOMBSTONES_MAX;
-use crate::catalog::facts::{ClaimKey, Key, Value};
+use crate::catalog::facts::{AttachmentFact, ClaimKey, Key, Taken, Value};
 use crate::claims::{ClaimState, Leaving, Member, conflicts};
 use crate::model::{Head, Name, NodeId, Stamp};
 use crate::runtime::claiming::steps;
 use crate::runtime::state::State;
-use crate::view::{NetworkView, View};
+use crate::view::{Conflict, NetworkView, View};
 
 /// More entries of one owner, or promises, than a run as short as these can have use for.
 const HELD_MAX: usize = 1_000;
@@ -22,6 +22,13 @@ fn assert_birth<T>(births: &mut Births<T>, key: (Name, Option<Name>, Stamp), sai
         Some(known) if (known.0, known.1) >= (said.0, said.1) => {}
         _ => drop(births.insert(key, said)),
     }
+}
+
+/// An attachment that has an address.
+struct Holder {
+    at: usize,
+    name: Name,
+    fact: AttachmentFact,
 }
 
 impl Cluster {
@@ -46,34 +53,50 @@ impl Cluster {
     }
 
     fn check_addresses(&self) {
-        let mut holders: BTreeMap<(Name, IpAddr), (usize, Name)> = BTreeMap::new();
+        let mut holders: BTreeMap<(Name, IpAddr), Vec<Holder>> = BTreeMap::new();
         self.look(|at, node, state| {
             let Some(owner) = state.catalog.owner(node) else { return };
             for key in owner.keys() {
                 let Key::Attachment { network, name } = key else { continue };
                 let Some(Value::Attachment(fact)) = owner.get(key) else { continue };
-                for address in fact.addresses {
-                    let holder = (at, name.clone());
-                    if let Some(other) = holders.insert((network.clone(), address), holder) {
-                        let what = format!("{address} of {network} serves {other:?} and {:?}", (at, name));
-                        self.violated(what);
-                    }
+                for address in &fact.addresses {
+                    let holder = Holder { at, name: name.clone(), fact: fact.clone() };
+                    holders.entry((network.clone(), *address)).or_default().push(holder);
                 }
             }
         });
+        for ((network, address), holders) in &holders {
+            self.check_holders(network, *address, holders);
+        }
+    }
+
+    /// An address is given to one, by who holds its block, and taken over by one, from whoever had it before: he is fenced
+    /// when he returns. On the other side of a cut it may have been freed and given anew, and is fenced likewise.
+    fn check_holders(&self, network: &Name, address: IpAddr, holders: &[Holder]) {
+        let object = Taken::Address(address);
+        let all = holders.iter().flat_map(|it| &it.fact.succeeds);
+        let succeeded: BTreeSet<Stamp> = all.filter(|it| it.object == object).map(|it| it.from).collect();
+        let (took, given): (Vec<&Holder>, Vec<&Holder>) =
+            holders.iter().partition(|it| it.fact.took(&object));
+        let took: Vec<&Holder> = took.into_iter().filter(|it| !succeeded.contains(&it.fact.since)).collect();
+        for rivals in [took, given] {
+            if rivals.len() > 1 {
+                let told: Vec<_> = rivals.iter().map(|it| (it.at, &it.name, &it.fact)).collect();
+                self.violated(format!("{address} of {network} serves {told:?}"));
+            }
+        }
     }
 
     /// As [`Cluster::check_addresses`], of one.
     pub(super) fn check_address(&self, network: &Name, address: IpAddr) {
         let holders = self.look(|at, node, state| {
             let mut holders = state.catalog.holders(network, address);
-            let own = holders.find(|(_, owner)| *owner == node);
-            own.map(|(name, _)| (at, name.clone()))
+            let (name, _) = holders.find(|(_, owner)| *owner == node)?;
+            let (_, fact) = state.catalog.attachment(network, name).find(|(owner, _)| *owner == node)?;
+            Some(Holder { at, name: name.clone(), fact: AttachmentFact::clone(fact) })
         });
-        let holders: Vec<(usize, Name)> = holders.into_iter().flatten().collect();
-        if holders.len() > 1 {
-            self.violated(format!("{address} of {network} serves {holders:?}"));
-        }
+        let holders: Vec<Holder> = holders.into_iter().flatten().collect();
+        self.check_holders(network, address, &holders);
     }
 
     /// VNIs and VIPs, over everything that anybody asserts.
@@ -137,9 +160,14 @@ impl Cluster {
         let host = self.hosts[at].borrow();
         let Some(state) = host.state() else { return };
         let place = |network: &Name, address| steps::place_of(state, network, address);
-        let number = |key: &ClaimKey| matches!(key, ClaimKey::Node { .. });
+        let kind = |key: &ClaimKey| match key {
+            ClaimKey::Node { .. } => 0,
+            // Who is taken over from may hold what is taken.
+            ClaimKey::Takeover { .. } => 1,
+            _ => 2,
+        };
         for one in keys {
-            let rivals = theirs.iter().filter(|rival| number(one) == number(rival));
+            let rivals = theirs.iter().filter(|rival| kind(one) == kind(rival));
             for rival in rivals.filter(|rival| conflicts(one, rival, &place)) {
                 self.violated(format!("host {at} holds {one:?} and host {other} holds {rival:?}"));
             }
@@ -225,7 +253,12 @@ impl Cluster {
             if state.view != View::build(&state.catalog, &state.suspended, node) && state.derived > 0 {
                 self.violated(format!("host {at}: its view is not what its catalog gives"));
             }
-            let address = |it: &&crate::view::Conflict| matches!(it, crate::view::Conflict::Address { .. });
+            let address = |it: &&Conflict| {
+                let Conflict::Address { network, holder, standing, address, .. } = it else { return false };
+                let mut facts = state.catalog.attachment(network, holder);
+                let holder = facts.find(|(owner, _)| owner == standing);
+                !holder.is_some_and(|(_, fact)| fact.took(&Taken::Address(*address)))
+            };
             if let Some(conflict) = state.view.conflicts().find(address) {
                 self.violated(format!("host {at}: {conflict:?}"));
             }

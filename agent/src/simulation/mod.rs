@@ -33,6 +33,9 @@ const SEEDS: u64 = 2_000;
 const SEEDS_NIGHTLY: u64 = 40_000;
 /// Faults and operators' requests go on for so long.
 const CHAOS_MS: u64 = 8_000;
+/// In one of so many runs a host is away for long, and takeovers are what operators want most.
+const TAKEOVERS_EVERY: u64 = 4;
+const TAKEOVERS_MS: u64 = 14_000;
 /// Verbs that are under way then come to their end within so long.
 const LAST_VERBS_MS: u64 = 20_000;
 /// So long after quiet all live hosts want the same.
@@ -61,8 +64,13 @@ fn run(seed: u64, sabotage: Sabotage, remember: bool) -> Run {
         cluster.clock.after(delay_ms, move || starter.start(at));
     }
     cluster.network.borrow_mut().heal();
-    cluster.clock.spawn(faults::NOBODY, Rc::clone(&cluster).suffer(CHAOS_MS));
-    go_through(&cluster);
+    let takeovers = seed.is_multiple_of(TAKEOVERS_EVERY);
+    let chaos_ms = if takeovers { TAKEOVERS_MS } else { CHAOS_MS };
+    cluster.clock.spawn(faults::NOBODY, Rc::clone(&cluster).suffer(chaos_ms));
+    if takeovers {
+        cluster.take_somebody_away();
+    }
+    go_through(&cluster, chaos_ms);
     let heads: Vec<String> = (0..cluster.hosts.len())
         .map(|at| {
             let host = cluster.hosts[at].borrow();
@@ -80,7 +88,7 @@ fn run(seed: u64, sabotage: Sabotage, remember: bool) -> Run {
 }
 
 /// Chaos, then quiet; ends at the first violation.
-fn go_through(cluster: &Rc<Cluster>) {
+fn go_through(cluster: &Rc<Cluster>, chaos_ms: u64) {
     let passes = |until_ms: u64| {
         while cluster.clock.now_ms() < until_ms {
             cluster.clock.run_until((cluster.clock.now_ms() + LOOK_MS).min(until_ms));
@@ -91,7 +99,7 @@ fn go_through(cluster: &Rc<Cluster>) {
         }
         true
     };
-    if !passes(CHAOS_MS) {
+    if !passes(chaos_ms) {
         return;
     }
     cluster.busy.set(false);

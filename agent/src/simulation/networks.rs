@@ -64,8 +64,7 @@ impl Cluster {
         for vni in candidates {
             let known = self.with(at, |running, node, _| {
                 let catalog = &running.state.catalog;
-                let mut networks = catalog.networks();
-                let used = networks.any(|it| catalog.network(it).is_some_and(|it| it.definition.vni == vni));
+                let used = crate::runtime::verbs::network::vni_user(catalog, vni).is_some();
                 let mine = catalog.claimants(&ClaimKey::Vni { vni }).any(|holder| holder == node);
                 (used, mine)
             });

@@ -47,9 +47,12 @@ impl Cluster {
     async fn verb(self: &Rc<Self>, at: usize) -> Done {
         let choice = self.random.borrow_mut().below(100);
         match choice {
+            // Where somebody has been away for long there is something to be taken over.
+            0..45 if self.long_away.get() => self.take_over(at).await,
             0..12 => self.create(at).await,
             12..16 => self.remove_network(at),
-            16..46 => self.attach(at, false).await,
+            16..38 => self.attach(at, false).await,
+            38..46 => self.take_over(at).await,
             46..52 => self.attach(at, true).await,
             52..62 => self.detach(at),
             62..80 => self.register(at).await,

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use super::Liveness;
 use super::conflict::Conflict;
 use crate::catalog::Catalog;
-use crate::catalog::facts::AttachmentFact;
+use crate::catalog::facts::{AttachmentFact, Taken};
 use crate::model::{Name, NodeId, Stamp};
 
 /// An attachment that stands, also while its host is suspended: forwarding entries stay.
@@ -27,7 +27,8 @@ pub struct AttachmentView {
     pub since: Stamp,
 }
 
-/// The place a claim to a name or an address has among others: live hosts before suspended ones, then the later.
+/// The place an attachment has among others that want its name or an address of it: who took it over before others, then
+/// the later. Liveness has no part in it, or hosts that judge it differently would forward to different ones.
 type Rank<'a> = (bool, Stamp, NodeId, &'a Name);
 
 type Candidate<'a> = (NodeId, &'a Arc<AttachmentFact>);
@@ -43,8 +44,8 @@ pub(super) struct Place<'a> {
 impl Place<'_> {
     /// The attachment that stands under a name, if any, and what does not.
     ///
-    /// Of equal names the greater `since` stands, live hosts first; of equal addresses likewise, among those that
-    /// won their names.
+    /// Of equal names one that took over stands, else the greater `since`; of equal addresses likewise, among those
+    /// that won their names.
     pub(super) fn attachment(&self, name: &Name) -> (Option<AttachmentView>, Vec<Conflict>) {
         let mut conflicts = Vec::new();
         let winner = self.winner(name);
@@ -74,12 +75,13 @@ impl Place<'_> {
 
     fn address_conflict(&self, name: &Name, winner: Candidate<'_>) -> Option<Conflict> {
         for address in &winner.1.addresses {
+            let object = Taken::Address(*address);
             for (holder, standing) in self.catalog.holders(self.network, *address) {
                 if holder == name {
                     continue;
                 }
                 let rival = self.winner(holder).filter(|(owner, _)| *owner == standing);
-                if rival.is_some_and(|rival| self.rank(holder, rival) > self.rank(name, winner)) {
+                if rival.is_some_and(|rival| rank(&object, holder, rival) > rank(&object, name, winner)) {
                     return Some(Conflict::Address {
                         network: self.network.clone(),
                         attachment: name.clone(),
@@ -97,17 +99,18 @@ impl Place<'_> {
     /// Who wins a name, addresses of others not looked at.
     fn winner(&self, name: &Name) -> Option<Candidate<'_>> {
         let candidates = self.catalog.attachment(self.network, name).filter(|(_, fact)| self.inside(fact));
-        candidates.max_by_key(|(owner, fact)| (!self.liveness.contains(owner), fact.since, *owner))
-    }
-
-    fn rank<'a>(&self, name: &'a Name, (owner, fact): Candidate<'_>) -> Rank<'a> {
-        (!self.liveness.contains(&owner), fact.since, owner, name)
+        let object = Taken::Name(name.clone());
+        candidates.max_by_key(|(owner, fact)| (fact.took(&object), fact.since, *owner))
     }
 
     fn inside(&self, fact: &AttachmentFact) -> bool {
         let inside = |address: &IpAddr| within(self.subnets, *address);
         !fact.addresses.is_empty() && fact.addresses.iter().all(inside)
     }
+}
+
+fn rank<'a>(object: &Taken, name: &'a Name, (owner, fact): Candidate<'_>) -> Rank<'a> {
+    (fact.took(object), fact.since, owner, name)
 }
 
 pub(super) fn within(subnets: &[IpNetwork], address: IpAddr) -> bool {

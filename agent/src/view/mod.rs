@@ -202,23 +202,15 @@ fn of<'a>(dirty: &'a mut BTreeMap<Name, Dirty>, network: &Name) -> &'a mut Dirty
     dirty.entry(network.clone()).or_default()
 }
 
-/// Marks all that shows a host's own fact (its underlay address and MTU) or, if that changed, its liveness.
+/// Marks all that shows a host's own fact (its underlay address and MTU), or its liveness.
 fn mark_host(catalog: &Catalog, node: NodeId, liveness: bool, dirty: &mut BTreeMap<Name, Dirty>) {
     let Some(state) = catalog.owner(node) else { return };
     for key in state.keys() {
         match key {
-            Key::Attachment { network, name } => {
+            Key::Attachment { network, name } if !liveness => {
                 let dirty = of(dirty, network);
                 dirty.members = true;
                 dirty.attachments.insert(name.clone());
-                if !liveness {
-                    continue;
-                }
-                let facts = catalog.attachment(network, name);
-                for address in facts.flat_map(|(_, fact)| &fact.addresses) {
-                    let holders = catalog.holders(network, *address);
-                    dirty.attachments.extend(holders.map(|(holder, _)| holder.clone()));
-                }
             }
             Key::Replica { network, service, .. } if liveness => {
                 of(dirty, network).services.insert(service.clone());

@@ -223,6 +223,7 @@ fn attachment_fact(attachment: u32) -> Value {
         mac: format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}"),
         aliases: Vec::new(),
         since: Stamp { clock: u64::from(attachment) + 1, node: node(0) },
+        succeeds: Vec::new(),
     })
 }
 

@@ -38,7 +38,10 @@ impl Cluster {
     pub fn start_agent_with_key(&mut self, host: &str, how: &str, key: &Path) {
         let mut command = Command::new(&self.program);
         let number: usize = host.trim_start_matches('h').parse().expect("a host's number");
-        command.args(["run", "--node", host]);
+        command.arg("run");
+        if !self.flags.get(host).is_some_and(|flags| flags.iter().any(|flag| flag == "--node")) {
+            command.args(["--node", host]);
+        }
         if !how.contains("--advertise") {
             command.args(["--advertise", &self.address(number)]);
         }

@@ -7,7 +7,9 @@ mod docker;
 mod firewalls;
 mod forwarding;
 mod forwarding_load;
+mod healing;
 mod health;
+mod hosts;
 mod idle;
 mod input;
 mod limits;
@@ -20,6 +22,7 @@ mod repair;
 mod restart;
 mod six;
 mod status;
+mod takeover;
 mod texts;
 mod tracking;
 mod vips;
@@ -45,6 +48,9 @@ fn main() -> ExitCode {
         deaths::all(),
         partition::all(),
         paths::all(),
+        healing::all(),
+        takeover::all(),
+        hosts::all(),
         repair::all(),
         restart::all(),
         status::all(),

@@ -62,6 +62,7 @@ pub(crate) fn attachment(addresses: &[&str], since: Stamp) -> Value {
         mac: "02:00:00:00:00:01".into(),
         aliases: Vec::new(),
         since,
+        succeeds: Vec::new(),
     })
 }
 

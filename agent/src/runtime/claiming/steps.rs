@@ -52,6 +52,11 @@ pub(crate) fn answer(state: &mut State, request: Request, commit: Commit<'_>) ->
     if let Request::Promise { key: ClaimKey::Node { number }, .. } = &request {
         state.books.heard = state.books.heard.max(*number);
     }
+    if let Request::Promise { key, claimant, attempt, .. } = &request
+        && let Some(reply) = verbs::takeover::refusal(state, key, *claimant, *attempt)
+    {
+        return Ok(reply);
+    }
     let mut promises = state.books.promises.clone();
     let (reply, changes) =
         promises.handle(request, &|network: &Name, address| place_of(state, network, address));
@@ -179,7 +184,7 @@ pub(crate) fn abandoned(holder: &Entry) -> (Request, Request) {
     (check, Request::Withdraw { key, claimant, attempt })
 }
 
-/// Gives back what nothing uses any more: blocks and addresses of networks that are gone, and their VNIs. Members let
+/// Gives back what nothing uses any more: blocks and addresses of networks that are gone, their VNIs, and takeovers. Members let
 /// go of their promises then, and the keys can be had again. `before` gets the records as they were.
 ///
 /// # Errors
@@ -192,7 +197,9 @@ pub(crate) fn release_unused(
     let mut batch = Batch::new();
     *before = unused(state, me);
     for record in before.iter().cloned() {
-        batch.push((Key::Claim(record.key.clone()), None));
+        if !matches!(record.key, ClaimKey::Takeover { .. }) {
+            batch.push((Key::Claim(record.key.clone()), None));
+        }
         let (_, step) = Claimant::release(me, record, state.books.promises.members().collect::<Vec<_>>());
         state.books.record(step.persist);
     }
@@ -225,6 +232,7 @@ pub(crate) fn unused(state: &State, me: NodeId) -> Vec<ClaimRecord> {
                 ClaimKey::Block { network, .. } | ClaimKey::Address { network, .. } => {
                     state.catalog.network(network).is_none()
                 }
+                ClaimKey::Takeover { .. } => !verbs::takeover::is_used(state, &record.key),
                 ClaimKey::Node { .. } => false,
             }
     };

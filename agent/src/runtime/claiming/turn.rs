@@ -50,7 +50,9 @@ pub(super) async fn take(agent: &Arc<Agent>, key: &ClaimKey) -> Option<Turn> {
 }
 
 pub(crate) fn next(books: &mut Books, key: &ClaimKey) -> Next {
-    if books.claims.get(key).is_some_and(|record| record.state == ClaimState::Confirmed) {
+    // Whether a takeover may be made is asked each time: the attachment that it was for may itself have been taken over since.
+    let lasts = !matches!(key, ClaimKey::Takeover { .. });
+    if lasts && books.claims.get(key).is_some_and(|record| record.state == ClaimState::Confirmed) {
         return Next::Held;
     }
     if let Some(running) = books.running.get(key) {

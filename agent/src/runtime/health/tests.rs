@@ -59,6 +59,7 @@ fn local(cookie: u64) -> BTreeMap<(Name, Name), LocalAttachment> {
         default_route: false,
         order: 0,
         since: stamp(1, 1),
+        succeeds: Vec::new(),
         resolv_conf: None,
         announced: true,
         detaching: false,

@@ -31,7 +31,7 @@ pub(crate) const CLAIMS_MAX: usize = 4;
 /// How long the holder of a block may take to grant an address of it.
 const GRANT_LIMIT: Duration = Duration::from_secs(1);
 
-/// An endpoint's addresses, one per subnet of the network.
+/// An endpoint's addresses, one per subnet of the network. The one that is asked for is `taken` over as it is.
 ///
 /// # Errors
 /// When `--ip` cannot be had, or no address is left and no more can be claimed.
@@ -39,6 +39,7 @@ pub async fn endpoint(
     agent: &Arc<Agent>,
     network: &Name,
     asked: Option<IpAddr>,
+    taken: bool,
 ) -> Result<Vec<IpAddr>, Failure> {
     let mut addresses = Vec::new();
     let layouts = layouts(agent, network)?;
@@ -49,6 +50,10 @@ pub async fn endpoint(
     }
     for layout in layouts {
         let wanted = match asked.filter(|ip| ip.is_ipv4() == layout.subnet().is_ipv4()) {
+            Some(ip) if taken => {
+                addresses.push(ip);
+                continue;
+            }
             Some(ip) => Wanted::Exactly(ip),
             None => Wanted::Any,
         };

@@ -3,15 +3,20 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use crate::api::types::{Attach, Detach, Done, Failure, Place};
-use crate::catalog::facts::{AttachmentFact, Key, Value};
+use crate::api::types::{Attach, Done, Failure, Place};
+use crate::catalog::facts::{AttachmentFact, Key, Taken, Value};
 use crate::model::{Head, Name, NodeId};
 use crate::netns::{self, Namespace, Resolved, Target};
 use crate::runtime::agent::{Agent, Batch, chain, refused, usage};
 use crate::runtime::local::{Asked, LocalAttachment, StoredPlace, list};
 use crate::runtime::state::State;
+use crate::runtime::verbs::takeover::{self, Predecessor};
 use crate::runtime::{host, verbs};
-use crate::store::{StoreError, Writes};
+use crate::store::Writes;
+
+pub(crate) mod detach;
+
+pub use detach::{detach, withdraw};
 
 /// Who asks, over the unix socket.
 #[derive(Clone, Debug)]
@@ -177,18 +182,30 @@ pub async fn make(
     if let Some(record) = existing(agent, &network, &name, &asked)? {
         return Ok((record, *agent.own_head.borrow()));
     }
-    refuse_taken(agent, &network, &name, asked.cookie)?;
+    let predecessors = predecessors(agent, &network, &name, &asked)?;
     refuse_overlap(agent, &network, &resolved.namespace).await?;
     let subnets = agent.read(|state| state.catalog.network(&network).map(|it| it.definition.subnets.clone()));
     verbs::network::refuse_narrow(agent, &network, &subnets.unwrap_or_default())?;
-    let record = reserve(agent, &network, &name, asked, &resolved).await?;
+    let taking = takeover::claim(agent, &network, &predecessors).await?;
+    if let Some(copy) = agent.read(|state| state.local.get(&(network.clone(), name.clone())).cloned()) {
+        // It is fenced, and this one is attached in its place.
+        withdraw(agent, std::slice::from_ref(&copy))?;
+    }
+    let record = reserve(agent, &network, &name, asked, (&resolved, &predecessors)).await?;
+    drop(taking);
     lock_opened(agent, record.cookie, resolved);
     if let Err(failure) = plumb(agent, &record).await {
         forget(agent, &record)?;
         return Err(failure);
     }
     let (record, head) = announce(agent, record)?;
-    let line = format!("{name} attached to network {network}: {} ({})", list(&record.addresses), record.mac);
+    let mut line =
+        format!("{name} attached to network {network}: {} ({})", list(&record.addresses), record.mac);
+    let mut from: Vec<String> = predecessors.iter().map(|it| agent.host_name(it.owner)).collect();
+    from.dedup();
+    if !from.is_empty() {
+        line.push_str(&format!("; taken over from {}, which is suspended", list(&from)));
+    }
     changed.push(line);
     Ok((record, head))
 }
@@ -203,6 +220,9 @@ fn existing(
     let Some(record) = agent.read(|state| state.local.get(&(network.clone(), name.clone())).cloned()) else {
         return Ok(None);
     };
+    if agent.read(|state| is_fenced(state, agent.identity.node, network, name)) {
+        return Ok(None);
+    }
     let differs = record.difference(asked);
     if differs.is_empty() && record.announced {
         return Ok(Some(record));
@@ -216,28 +236,37 @@ fn existing(
     Err(refused(format!("{name} is attached to {network} otherwise: {}", differs.join("; ")), &[&hint]))
 }
 
-fn refuse_taken(agent: &Agent, network: &Name, name: &Name, cookie: u64) -> Result<(), Failure> {
+fn is_fenced(state: &State, me: NodeId, network: &Name, name: &Name) -> bool {
+    takeover::fenced(state, me).any(|(of, attachment, _)| (of, attachment) == (network, name))
+}
+
+/// Whom the attachment takes over from: nobody, or attachments of hosts that are suspended.
+fn predecessors(
+    agent: &Agent,
+    network: &Name,
+    name: &Name,
+    asked: &Asked,
+) -> Result<Vec<Predecessor>, Failure> {
+    let me = agent.identity.node;
     agent.read(|state| {
-        let mut inside = state.local.values().filter(|it| it.cookie == cookie && it.network == *network);
+        let here = state.local.values().filter(|it| it.cookie == asked.cookie && it.network == *network);
+        let mut inside = here.filter(|it| it.name != *name);
         if let Some(other) = inside.next() {
             let hint =
                 format!("use that one, or detach it: svc-agent detach {} --network {network}", other.name);
             let what = format!("that namespace is on network {network} already, as {}", other.name);
             return Err(refused(what, &[&hint, "another name for it: detach, then attach with --alias"]));
         }
-        if let Some(owner) = taken_by(state, agent.identity.node, network, name) {
+        takeover::predecessors(state, me, network, name, asked.ip).map_err(|owner| {
             let host = crate::runtime::agent::host_name(&state.catalog, owner);
-            let hint = format!("detach it there: svc-agent detach {name} --network {network}");
-            return Err(refused(format!("{name} is attached to {network} on host {host}"), &[&hint]));
-        }
-        Ok(())
+            let there = format!("detach it there: svc-agent detach {name} --network {network}");
+            let mut hints = vec![there.as_str()];
+            if is_fenced(state, me, network, name) {
+                hints.push("or detach this host's copy, which is fenced, and attach it under another name");
+            }
+            refused(format!("{name} is attached to {network} on host {host}"), &hints)
+        })
     })
-}
-
-/// The live host beside this one that has an attachment of that name. One that is suspended is taken over from.
-pub(crate) fn taken_by(state: &State, me: NodeId, network: &Name, name: &Name) -> Option<NodeId> {
-    let live = |owner: &NodeId| *owner != me && !state.suspended.contains(owner);
-    state.catalog.attachment(network, name).map(|(owner, _)| owner).find(live)
 }
 
 /// A network whose subnet overlaps a route of the namespace would take that route's traffic.
@@ -266,9 +295,10 @@ async fn reserve(
     network: &Name,
     name: &Name,
     asked: Asked,
-    resolved: &Resolved,
+    (resolved, predecessors): (&Resolved, &[Predecessor]),
 ) -> Result<LocalAttachment, Failure> {
-    let addresses = verbs::addressing::endpoint(agent, network, asked.ip).await?;
+    let taken = predecessors.iter().any(|it| matches!(it.object, Taken::Address(_)));
+    let addresses = verbs::addressing::endpoint(agent, network, asked.ip, taken).await?;
     let first = addresses.first().copied().ok_or_else(|| refused("the network has no subnet", &[]))?;
     let mac = asked.mac.unwrap_or_else(|| crate::addresses::format_mac(crate::addresses::mac_for(first)));
     let record = LocalAttachment {
@@ -283,6 +313,8 @@ async fn reserve(
         default_route: asked.default_route,
         order: agent.read(|state| state.local.values().map(|it| it.order).max().map_or(0, |last| last + 1)),
         since: agent.stamp(),
+        succeeds: agent
+            .read(|state| takeover::successions(state, agent.identity.node, network, predecessors)),
         resolv_conf: None,
         announced: false,
         detaching: false,
@@ -327,6 +359,7 @@ pub(crate) fn announcement(state: &mut State, record: &LocalAttachment) -> Resul
         mac: record.mac.clone(),
         aliases: record.aliases.clone(),
         since: record.since,
+        succeeds: record.succeeds.clone(),
     };
     let place = (record.network.clone(), record.name.clone());
     let reserved = state
@@ -342,103 +375,4 @@ pub(crate) fn announcement(state: &mut State, record: &LocalAttachment) -> Resul
 /// Undoes a reservation: nothing half-done is left.
 fn forget(agent: &Agent, record: &LocalAttachment) -> Result<(), Failure> {
     withdraw(agent, std::slice::from_ref(record)).map(|_| ())
-}
-
-/// Detaches.
-///
-/// # Errors
-/// When there is no such attachment on this host.
-pub async fn detach(agent: &Arc<Agent>, request: Detach, origin: &str) -> Result<Done, Failure> {
-    let turn = agent.verbs.lock().await;
-    let name = verbs::name("attachment", &request.name)?;
-    let named =
-        request.network.as_deref().map(|text| verbs::choose_network(agent, Some(text))).transpose()?;
-    let found: Vec<LocalAttachment> = agent.read(|state| {
-        let named_so = state.local.values().filter(|it| it.name == name);
-        named_so.filter(|it| named.as_ref().is_none_or(|network| it.network == *network)).cloned().collect()
-    });
-    let record = match found.as_slice() {
-        [one] => one.clone(),
-        [] => {
-            return Err(refused(
-                format!("{name} is not attached on this host"),
-                &["see what is: svc-agent attachments"],
-            ));
-        }
-        several => {
-            let networks: Vec<&Name> = several.iter().map(|it| &it.network).collect();
-            let hint = format!("name one of them: --network {}", several[0].network);
-            return Err(usage(
-                format!("{name} is attached to several networks: {}", list(&networks)),
-                &[&hint],
-            ));
-        }
-    };
-    let head = withdraw(agent, std::slice::from_ref(&record))?;
-    drop(turn);
-    let line = format!("{name} detached from network {}", record.network);
-    agent.events.record("attachment", &line, origin);
-    // This host no longer has to have the network, so it is waited for by name below.
-    let laggards = verbs::everywhere(agent, Some(&record.network), head, request.wait).await;
-    Ok(Done { changed: vec![line], laggards, ..Done::default() })
-}
-
-/// Takes attachments and their replicas out of the catalog and of this host's records; the converge loop then
-/// removes what the kernel holds of them.
-///
-/// # Errors
-/// When the store refuses.
-pub fn withdraw(agent: &Agent, records: &[LocalAttachment]) -> Result<Head, Failure> {
-    let me = agent.identity.node;
-    let now = std::time::Instant::now();
-    let head = agent
-        .update(|state| withdrawal(state, me, now, records).map_err(|error| refused(chain(&error), &[])));
-    if head.is_err() {
-        // Nothing was written: they are attached as before.
-        let mut state = crate::runtime::events::lock(&agent.state);
-        for record in records {
-            state.detaching.retain(|row| row.key() != record.key());
-            state.local.insert((record.network.clone(), record.name.clone()), record.clone());
-        }
-        return head;
-    }
-    for record in records {
-        crate::runtime::events::lock(&agent.opened).remove(&record.cookie);
-        host::remove_resolv_conf(agent, record);
-    }
-    agent.changed.notify_one();
-    head
-}
-
-/// What withdraws attachments; their addresses begin to rest.
-///
-/// # Errors
-/// When a record cannot be written as JSON.
-pub(crate) fn withdrawal(
-    state: &mut State,
-    me: NodeId,
-    now: std::time::Instant,
-    records: &[LocalAttachment],
-) -> Result<(Batch, Writes), StoreError> {
-    let mut batch: Batch = Vec::new();
-    let mut extra = Writes::default();
-    for record in records {
-        batch.push((Key::Attachment { network: record.network.clone(), name: record.name.clone() }, None));
-        let on = state.catalog.services_on(&record.network, &record.name);
-        for (service, _) in on.filter(|(_, owner)| *owner == me) {
-            let (network, attachment) = (record.network.clone(), record.name.clone());
-            batch.push((Key::Replica { network, service: service.clone(), attachment }, None));
-        }
-        // The row stays until the kernel holds nothing of it: a crash in between is finished by the next start.
-        let row = LocalAttachment { detaching: true, ..record.clone() };
-        extra.put_local(&row.key(), Some(&row))?;
-        state.detaching.push(row);
-    }
-    for record in records {
-        state.local.remove(&(record.network.clone(), record.name.clone()));
-        let freed = record.addresses.iter().map(|address| ((record.network.clone(), *address), now));
-        state.freed.extend(freed);
-    }
-    state.local_revision += 1;
-    Ok((batch, extra))
 }

@@ -14,11 +14,13 @@ use crate::runtime::{peers, problems};
 pub mod addressing;
 pub mod attach;
 pub mod leave;
+pub(crate) mod namesakes;
 pub mod network;
 pub mod node;
 pub mod queries;
 pub mod register;
 pub mod services;
+pub mod takeover;
 
 /// The network that is made when none is named and none exists.
 const DEFAULT_NETWORK: &str = "default";

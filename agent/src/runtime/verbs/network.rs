@@ -5,8 +5,8 @@ use ipnetwork::IpNetwork;
 
 use crate::addresses::{self, Layout};
 use crate::api::types::{Done, Failure, NetworkCreate, Wait};
-use crate::catalog::NetworkRecord;
 use crate::catalog::facts::{ClaimKey, Key, NetworkDefinition, Value};
+use crate::catalog::{Catalog, NetworkRecord};
 use crate::model::{Name, NodeId};
 use crate::runtime::agent::{Agent, Batch, chain, refused};
 use crate::runtime::claiming::{self, ClaimError};
@@ -205,16 +205,18 @@ async fn default_subnet(agent: &Arc<Agent>, name: &Name) -> Result<IpNetwork, Fa
     })
 }
 
+/// The network that has a VNI, by any of its creations: one that is not used may stand later.
+pub(crate) fn vni_user(catalog: &Catalog, vni: u32) -> Option<&Name> {
+    catalog.networks().find(|network| {
+        catalog.network(network).is_some_and(|record| {
+            record.definition.vni == vni || record.losers.iter().any(|(_, lost)| lost.vni == vni)
+        })
+    })
+}
+
 /// An explicit VNI must be free; else the first of the name's own sequence that a majority confirms.
 async fn claim_vni(agent: &Arc<Agent>, name: &Name, asked: Option<u32>) -> Result<u32, Failure> {
-    let used_by = |vni: u32| {
-        agent.read(|state| {
-            let mut networks = state.catalog.networks();
-            networks
-                .find(|other| state.catalog.network(other).is_some_and(|it| it.definition.vni == vni))
-                .cloned()
-        })
-    };
+    let used_by = |vni: u32| agent.read(|state| vni_user(&state.catalog, vni).cloned());
     let mine = |vni: u32| {
         agent.read(|state| {
             state.catalog.claimants(&ClaimKey::Vni { vni }).any(|node| node == agent.identity.node)
@@ -278,7 +280,7 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
         for (key, _) in own_claims {
             let of_network = match key {
                 ClaimKey::Block { network, .. } | ClaimKey::Address { network, .. } => *network == name,
-                ClaimKey::Vni { .. } | ClaimKey::Node { .. } => false,
+                ClaimKey::Vni { .. } | ClaimKey::Node { .. } | ClaimKey::Takeover { .. } => false,
             };
             if of_network {
                 batch.push((Key::Claim(key.clone()), None));

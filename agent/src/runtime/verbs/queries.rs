@@ -23,6 +23,9 @@ use crate::view::Conflict;
 /// How long a host may take to say how it is.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
 
+/// A host with this one's identity that has been silent for so long is there no more.
+const TWIN_GONE_AFTER: Duration = Duration::from_secs(10);
+
 /// All networks.
 pub fn networks(agent: &Agent) -> Vec<NetworkInfo> {
     let names: Vec<Name> = agent.read(|state| state.catalog.networks().cloned().collect());
@@ -294,6 +297,7 @@ fn notices(agent: &Agent) -> Vec<String> {
     let mut notices: Vec<String> = agent.read(|state| {
         let mut notices: Vec<String> =
             state.view.conflicts().map(|conflict| describe(state, conflict)).take(64).collect();
+        notices.extend(verbs::namesakes::notices(state));
         if !state.synced {
             notices.push("this host has not synced with another one since it started".to_owned());
         }
@@ -312,7 +316,7 @@ fn notices(agent: &Agent) -> Vec<String> {
             "other hosts have seen start {newest} of this host, which is later than this one: its state directory is an old copy; leave and join again"
         ));
     }
-    if let Some(duplicate) = cluster.duplicate() {
+    if let Some(duplicate) = cluster.duplicate().filter(|it| it.at.elapsed() < TWIN_GONE_AFTER) {
         notices.push(format!(
             "another host ({}) says it is this one: its state directory is a copy; stop one of the two and move its state directory away",
             duplicate.address
@@ -396,9 +400,10 @@ fn silent(agent: &Agent, node: NodeId, name: &str) -> Problem {
         true => "its agent was stopped",
         false => "nothing heard of it",
     };
+    let handle = agent.read(|state| verbs::namesakes::handle(state, node, name));
     Problem {
         object: format!("host/{name}"),
-        error: format!("suspended: {why}; if it will not return: svc-agent node rm {name}"),
+        error: format!("suspended: {why}; if it will not return: svc-agent node rm {handle}"),
         seconds: since.elapsed().as_secs(),
         attempts: 0,
     }

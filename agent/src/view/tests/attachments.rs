@@ -1,7 +1,9 @@
 //! Of two attachments that cannot both be, one stands and the other's host is told.
 use super::Bed;
-use crate::catalog::facts::{Key, Value};
-use crate::catalog::tests::world::{address, attachment_key, name, network, network_key, node, stamp};
+use crate::catalog::facts::{AttachmentFact, Key, Succession, Taken, Value};
+use crate::catalog::tests::world::{
+    address, attachment, attachment_key, name, network, network_key, node, stamp,
+};
 use crate::view::Conflict;
 
 fn conflicts(bed: &Bed) -> Vec<Conflict> {
@@ -29,14 +31,33 @@ fn a_takeover_stands_when_the_suspended_owner_returns() {
 }
 
 #[test]
-fn a_live_owner_stands_before_a_later_suspended_one() {
+fn liveness_has_no_part_in_who_stands() {
     let mut bed = Bed::new();
     bed.attach(2, "web", &["10.0.0.2"], 5);
     bed.attach(3, "web", &["10.0.0.3"], 9);
-    bed.suspend(&[3]);
+    for suspended in [vec![], vec![2], vec![3], vec![2, 3]] {
+        bed.suspend(&suspended);
+        assert_eq!(bed.owner_of("web"), Some(3), "{suspended:?}");
+    }
+}
+
+#[test]
+fn who_took_over_stands_before_what_was_made_later_elsewhere() {
+    let mut bed = Bed::new();
+    bed.attach(2, "web", &["10.0.0.2"], 5);
+    let succession = |object| Succession { object, from: stamp(5, 2), by: node(3), attempt: 1 };
+    let heir = |object: Taken| {
+        let Value::Attachment(fact) = attachment(&["10.0.0.2"], stamp(9, 3)) else { unreachable!() };
+        Some(Value::Attachment(AttachmentFact { succeeds: vec![succession(object)], ..fact }))
+    };
+    bed.say(3, attachment_key("alpha", "web"), heir(Taken::Name(name("web"))));
+    // Cut off, the other host frees the name and gives it anew.
+    bed.attach(2, "web", &["10.0.0.2"], 20);
+    assert_eq!(bed.owner_of("web"), Some(3));
+    bed.say(3, attachment_key("alpha", "web"), None);
     assert_eq!(bed.owner_of("web"), Some(2));
-    bed.suspend(&[2, 3]);
-    assert_eq!(bed.owner_of("web"), Some(3), "of two suspended ones the later");
+    bed.say(3, attachment_key("alpha", "db"), heir(Taken::Address(address("10.0.0.2"))));
+    assert_eq!((bed.owner_of("web"), bed.owner_of("db")), (None, Some(3)));
 }
 
 #[test]

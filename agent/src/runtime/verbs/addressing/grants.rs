@@ -56,6 +56,14 @@ impl Grants {
         self.0.get(&(network.clone(), address))
     }
 
+    /// Takes note of who has an address without having asked for it: it was taken over.
+    pub fn adopt(&mut self, network: &Name, address: IpAddr, taker: NodeId, head: Head, at: Instant) {
+        let known = self.get(network, address).is_some_and(|grant| grant.taker == taker);
+        if !known {
+            self.0.insert((network.clone(), address), Grant { taker, head, at });
+        }
+    }
+
     /// Takes out what was given back: its taker is removed, the network is gone, or the taker has been heard of since,
     /// has had the time to make its attachment, and nobody has the address.
     pub fn take_returned(&mut self, catalog: &Catalog, now: Instant) -> Vec<(Name, IpAddr)> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::addresses::{Allocator, Layout, Uses};
-use crate::catalog::facts::{ClaimKey, Region};
+use crate::catalog::facts::{ClaimKey, Region, Taken};
 use crate::model::{Name, NodeId};
 use crate::runtime::agent::State;
 
@@ -57,6 +57,14 @@ impl<'a> Known<'a> {
         for (key, _) in promised.filter(|(_, claimant)| *claimant != me) {
             known.note(key, false);
         }
+        // Who took an address over need not hold its block; others give it to nobody meanwhile.
+        for (key, claimant, _) in state.books.promises.takeovers_of(network) {
+            if let ClaimKey::Takeover { object: Taken::Address(address), .. } = key
+                && claimant != me
+            {
+                known.foreign_addresses.insert(*address);
+            }
+        }
         known
     }
 
@@ -70,7 +78,7 @@ impl<'a> Known<'a> {
                 let set = if mine { &mut self.addresses } else { &mut self.foreign_addresses };
                 set.insert(*address);
             }
-            ClaimKey::Vni { .. } | ClaimKey::Node { .. } => {}
+            ClaimKey::Vni { .. } | ClaimKey::Node { .. } | ClaimKey::Takeover { .. } => {}
         }
     }
 

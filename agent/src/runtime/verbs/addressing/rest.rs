@@ -4,10 +4,13 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::addresses::{Layout, REST_MS};
-use crate::catalog::facts::Region;
+use crate::catalog::facts::{ClaimKey, Region, Taken};
 use crate::catalog::{Catalog, Changes};
+use crate::claims::Place;
 use crate::model::{Name, NodeId};
 use crate::runtime::agent::State;
+use crate::runtime::claiming::steps;
+use crate::runtime::verbs::addressing::holder;
 use crate::runtime::verbs::addressing::known::Known;
 use crate::store::{StoreError, Writes};
 
@@ -86,11 +89,42 @@ impl Vips {
 pub fn follow(state: &mut State, me: NodeId, now: Instant, changes: &Changes) -> bool {
     let State { catalog, vips, .. } = state;
     let freed = vips.follow(catalog, changes);
+    follow_takeovers(state, me, now, changes);
     let own: Vec<(Name, IpAddr)> =
         freed.into_iter().filter(|(network, vip)| is_own(state, me, now, network, *vip)).collect();
     let any = !own.is_empty();
     state.freed.extend(own.into_iter().map(|place| (place, now)));
     any
+}
+
+/// An address of this host's blocks that was taken over is another's as if it had been granted: it rests when it is given
+/// back.
+fn follow_takeovers(state: &mut State, me: NodeId, now: Instant, changes: &Changes) {
+    for (network, name) in &changes.attachments {
+        let facts = state.catalog.attachment(network, name).filter(|(owner, _)| *owner != me);
+        let taken: Vec<(NodeId, IpAddr)> = facts
+            .flat_map(|(owner, fact)| {
+                let taken = fact.addresses.iter().filter(|it| fact.took(&Taken::Address(**it)));
+                taken.map(move |address| (owner, *address))
+            })
+            .collect();
+        for (owner, address) in taken {
+            if is_held(state, me, network, address) {
+                let head = state.catalog.head(owner);
+                state.granted.adopt(network, address, owner, head, now);
+            }
+        }
+    }
+}
+
+fn is_held(state: &State, me: NodeId, network: &Name, address: IpAddr) -> bool {
+    let key = ClaimKey::Address { network: network.clone(), address };
+    let single = state.catalog.claimants(&key).any(|node| node == me);
+    single
+        || match steps::place_of(state, network, address) {
+            Place::Block(region, index) => holder(state, network, region, index) == Some(me),
+            Place::Unknown | Place::Open => false,
+        }
 }
 
 /// Only who holds an address gives it out again; and nobody is left on a network that is gone.
