@@ -97,6 +97,8 @@ fn p14_a_blocked_port_is_named_and_its_host_gets_no_new_flows(sandbox: &Sandbox)
         assert!(problem.seconds < 60, "{problem:?}");
     }
     wait_answering(&cluster, 1);
+    assert_eq!(cluster.dns("c1x", "tasks.payment-api", "A").data().len(), 1);
+    // Its gossip lives, and nobody else's replicas are concerned: each host has its own left.
     cluster.wait_members(2);
     let_be(&cluster);
     cluster.wait_well(SEEN);
