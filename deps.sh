@@ -12,6 +12,8 @@ need conntrack conntrack
 need dig dnsutils
 need iptables iptables
 need ufw ufw
+need firewalld firewalld
+need dbus-daemon dbus-daemon
 need dockerd docker.io
 need promtool prometheus
 need etcd etcd-server
@@ -29,7 +31,12 @@ if [ ! -e "$policy" ]; then
     chmod 0755 "$policy"
     made=yes
 fi
+# It would close this machine's ports at its next start.
+case "$missing" in *firewalld*) new_firewalld=yes ;; *) new_firewalld="" ;; esac
 trap '[ -z "$made" ] || rm -f "$policy"' EXIT
 apt-get update -q
 # shellcheck disable=SC2086
 DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+if [ -n "$new_firewalld" ] && command -v systemctl >/dev/null 2>&1; then
+    systemctl disable firewalld
+fi

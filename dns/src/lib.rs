@@ -23,6 +23,6 @@ pub use handle::ZoneHandle;
 pub use network::Network;
 pub use question::{Kind, Question, QuestionError};
 pub use resolv_conf::{RESOLVER, Upstreams, parse_resolv_conf, render_resolv_conf};
-pub use server::{Limits, Server, ServerError, ServerSettings};
+pub use server::{Limits, Server, ServerError, ServerSettings, Sockets};
 pub use stats::{Outcome, Stats};
 pub use zone::{Attachment, Mode, Service, Zone};

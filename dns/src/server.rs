@@ -1,4 +1,5 @@
 //! The resolver of one namespace on sockets that the caller opened there.
+use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,27 @@ use crate::answer::Ttls;
 use crate::forward::Forwarder;
 use crate::handle::ZoneHandle;
 use crate::stats::Stats;
-use handler::{Handler, Shared};
+use handler::Handler;
+use udp::Udp;
 
 mod handler;
+mod notes;
 mod reply;
+mod request;
 mod tcp;
+mod udp;
+
+/// What one namespace's resolver works with. Whoever keeps these over a restart of the process loses no look-up by it.
+#[derive(Debug)]
+pub struct Sockets {
+    /// Bound inside the namespace.
+    pub udp: UdpSocket,
+    /// Listening inside the namespace, on the same port.
+    pub tcp: TcpListener,
+    /// Where queries are noted that wait for upstreams: an empty file that can be read and written, best in memory, or the
+    /// one of the resolver that had the sockets before. About a megabyte at most, nearly always one page.
+    pub notes: File,
+}
 
 /// What bounds one namespace's resolver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +86,7 @@ pub enum ServerError {
 
 /// A running resolver. Dropping it ends it and closes its sockets (not other descriptors of them).
 pub struct Server {
-    udp: hickory_server::Server<Shared>,
-    tcp: JoinSet<()>,
+    loops: JoinSet<()>,
 }
 
 impl Server {
@@ -79,32 +95,28 @@ impl Server {
     /// # Errors
     /// When a socket cannot be made non-blocking or registered with the runtime; nothing is served then.
     pub fn start(
-        udp: UdpSocket,
-        tcp: TcpListener,
+        sockets: Sockets,
         zone: ZoneHandle,
         forwarder: Forwarder,
         stats: Arc<Stats>,
         settings: ServerSettings,
     ) -> Result<Self, ServerError> {
+        let Sockets { udp, tcp, notes } = sockets;
         let asynchronous = udp.set_nonblocking(true).and_then(|()| tokio::net::UdpSocket::from_std(udp));
         let socket = asynchronous.map_err(ServerError::Udp)?;
         let asynchronous = tcp.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(tcp));
         let listener = asynchronous.map_err(ServerError::Tcp)?;
 
-        let handler = Shared(Arc::new(Handler::new(zone, forwarder, stats, settings)));
-        let mut udp = hickory_server::Server::new(handler.clone());
-        udp.register_socket(socket);
-        let mut tcp = JoinSet::new();
-        tcp.spawn(tcp::serve(listener, handler, settings));
-        Ok(Self { udp, tcp })
+        let handler = Arc::new(Handler::new(zone, forwarder, stats, settings));
+        let mut loops = JoinSet::new();
+        loops.spawn(Udp::new(socket, notes, Arc::clone(&handler), settings).serve());
+        loops.spawn(tcp::serve(listener, handler, settings));
+        Ok(Self { loops })
     }
 
     /// Ends it. Queries under way are dropped, and so are their clients' connections; the sockets are closed on return.
     pub async fn stop(mut self) {
-        self.tcp.shutdown().await;
-        if let Err(error) = self.udp.shutdown_gracefully().await {
-            tracing::debug!(%error, "the UDP resolver had ended before");
-        }
+        self.loops.shutdown().await;
     }
 }
 

@@ -68,7 +68,8 @@ async fn inside() {
     forwarder.set_upstreams(&[upstream(Habit::Says(ResponseCode::NXDomain)).await.0]);
     let handle = ZoneHandle::new(zone(vec![blue, green]));
     let settings = ServerSettings::default();
-    let server = dns::Server::start(udp, tcp, handle, forwarder, stats.clone(), settings).unwrap();
+    let kept = dns::Sockets { udp, tcp, notes: tempfile::tempfile().unwrap() };
+    let server = dns::Server::start(kept, handle, forwarder, stats.clone(), settings).unwrap();
 
     // Both mounts are private to us (unshare(1) sees to that) and end with us.
     run("mount", &["-t", "tmpfs", "none", "/mnt"]);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnetwork::{IpNetwork, Ipv4Network};
+use netfilter::Family;
 
 /// Everything this host's overlay shall hold. May be given again at no cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,12 @@ impl Network {
     /// Whether it has an IPv6 subnet.
     pub(crate) fn has_six(&self) -> bool {
         self.subnets.iter().any(|subnet| subnet.cidr.is_ipv6())
+    }
+
+    /// Whether packets of an IP family leave it through the host.
+    pub(crate) fn leaves_by(&self, family: Family) -> bool {
+        let six = family == Family::Ip6;
+        !self.internal && self.subnets.iter().any(|subnet| subnet.cidr.is_ipv6() == six)
     }
 }
 

@@ -163,10 +163,10 @@ pub struct ChainState {
 /// Other tools' forward chains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForwardHook {
-    /// The chain DOCKER-USER exists in table ip filter.
-    pub docker_user: bool,
-    /// Our rule in it is there, whole and at the front.
-    pub exception: bool,
+    /// Families whose table "filter" has a chain DOCKER-USER: ip, ip6.
+    pub docker_user: BTreeSet<Family>,
+    /// Those of them where our rules in it are there, whole and at the front.
+    pub exceptions: BTreeSet<Family>,
     /// Chains that drop forwarded packets and that nothing of ours can exempt us from: "ip filter FORWARD".
-    pub blocking: Vec<String>,
+    pub blocking: Vec<(Family, String)>,
 }

@@ -306,10 +306,16 @@ pub enum Op {
         /// Its family.
         family: Family,
     },
-    /// Puts our rule at the front of DOCKER-USER, in place of what is left of it.
-    SetForwardException,
-    /// Takes our rule out of DOCKER-USER.
-    DeleteForwardException,
+    /// Puts our rules at the front of DOCKER-USER, in place of what is left of them.
+    SetForwardException {
+        /// Of whose table "filter": ip or ip6.
+        family: Family,
+    },
+    /// Takes our rules out of DOCKER-USER.
+    DeleteForwardException {
+        /// Of whose table "filter": ip or ip6.
+        family: Family,
+    },
     /// Tells the local ports who has an address now (gratuitous ARP, unsolicited neighbour advertisement).
     Announce {
         /// Bridge.
@@ -375,8 +381,12 @@ impl fmt::Display for Op {
             Self::SetWay { mac, port } => write!(f, "pass {mac} to {port}"),
             Self::DeleteWay { mac } => write!(f, "stop passing {mac}"),
             Self::DeleteTable { family } => write!(f, "delete {family:?} table"),
-            Self::SetForwardException => write!(f, "put our rule into DOCKER-USER"),
-            Self::DeleteForwardException => write!(f, "take our rule out of DOCKER-USER"),
+            Self::SetForwardException { family } => {
+                write!(f, "put our rules into DOCKER-USER ({family:?})")
+            }
+            Self::DeleteForwardException { family } => {
+                write!(f, "take our rules out of DOCKER-USER ({family:?})")
+            }
             Self::Announce { address, mac, .. } => write!(f, "announce {address} at {mac}"),
         }
     }

@@ -171,8 +171,8 @@ impl Inside<'_> {
             | Op::SetWay { .. }
             | Op::DeleteWay { .. }
             | Op::DeleteTable { .. }
-            | Op::SetForwardException
-            | Op::DeleteForwardException => self.apply_to_tables(op),
+            | Op::SetForwardException { .. }
+            | Op::DeleteForwardException { .. } => self.apply_to_tables(op),
             Op::AddAddress { .. }
             | Op::DeleteAddress { .. }
             | Op::SetRoute { .. }

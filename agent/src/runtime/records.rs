@@ -149,6 +149,9 @@ impl Loading {
         match (serde_json::from_slice::<Key>(key), serde_json::from_slice::<Row>(entry)) {
             (Ok(key), Ok(row)) => full.entries.push(Entry { key, version: row.version, value: row.value }),
             (Err(error), _) | (_, Err(error)) => {
+                // What is left counts as an earlier incarnation's: whoever has this one sends all of it. Of this host's own
+                // facts those stand that it has read: its next incarnation takes the place of this one everywhere.
+                full.head.incarnation = full.head.incarnation.saturating_sub(1);
                 let key = String::from_utf8_lossy(key);
                 self.unreadable.push(format!("fact {key} of {}: {error}", NodeId(owner)));
             }

@@ -3,6 +3,7 @@
 //! A network's namespace is made here and kept by the holder; a container's is opened where its attachment
 //! says and let go of the moment it dies. All handles into a namespace are here and nowhere else.
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use dns::{Server, Zone, ZoneHandle};
 use lb::{Balancer, Real};
 use overlay::{Enter, Handles, LinuxKernel, Space};
+use rustix::fs::MemfdFlags;
 
 use crate::holder;
 use crate::model::Name;
@@ -50,8 +52,8 @@ pub struct Resolver {
     pub zone: ZoneHandle,
     /// Where 127.0.0.11:53 is redirected to.
     pub port: u16,
-    /// Its sockets, to be given to a new holder.
-    sockets: [OwnedFd; 2],
+    /// Its sockets and notes, to be given to a new holder.
+    kept: [OwnedFd; 3],
 }
 
 /// A network's namespace.
@@ -243,30 +245,36 @@ impl Spaces {
     ) -> Result<Resolver, SpaceError> {
         let name = holder::resolver_name(namespace.cookie());
         let kept = self.holder.get(&name).map_err(SpaceError::Holder)?;
-        let sockets = match kept.and_then(sockets_of) {
-            Some(sockets) => sockets,
-            None => {
-                let sockets = namespace.bind_resolver().map_err(SpaceError::Open)?;
-                let files = [sockets.udp.as_fd(), sockets.tcp.as_fd()];
+        let (sockets, notes) = match kept.and_then(sockets_of) {
+            Some((sockets, Some(notes))) => (sockets, notes),
+            kept => {
+                let notes = rustix::fs::memfd_create("svc-agent-look-ups", MemfdFlags::CLOEXEC);
+                let notes = File::from(notes.map_err(|error| SpaceError::Notes(error.into()))?);
+                let sockets = match kept {
+                    // Of an agent that noted nothing.
+                    Some((sockets, _)) => sockets,
+                    None => namespace.bind_resolver().map_err(SpaceError::Open)?,
+                };
+                let files = [sockets.udp.as_fd(), sockets.tcp.as_fd(), notes.as_fd()];
                 self.holder.put(&name, &files).map_err(SpaceError::Holder)?;
-                sockets
+                (sockets, notes)
             }
         };
-        let copy = |socket: std::os::fd::BorrowedFd<'_>| socket.try_clone_to_owned();
-        let copies = [copy(sockets.udp.as_fd()), copy(sockets.tcp.as_fd())];
-        let [Ok(udp), Ok(tcp)] = copies else { return Err(SpaceError::Copy) };
+        let files = [sockets.udp.as_fd(), sockets.tcp.as_fd(), notes.as_fd()];
+        let [Ok(udp), Ok(tcp), Ok(note)] = files.map(|file| file.try_clone_to_owned()) else {
+            return Err(SpaceError::Copy);
+        };
         let zone = ZoneHandle::new(zone);
         let settings = crate::runtime::converge::resolver_settings(agent);
         let server = Server::start(
-            sockets.udp,
-            sockets.tcp,
+            dns::Sockets { udp: sockets.udp, tcp: sockets.tcp, notes },
             zone.clone(),
             self.forwarder.clone(),
             Arc::clone(&self.stats),
             settings,
         )
         .map_err(SpaceError::Resolver)?;
-        Ok(Resolver { server, zone, port: sockets.port, sockets: [udp, tcp] })
+        Ok(Resolver { server, zone, port: sockets.port, kept: [udp, tcp, note] })
     }
 
     /// Whether flows of the namespace that need no tracking may go without. Not where rules of the older iptables stand,
@@ -353,13 +361,13 @@ pub fn find_again(holder: &holder::Client, record: &LocalAttachment) -> Option<R
     (resolved.namespace.cookie() == record.cookie).then_some(resolved)
 }
 
-/// UDP first, TCP second, as they were put.
-fn sockets_of(files: Vec<OwnedFd>) -> Option<ResolverSockets> {
+/// UDP first, TCP second, as they were put, and then the notes of look-ups that wait.
+fn sockets_of(files: Vec<OwnedFd>) -> Option<(ResolverSockets, Option<File>)> {
     let mut files = files.into_iter();
     let udp = std::net::UdpSocket::from(files.next()?);
     let tcp = std::net::TcpListener::from(files.next()?);
     let port = udp.local_addr().ok()?.port();
-    Some(ResolverSockets { udp, tcp, port })
+    Some((ResolverSockets { udp, tcp, port }, files.next().map(File::from)))
 }
 
 /// Where clients ask.

@@ -1,20 +1,19 @@
 //! From a parsed request to a reply.
 use std::sync::Arc;
 
-use hickory_proto::op::{Header, HeaderCounts, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name};
-use hickory_server::net::runtime::Time;
-use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
+use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, RecordType};
+use hickory_server::server::Request;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::ServerSettings;
-use super::reply::{self, Reply};
+use super::reply::Reply;
 use crate::answer::{Answer, answer};
 use crate::forward::{Flags, ForwardError, Forwarder, Room};
 use crate::handle::ZoneHandle;
 use crate::question::{Kind, Question};
-use crate::stats::{Outcome, Stats, add};
+use crate::stats::{Outcome, Stats};
 
 /// What the UDP and the TCP side of one namespace share.
 pub(super) struct Handler {
@@ -25,35 +24,6 @@ pub(super) struct Handler {
     forwarded: Semaphore,
     room: Room,
     waiting: Semaphore,
-}
-
-#[derive(Clone)]
-pub(super) struct Shared(pub(super) Arc<Handler>);
-
-/// The UDP side, through hickory's loop.
-#[async_trait::async_trait]
-impl RequestHandler for Shared {
-    async fn handle_request<R: ResponseHandler, T: Time>(
-        &self,
-        request: &Request,
-        mut response: R,
-    ) -> ResponseInfo {
-        let handler = &self.0;
-        let reply = handler.reply(request).await;
-        match reply::send(request, &reply, &mut response).await {
-            Ok(info) => {
-                if info.truncation {
-                    add(&handler.stats.truncated);
-                }
-                info
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a reply was not sent");
-                let metadata = Metadata::new(request.metadata.id, MessageType::Response, OpCode::Query);
-                Header { metadata, counts: HeaderCounts::default() }.into()
-            }
-        }
-    }
 }
 
 impl Handler {
@@ -74,48 +44,71 @@ impl Handler {
 
     /// Decides on one request, and counts it.
     pub(super) async fn reply(&self, request: &Request) -> Reply {
-        let reply = self.decide(request).await;
+        let reply = match self.examine(request) {
+            Examined::Reply(reply) => reply,
+            Examined::Forward(query) => self.forward(request, query).await,
+            Examined::NotYet(query, question) => self.wait(request, query, &question).await,
+        };
         self.stats.count(reply.outcome);
         reply
     }
 
-    async fn decide(&self, request: &Request) -> Reply {
+    /// The same for a request that needs no waiting, neither for upstreams nor for the first sync; `None` and not counted
+    /// otherwise.
+    pub(super) fn reply_at_once(&self, request: &Request) -> Option<Reply> {
+        let Examined::Reply(reply) = self.examine(request) else { return None };
+        self.stats.count(reply.outcome);
+        Some(reply)
+    }
+
+    /// For a request that there is no room for, counted.
+    pub(super) fn over_limit(&self) -> Reply {
+        self.stats.count(Outcome::OverLimit);
+        Reply::error(Outcome::OverLimit, ResponseCode::ServFail)
+    }
+
+    fn examine<'a>(&self, request: &'a Request) -> Examined<'a> {
+        let error = |outcome, code| Examined::Reply(Reply::error(outcome, code));
         if request.metadata.op_code != OpCode::Query {
-            return Reply::error(Outcome::Malformed, ResponseCode::NotImp);
+            return error(Outcome::Malformed, ResponseCode::NotImp);
         }
         if request.version() != 0 {
-            return Reply::error(Outcome::Malformed, ResponseCode::BADVERS);
+            return error(Outcome::Malformed, ResponseCode::BADVERS);
         }
-        let Ok(info) = request.request_info() else {
-            return Reply::error(Outcome::Malformed, ResponseCode::FormErr);
+        let [lower] = request.queries.queries() else {
+            return error(Outcome::Malformed, ResponseCode::FormErr);
         };
-        if info.query.query_class() != DNSClass::IN {
-            return Reply::error(Outcome::Refused, ResponseCode::Refused);
+        let query = lower.original();
+        if query.query_class() != DNSClass::IN {
+            return error(Outcome::Refused, ResponseCode::Refused);
         }
-        let query = info.query.original();
         if self.forwarder.knows_marker(query.name()) {
-            return Reply::error(Outcome::Refused, ResponseCode::Refused);
+            return error(Outcome::Refused, ResponseCode::Refused);
         }
         let kind = Kind(query.query_type().into());
         let Ok(question) = Question::from_labels(query.name().iter(), kind) else {
-            return Reply::error(Outcome::Malformed, ResponseCode::FormErr);
+            return error(Outcome::Malformed, ResponseCode::FormErr);
         };
-        match self.answer_or_wait(&question).await {
-            Ok(Answer::Forward) if matches!(kind, Kind::AXFR | Kind::IXFR) => {
-                Reply::error(Outcome::Refused, ResponseCode::Refused)
-            }
-            Ok(Answer::Forward) => self.forward(request, query).await,
-            Ok(answer) => Reply::local(query.name(), answer),
-            Err(outcome) => Reply::error(outcome, ResponseCode::ServFail),
+        match self.answer(&question) {
+            Answer::NotYet => Examined::NotYet(query, question),
+            answer => examined(query, answer),
         }
     }
 
-    /// Answers from the current zone; before the first sync waits for a zone that has the name or is complete.
-    async fn answer_or_wait(&self, question: &Question) -> Result<Answer, Outcome> {
-        let first = self.answer(question);
-        if first != Answer::NotYet {
-            return Ok(first);
+    /// Before the first sync: waits for a zone that has the name or is complete.
+    async fn wait(&self, request: &Request, query: &Query, question: &Question) -> Reply {
+        let answer = match self.answer_or_wait(question).await {
+            Ok(answer) => answer,
+            Err(outcome) => return Reply::error(outcome, ResponseCode::ServFail),
+        };
+        match examined(query, answer) {
+            Examined::Reply(reply) => reply,
+            Examined::Forward(query) => self.forward(request, query).await,
+            Examined::NotYet(..) => Reply::error(Outcome::ServFail, ResponseCode::ServFail),
         }
+    }
+
+    async fn answer_or_wait(&self, question: &Question) -> Result<Answer, Outcome> {
         let Ok(_permit) = self.waiting.try_acquire() else { return Err(Outcome::OverLimit) };
         let deadline = Instant::now() + self.settings.sync_wait;
         loop {
@@ -154,6 +147,24 @@ impl Handler {
             }
             Err(ForwardError::Failed(Some(code))) => Reply::error(Outcome::Forwarded, code),
         }
+    }
+}
+
+/// What a request needs.
+enum Examined<'a> {
+    Reply(Reply),
+    Forward(&'a Query),
+    NotYet(&'a Query, Question),
+}
+
+fn examined(query: &Query, answer: Answer) -> Examined<'_> {
+    match answer {
+        // A transfer of somebody else's zone is no look-up.
+        Answer::Forward if matches!(query.query_type(), RecordType::AXFR | RecordType::IXFR) => {
+            Examined::Reply(Reply::error(Outcome::Refused, ResponseCode::Refused))
+        }
+        Answer::Forward => Examined::Forward(query),
+        answer => Examined::Reply(Reply::local(query.name(), answer)),
     }
 }
 

@@ -6,9 +6,8 @@ use hickory_proto::op::{Edns, Header, HeaderCounts, Metadata, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA};
 use hickory_proto::rr::{Name, RData, Record};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
-use hickory_server::net::NetError;
 use hickory_server::net::xfer::Protocol;
-use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
+use hickory_server::server::{Request, ResponseInfo};
 use hickory_server::zone_handler::{MessageResponse, MessageResponseBuilder};
 
 use crate::answer::{Answer, Data, Owner, Soa};
@@ -111,18 +110,24 @@ struct Fit {
     truncated: bool,
 }
 
-/// Sends a reply: the question byte for byte, as much as fits, and EDNS if the client spoke it.
-pub(super) async fn send(
-    request: &Request,
-    reply: &Reply,
-    response: &mut impl ResponseHandler,
-) -> Result<ResponseInfo, NetError> {
+/// Encodes a reply for one datagram: the question byte for byte, as much as fits, and EDNS if the client spoke it. Second:
+/// whether answers were left out.
+pub(super) fn encode_datagram(request: &Request, reply: &Reply) -> Result<(Vec<u8>, bool), ProtoError> {
     let edns = edns(request);
-    response.send_response(build(request, reply, edns.as_ref())).await
+    if let Some(bytes) = compact(request, reply, edns.as_ref())?
+        && bytes.len() <= usize::from(limit(request))
+    {
+        return Ok((bytes, false));
+    }
+    let mut bytes = Vec::with_capacity(usize::from(UDP_MIN));
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_max_size(limit(request));
+    let info = build(request, reply, edns.as_ref()).destructive_emit(&mut encoder)?;
+    Ok((bytes, info.truncation))
 }
 
 /// Encodes a reply for TCP.
-pub(super) fn encode(request: &Request, reply: &Reply) -> Result<Vec<u8>, ProtoError> {
+pub(super) fn encode_stream(request: &Request, reply: &Reply) -> Result<Vec<u8>, ProtoError> {
     let edns = edns(request);
     if let Some(bytes) = compact(request, reply, edns.as_ref())? {
         return Ok(bytes);

@@ -7,10 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::op::{Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode};
-use hickory_proto::serialize::binary::{BinDecodable, BinEncodable, BinEncoder};
 use hickory_server::net::xfer::Protocol;
-use hickory_server::server::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -18,24 +15,23 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::ServerSettings;
-use super::handler::Shared;
+use super::handler::Handler;
 use super::reply;
+use super::request::{Parsed, parse};
 use crate::stats::Outcome;
 
 /// Pause after a failed accept (no file descriptor left, most often).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// A message without even a header is no DNS.
-const HEADER_LEN: usize = 12;
 
 /// Accepts until it is aborted; its connections end with it.
-pub(super) async fn serve(listener: TcpListener, handler: Shared, settings: ServerSettings) {
+pub(super) async fn serve(listener: TcpListener, handler: Arc<Handler>, settings: ServerSettings) {
     let permits = Arc::new(Semaphore::new(settings.limits.connections));
     let mut connections = JoinSet::new();
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let handler = handler.clone();
+                let handler = Arc::clone(&handler);
                 connections.spawn(async move {
                     if let Err(error) = converse(stream, peer, &handler, settings.idle).await {
                         tracing::debug!(%peer, %error, "a TCP client's connection ended");
@@ -56,12 +52,12 @@ pub(super) async fn serve(listener: TcpListener, handler: Shared, settings: Serv
 async fn converse(
     mut stream: TcpStream,
     peer: SocketAddr,
-    handler: &Shared,
+    handler: &Handler,
     idle: Duration,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     while let Some(query) = timeout(idle, read(&mut stream)).await?? {
-        let Some(reply) = answer(query, peer, handler).await else { return Ok(()) };
+        let Some(reply) = answer(&query, peer, handler).await else { return Ok(()) };
         timeout(idle, write(&mut stream, &reply)).await??;
     }
     Ok(())
@@ -90,28 +86,17 @@ async fn write(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     stream.write_all(&frame).await
 }
 
-async fn answer(query: Vec<u8>, peer: SocketAddr, handler: &Shared) -> Option<Vec<u8>> {
-    if query.len() < HEADER_LEN {
-        return None;
+async fn answer(query: &[u8], peer: SocketAddr, handler: &Handler) -> Option<Vec<u8>> {
+    match parse(query, peer, Protocol::Tcp) {
+        Parsed::Nothing => None,
+        Parsed::Malformed(reply) => {
+            handler.stats().count(Outcome::Malformed);
+            Some(reply)
+        }
+        Parsed::Request(request) => {
+            let reply = handler.reply(&request).await;
+            let bytes = reply::encode_stream(&request, &reply);
+            bytes.inspect_err(|error| tracing::debug!(%error, "a reply could not be encoded")).ok()
+        }
     }
-    let header = Header::from_bytes(&query).ok()?;
-    if header.metadata.message_type == MessageType::Response {
-        return None;
-    }
-    let Ok(request) = Request::from_bytes(query, peer, Protocol::Tcp) else {
-        handler.0.stats().count(Outcome::Malformed);
-        return malformed(&header.metadata);
-    };
-    let reply = handler.0.reply(&request).await;
-    let bytes = reply::encode(&request, &reply);
-    bytes.inspect_err(|error| tracing::debug!(%error, "a reply could not be encoded")).ok()
-}
-
-fn malformed(asked: &Metadata) -> Option<Vec<u8>> {
-    let mut metadata = Metadata::new(asked.id, MessageType::Response, OpCode::Query);
-    metadata.recursion_desired = asked.recursion_desired;
-    metadata.response_code = ResponseCode::FormErr;
-    let mut bytes = Vec::new();
-    Header { metadata, counts: HeaderCounts::default() }.emit(&mut BinEncoder::new(&mut bytes)).ok()?;
-    Some(bytes)
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dns::{
-    Attachment, ForwardSettings, Forwarder, Mode, Network, Server, ServerSettings, Service, Stats, Zone,
-    ZoneHandle,
+    Attachment, ForwardSettings, Forwarder, Mode, Network, Server, ServerSettings, Service, Sockets, Stats,
+    Zone, ZoneHandle,
 };
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
@@ -58,9 +58,28 @@ pub(crate) fn serve_through(
     stats: Arc<Stats>,
 ) -> Bed {
     let (udp, tcp, address) = sockets();
+    serve_on(
+        Sockets { udp, tcp, notes: tempfile::tempfile().unwrap() },
+        address,
+        zone,
+        settings,
+        forwarder,
+        stats,
+    )
+}
+
+/// On sockets that another may have had before.
+pub(crate) fn serve_on(
+    sockets: Sockets,
+    address: SocketAddr,
+    zone: Zone,
+    settings: ServerSettings,
+    forwarder: Forwarder,
+    stats: Arc<Stats>,
+) -> Bed {
     let zone = ZoneHandle::new(zone);
     let server =
-        Server::start(udp, tcp, zone.clone(), forwarder.clone(), Arc::clone(&stats), settings).unwrap();
+        Server::start(sockets, zone.clone(), forwarder.clone(), Arc::clone(&stats), settings).unwrap();
     Bed { server, address, zone, forwarder, stats }
 }
 

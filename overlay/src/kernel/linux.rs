@@ -161,8 +161,8 @@ impl Kernel for LinuxKernel {
             Op::SetWay { mac, port } => open.set_way(*mac, port).await,
             Op::DeleteWay { mac } => open.delete_way(*mac).await,
             Op::DeleteTable { family } => open.delete_table(*family).await,
-            Op::SetForwardException => open.set_forward_exception(true).await,
-            Op::DeleteForwardException => open.set_forward_exception(false).await,
+            Op::SetForwardException { family } => open.set_forward_exception(*family, true).await,
+            Op::DeleteForwardException { family } => open.set_forward_exception(*family, false).await,
             Op::Announce { name, address, mac } => open.announce(name, *address, *mac).await,
             _ => match open.request_for(op).await {
                 // The link was made anew since its index was learned.

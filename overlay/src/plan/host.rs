@@ -1,6 +1,8 @@
 //! The host's own namespace: forwarding, the tunnel's fence, the exception in other tools' forward chains.
 use std::collections::BTreeMap;
 
+use netfilter::Family;
+
 use super::Planner;
 use crate::fence::host_table;
 use crate::name::HOST_LINK_PREFIX;
@@ -29,10 +31,19 @@ impl Planner<'_> {
         if self.desired.networks.values().any(|network| !network.internal && network.has_six()) {
             self.forward_six(&object, &space, &observed.sysctls);
         }
-        if observed.forward_hook.docker_user && !observed.forward_hook.exception {
-            self.add(&object, &space, Op::SetForwardException);
+        let hook = &observed.forward_hook;
+        let leaves = |family| self.desired.networks.values().any(|network| network.leaves_by(family));
+        let [four, six] = [Family::Ip, Family::Ip6].map(leaves);
+        for family in hook.docker_user.difference(&hook.exceptions).copied() {
+            if if family == Family::Ip6 { six } else { four } {
+                self.add(&object, &space, Op::SetForwardException { family });
+            }
         }
-        for chain in &observed.forward_hook.blocking {
+        for (family, chain) in &hook.blocking {
+            // A chain of inet is there for both.
+            if (*family == Family::Ip && !four) || (*family == Family::Ip6 && !six) {
+                continue;
+            }
             self.problem(
                 &object,
                 "forward egress of networks",

@@ -45,9 +45,10 @@ impl Planner<'_> {
                 self.remove(&Object::Host, &Space::Host, Op::DeleteTable { family: *family });
             }
         }
-        let egress = self.desired.networks.values().any(|network| !network.internal);
-        if observed.forward_hook.exception && !egress {
-            self.remove(&Object::Host, &Space::Host, Op::DeleteForwardException);
+        for family in observed.forward_hook.exceptions.iter().copied() {
+            if !self.desired.networks.values().any(|network| network.leaves_by(family)) {
+                self.remove(&Object::Host, &Space::Host, Op::DeleteForwardException { family });
+            }
         }
     }
 }

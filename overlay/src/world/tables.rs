@@ -42,11 +42,13 @@ impl Inside<'_> {
                 seen.tables.remove(family).ok_or(libc::ENOENT)?;
                 self.forget_ways(*family);
             }
-            Op::SetForwardException => {
-                seen.forward_hook.docker_user.then_some(()).ok_or(libc::ENOENT)?;
-                seen.forward_hook.exception = true;
+            Op::SetForwardException { family } => {
+                seen.forward_hook.docker_user.contains(family).then_some(()).ok_or(libc::ENOENT)?;
+                seen.forward_hook.exceptions.insert(*family);
             }
-            Op::DeleteForwardException => seen.forward_hook.exception = false,
+            Op::DeleteForwardException { family } => {
+                seen.forward_hook.exceptions.remove(family);
+            }
             _ => return Err(libc::EOPNOTSUPP),
         }
         Ok(())

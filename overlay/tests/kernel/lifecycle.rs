@@ -160,10 +160,31 @@ async fn docker_user_gets_our_rules_and_a_closed_forward_chain_is_named() {
     let report = node.reconciler.verify(&node.desired).await;
     assert_eq!((report.problems, report.operations), (Vec::new(), 1));
     let hook = node.kernel.observe(&Space::Host).await.unwrap().forward_hook;
-    assert!(hook.exception && hook.docker_user);
+    assert_eq!((&hook.exceptions, &hook.docker_user), (&[Family::Ip].into(), &[Family::Ip].into()));
+    // Nothing of this network is IPv6: whoever drops that does not concern it.
+    let six = Table { family: Family::Ip6, name: "filter" };
+    let hook =
+        Hook { kind: ChainKind::Filter, point: HookPoint::Forward, priority: 0, drop_by_default: true };
+    let mut batch = Batch::new();
+    batch.add_table(six, TableFlags::PLAIN);
+    batch.add_chain(six, "FORWARD", Some(&hook));
+    commit(&batch);
+    let report = node.reconciler.verify(&node.desired).await;
+    assert_eq!((report.problems, report.operations), (Vec::new(), 0));
+    let blue = node.desired.networks.get_mut("blue").unwrap();
+    let gateway = "fd00:20::1".parse().unwrap();
+    blue.subnets.push(overlay::Subnet { cidr: "fd00:20::/64".parse().unwrap(), gateway });
+    let problems = node.reconciler.verify(&node.desired).await.problems;
+    assert!(problems.iter().any(|problem| problem.error.contains("ip6 filter FORWARD")), "{problems:?}");
+    let mut batch = Batch::new();
+    batch.add_chain(six, "DOCKER-USER", None);
+    commit(&batch);
+    assert_eq!(node.reconciler.verify(&node.desired).await.problems, []);
+    let hook = node.kernel.observe(&Space::Host).await.unwrap().forward_hook;
+    assert_eq!(hook.exceptions, [Family::Ip, Family::Ip6].into());
     let torn = node.reconciler.teardown_all(&Default::default()).await;
     assert!(torn.removed.iter().any(|line| line.contains("DOCKER-USER")), "{:?}", torn.removed);
-    assert!(!node.kernel.observe(&Space::Host).await.unwrap().forward_hook.exception);
+    assert!(node.kernel.observe(&Space::Host).await.unwrap().forward_hook.exceptions.is_empty());
 }
 
 #[tokio::test]

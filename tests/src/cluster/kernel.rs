@@ -45,6 +45,14 @@ pub fn network_state(namespace: &Namespace) -> String {
 }
 
 impl Cluster {
+    /// Adds an address to the switch between the hosts, for servers outside.
+    pub fn switch_address(&self, address: &str) {
+        let add = format!("ip addr add {address} dev br-u nodad 2>&1 || ip addr add {address} dev br-u 2>&1");
+        let said = shell_in(self.bed().switch(), &format!("({add}) && ip -o addr show dev br-u"));
+        let bare = address.split('/').next().unwrap_or(address);
+        assert!(said.contains(&format!(" {bare}/")), "{add}: {said}");
+    }
+
     /// Links, addresses, routes, rules, tables and sockets of a host or container.
     pub fn kernel_state(&self, place: &str) -> String {
         self.shell(place, EVERYTHING)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use agent::netns::Namespace;
 
 use super::{RESOLVER, exchange_udp};
+use crate::wait::pause;
 
 /// How long a relay waits for an answer.
 const RELAY_LIMIT: Duration = Duration::from_secs(5);
@@ -18,6 +19,8 @@ const RELAY_LIMIT: Duration = Duration::from_secs(5);
 pub enum Manner {
     /// Every A question with this address.
     Address(Ipv4Addr),
+    /// The same, after a while.
+    Slowly(Ipv4Addr, Duration),
     /// NXDOMAIN to everything.
     Deny,
     /// Nothing to anything.
@@ -55,6 +58,7 @@ impl Upstream {
                 match manner {
                     Manner::Silent => {}
                     Manner::Relay => relay(&namespace, &socket, bytes[..length].to_vec(), from),
+                    Manner::Slowly(_, after) => later(&socket, reply, from, after),
                     Manner::Address(_) | Manner::Deny => drop(socket.send_to(&reply, from)),
                 }
             }
@@ -88,6 +92,15 @@ fn relay(namespace: &Namespace, socket: &UdpSocket, query: Vec<u8>, from: Socket
     });
 }
 
+/// Beside the others that wait. It ends by itself.
+fn later(socket: &UdpSocket, reply: Vec<u8>, from: SocketAddr, after: Duration) {
+    let socket = socket.try_clone().expect("a copy of the socket");
+    std::thread::spawn(move || {
+        pause(after);
+        let _gone = socket.send_to(&reply, from);
+    });
+}
+
 fn reply(query: &[u8], manner: Manner) -> Option<(String, Vec<u8>)> {
     let (mut at, mut labels) = (12, Vec::new());
     loop {
@@ -106,7 +119,7 @@ fn reply(query: &[u8], manner: Manner) -> Option<(String, Vec<u8>)> {
     let mut reply = query.get(..2)?.to_vec();
     reply.extend([0x81, 0x80 | code, 0, 1, 0, answers, 0, 0, 0, 0]);
     reply.extend(question);
-    if let (1, Manner::Address(address)) = (answers, manner) {
+    if let (1, Manner::Address(address) | Manner::Slowly(address, _)) = (answers, manner) {
         reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
         reply.extend(address.octets());
     }

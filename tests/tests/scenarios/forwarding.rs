@@ -1,6 +1,5 @@
 //! Names of others: whom a host asks, and that it goes on being the right ones.
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,18 +25,11 @@ pub(crate) fn all() -> Vec<Scenario> {
     ]
 }
 
-/// Adds an address to the switch.
-fn on_switch(cluster: &Cluster, address: &str) {
-    let add = format!("ip addr add {address} dev br-u nodad 2>/dev/null || ip addr add {address} dev br-u");
-    let added = cluster.bed().switch().run(|| Command::new("sh").args(["-c", &add]).status());
-    assert!(added.expect("the switch").expect("ip").success(), "{add}");
-}
-
 /// Name servers 192.168.77.251 and on, which answer 192.0.2.51 and on.
 fn name_servers(cluster: &Cluster, count: u8) -> Vec<Upstream> {
     let start = |number: u8| {
         let address = format!("192.168.77.{}", 250 + number);
-        on_switch(cluster, &format!("{address}/24"));
+        cluster.switch_address(&format!("{address}/24"));
         let at = format!("{address}:53").parse().expect("an address");
         Upstream::start(cluster.bed().switch(), at, Manner::Address([192, 0, 2, 50 + number].into()))
     };
@@ -46,7 +38,7 @@ fn name_servers(cluster: &Cluster, count: u8) -> Vec<Upstream> {
 
 /// A name server at a link-local address, which answers 192.0.2.54.
 fn link_local_server(cluster: &Cluster) -> Upstream {
-    on_switch(cluster, "fe80::53/64");
+    cluster.switch_address("fe80::53/64");
     let index = || {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
         rustix::net::netdevice::name_to_index(socket, "br-u").expect("the switch's bridge")
@@ -253,7 +245,7 @@ fn p43_a_dead_upstream_costs_little_and_only_once(sandbox: &Sandbox) {
     let _etc =
         Etc::cover("nameserver 192.168.77.240\nnameserver 192.168.77.250\nnameserver 192.168.77.251\n");
     let mut cluster = Cluster::start(sandbox, 1);
-    on_switch(&cluster, "192.168.77.250/24");
+    cluster.switch_address("192.168.77.250/24");
     let _servers = name_servers(&cluster, 1);
     cluster.ok("h1", "network create payment");
     cluster.attach("payment", "c1x");

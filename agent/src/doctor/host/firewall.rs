@@ -15,7 +15,7 @@ const FORWARD: u32 = 2;
 /// Our own tables are no obstacle to us.
 const OWN_TABLE: &str = "svc-agent";
 /// Where Docker lets others accept what it would drop.
-const EXCEPTION: (Family, &str, &str) = (Family::Ip, "filter", "DOCKER-USER");
+const EXCEPTION: (&str, &str) = ("filter", "DOCKER-USER");
 /// iptables without nf_tables keeps rules that nf_tables does not show.
 const LEGACY: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
@@ -34,8 +34,8 @@ pub(super) struct Refusing {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Filters {
     pub(super) refusing: Vec<Refusing>,
-    /// The chain DOCKER-USER exists.
-    pub(super) exception: bool,
+    /// The forward chains beside which a chain DOCKER-USER exists: "ip filter FORWARD".
+    pub(super) exceptions: Vec<String>,
 }
 
 pub(super) fn checks(settings: &Settings) -> Vec<Check> {
@@ -77,7 +77,7 @@ fn read() -> Result<Filters, Lack> {
         // A table that goes away meanwhile is no obstacle; neither is one that nobody can read.
         if let Ok(found) = read_table(&mut socket, table) {
             filters.refusing.extend(found.refusing);
-            filters.exception |= found.exception;
+            filters.exceptions.extend(found.exceptions);
         }
     }
     Ok(filters)
@@ -85,15 +85,19 @@ fn read() -> Result<Filters, Lack> {
 
 fn read_table(socket: &mut Socket, table: Table<'_>) -> Result<Filters, netfilter::Error> {
     let chains = socket.chains(table)?;
-    let exception = (table.family, table.name) == (EXCEPTION.0, EXCEPTION.1)
-        && chains.iter().any(|chain| chain.name == EXCEPTION.2);
+    let has_exception = table.name == EXCEPTION.0 && chains.iter().any(|chain| chain.name == EXCEPTION.1);
+    let exceptions = match table.family {
+        Family::Ip if has_exception => vec!["ip filter FORWARD".to_owned()],
+        Family::Ip6 if has_exception => vec!["ip6 filter FORWARD".to_owned()],
+        _ => Vec::new(),
+    };
     let bases: Vec<(&str, &ChainHook)> = chains
         .iter()
         .filter_map(|chain| Some((chain.name.as_str(), chain.hook.as_ref()?)))
         .filter(|(_, hook)| hook.kind == "filter" && matches!(hook.number, INPUT | FORWARD))
         .collect();
     if bases.is_empty() {
-        return Ok(Filters { refusing: Vec::new(), exception });
+        return Ok(Filters { refusing: Vec::new(), exceptions });
     }
     let all = socket.rules(table, None)?;
     let refuses = |name: &str, hook: &ChainHook| {
@@ -115,7 +119,7 @@ fn read_table(socket: &mut Socket, table: Table<'_>) -> Result<Filters, netfilte
         hook: hook.number,
         ports: ports.clone(),
     });
-    Ok(Filters { refusing: refusing.collect(), exception })
+    Ok(Filters { refusing: refusing.collect(), exceptions })
 }
 
 /// Keys of two bytes; of a set of ranges, what lies between a start and its end.
@@ -184,13 +188,13 @@ pub(super) fn forward(filters: &Filters) -> Check {
     if chains.is_empty() {
         return check(name, Verdict::Ok, "no chain refuses by default what is forwarded");
     }
-    let excepted = |place: &str| filters.exception && place == "ip filter FORWARD";
+    let excepted = |place: &str| filters.exceptions.iter().any(|exception| exception == place);
     let places = chains.iter().map(|chain| chain.place.as_str()).collect::<Vec<_>>().join(", ");
     let blocking: Vec<&str> =
         chains.iter().map(|chain| chain.place.as_str()).filter(|place| !excepted(place)).collect();
     if blocking.is_empty() {
         let detail =
-            format!("refusing by default: {places}; svc-agent adds an exception to ip filter DOCKER-USER");
+            format!("refusing by default: {places}; svc-agent adds an exception to DOCKER-USER there");
         return check(name, Verdict::Ok, detail);
     }
     check(

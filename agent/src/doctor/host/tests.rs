@@ -38,11 +38,15 @@ fn a_chain_that_refuses_is_named_with_the_ports_that_nothing_names() {
 
 #[test]
 fn dockers_drop_of_forwarded_packets_has_an_exception_and_no_other_has() {
-    let mut filters = Filters { refusing: vec![refusing("ip filter FORWARD", 2, &[])], exception: true };
+    let mut filters = Filters {
+        refusing: vec![refusing("ip filter FORWARD", 2, &[])],
+        exceptions: vec!["ip filter FORWARD".to_owned()],
+    };
     assert_eq!(forward(&filters).verdict, Verdict::Ok);
-    filters.exception = false;
+    filters.refusing.push(refusing("ip6 filter FORWARD", 2, &[]));
     assert_eq!(forward(&filters).verdict, Verdict::Degraded);
-    filters.exception = true;
+    filters.exceptions.push("ip6 filter FORWARD".to_owned());
+    assert_eq!(forward(&filters).verdict, Verdict::Ok);
     filters.refusing.push(refusing("inet firewalld filter_FORWARD", 2, &[]));
     let check = forward(&filters);
     assert_eq!(check.verdict, Verdict::Degraded);

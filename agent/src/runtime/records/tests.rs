@@ -1,5 +1,6 @@
 //! What is kept of facts, and what is forgotten.
 use super::*;
+use crate::catalog::facts::ClaimKey;
 
 fn row(owner: u64, key: &str, version: u64, gone: bool) -> StoredFact {
     let value = (!gone).then_some(Value::Claim);
@@ -17,6 +18,40 @@ fn withdrawals_below_the_floor_and_strangers_are_forgotten() {
         forgettable.visit(StoredRow::Fact { owner: *owner, key, entry });
     }
     assert_eq!(forgettable.rows, [row(1, "a", 4, true), row(2, "a", 9, false)]);
+}
+
+/// Row P56: the others stand, it is named, and comes again from whoever has it.
+#[test]
+fn a_fact_that_cannot_be_read_is_told_and_asked_for_again() {
+    let (owner, reader) = (NodeId(7), NodeId(8));
+    let mut source = Catalog::default();
+    source.restart(owner, 1);
+    for vni in 1..=3 {
+        let key = Key::Claim(ClaimKey::Vni { vni });
+        source.write(owner, vec![(key, Some(Value::Claim))]).unwrap();
+    }
+    let full = source.owner(owner).unwrap().full(owner);
+    let mut loading = Loading::default();
+    let head = serde_json::to_vec(&HeadRow { head: full.head, floor: full.floor }).unwrap();
+    loading.visit(StoredRow::Head { owner: owner.0, head: &head });
+    for (number, entry) in full.entries.iter().enumerate() {
+        let key = serde_json::to_vec(&entry.key).unwrap();
+        let row = Row { version: entry.version, value: entry.value.clone() };
+        let mut row = serde_json::to_vec(&row).unwrap();
+        if number == 1 {
+            row[0] ^= 1;
+        }
+        loading.visit(StoredRow::Fact { owner: owner.0, key: &key, entry: &row });
+    }
+    let (mut loaded, unreadable) = loading.finish();
+    assert_eq!(unreadable.len(), 1, "{unreadable:?}");
+    loaded.restart(reader, 1);
+    let missing = source.delta_since(owner, loaded.head(owner)).expect("something to send");
+    assert!(!loaded.apply_update(missing).changes.is_empty());
+    assert_eq!(loaded.head(owner), source.head(owner));
+    assert!(source.delta_since(owner, loaded.head(owner)).is_none());
+    let facts = |catalog: &Catalog| catalog.owner(owner).unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(facts(&loaded), facts(&source));
 }
 
 #[test]

@@ -16,6 +16,9 @@ pub enum SpaceError {
     /// No file descriptor is left for a copy of the resolver's sockets.
     #[error("copy the resolver's sockets: no file descriptor is left")]
     Copy,
+    /// No memory, or no file descriptor, for what a restart is to find of look-ups that wait.
+    #[error("keep notes of look-ups that wait")]
+    Notes(#[source] std::io::Error),
     /// The resolver did not start.
     #[error("start its resolver")]
     Resolver(#[source] dns::ServerError),

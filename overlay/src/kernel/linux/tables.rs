@@ -13,7 +13,7 @@ use crate::rule::{Chain, Entry, Rule, Table};
 /// Number of the forward hook in families ip and inet (NF_INET_FORWARD).
 const FORWARD: u32 = 2;
 /// iptables' table, and the chain in it that Docker leaves to its users.
-const FILTER: netfilter::Table<'static> = netfilter::Table { family: Family::Ip, name: "filter" };
+const FILTER: &str = "filter";
 const DOCKER_USER: &str = "DOCKER-USER";
 
 type Tables = (BTreeMap<Family, TableState>, BTreeMap<String, u64>);
@@ -94,15 +94,20 @@ impl Open {
     }
 
     /// Puts our rules at the front of DOCKER-USER in place of what is left of them, or takes them out.
-    pub(super) async fn set_forward_exception(&self, wanted: bool) -> Result<(), KernelError> {
+    pub(super) async fn set_forward_exception(
+        &self,
+        family: Family,
+        wanted: bool,
+    ) -> Result<(), KernelError> {
         self.netfilter(move |socket| {
             let mut batch = Batch::new();
-            for rule in socket.rules(FILTER, Some(DOCKER_USER))?.iter().filter(|rule| is_ours(rule)) {
-                batch.delete_rule(FILTER, DOCKER_USER, rule.handle);
+            let table = netfilter::Table { family, name: FILTER };
+            for rule in socket.rules(table, Some(DOCKER_USER))?.iter().filter(|rule| is_ours(rule)) {
+                batch.delete_rule(table, DOCKER_USER, rule.handle);
             }
             if wanted {
                 for rule in forward_exception().iter().rev() {
-                    batch.insert_rule(FILTER, DOCKER_USER, &rule.expressions, Some(&rule.comment()));
+                    batch.insert_rule(table, DOCKER_USER, &rule.expressions, Some(&rule.comment()));
                 }
             }
             socket.commit(&batch)
@@ -114,7 +119,8 @@ impl Open {
         self.netfilter(|socket| {
             let mut hook = ForwardHook::default();
             for table in socket.tables()? {
-                let is_candidate = matches!(table.family, Family::Ip | Family::Inet) && table.name != TABLE;
+                let is_candidate =
+                    matches!(table.family, Family::Ip | Family::Ip6 | Family::Inet) && table.name != TABLE;
                 if is_candidate {
                     read_foreign(socket, table.family, &table.name, &mut hook)?;
                 }
@@ -212,12 +218,14 @@ fn read_foreign(
     let table = netfilter::Table { family, name };
     let chains = socket.chains(table)?;
     let rules = socket.rules(table, None)?;
-    let has_docker_user = table == FILTER && chains.iter().any(|chain| chain.name == DOCKER_USER);
+    let has_docker_user =
+        name == FILTER && family != Family::Inet && chains.iter().any(|chain| chain.name == DOCKER_USER);
     if has_docker_user {
         let comments = rules.iter().filter(|rule| rule.chain == DOCKER_USER).map(|rule| rule.comment.clone());
-        hook.docker_user = true;
-        hook.exception =
-            comments.take(2).eq(forward_exception().iter().map(|rule| Some(Rule::comment(rule))));
+        hook.docker_user.insert(family);
+        if comments.take(2).eq(forward_exception().iter().map(|rule| Some(Rule::comment(rule)))) {
+            hook.exceptions.insert(family);
+        }
     }
     let admits_us = rules.iter().any(mentions_links);
     for chain in chains {
@@ -225,7 +233,7 @@ fn read_foreign(
         let last = rules.iter().rfind(|rule| rule.chain == chain.name);
         let drops = at.drop_by_default || last.is_some_and(refuses_all);
         if drops && !has_docker_user && !admits_us {
-            hook.blocking.push(format!("{} {name} {}", family_name(family), chain.name));
+            hook.blocking.push((family, format!("{} {name} {}", family_name(family), chain.name)));
         }
     }
     Ok(())
