@@ -104,6 +104,7 @@ fn settings(link: &Link) -> String {
         LinkKind::Veth | LinkKind::Other => "veth".to_owned(),
     };
     words += &format!(" mtu {} {}", link.mtu, up(link.up));
+    words += if link.offload { "" } else { " computing" };
     words.extend(link.mac.map(|mac| format!(" mac {mac}")));
     words.extend(link.controller.as_ref().map(|bridge| format!(" on {bridge}")));
     words.extend(link.port.map(flags));

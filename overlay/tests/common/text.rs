@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use netfilter::Family;
 use overlay::{
-    Attachment, DefaultRoute, Desired, Host, Mac, Network, Observed, Op, PortFlags, ROUTE_PROTOCOL, Remote,
-    Route, Space, Subnet,
+    Attachment, DefaultRoute, Desired, Host, Mac, Network, Observed, Op, Paths, PortFlags, ROUTE_PROTOCOL,
+    Remote, Route, Space, Subnet,
 };
 
 /// What a step begins with: no networks yet.
@@ -32,6 +32,11 @@ pub(crate) fn declare(desired: &mut Desired, last: &mut String, words: &[&str]) 
             desired.host.address = parse(address);
             desired.host.peers = list(rest, "peers");
         }
+        ["paths", address, "mtu", mtu, rest @ ..] => {
+            let peers = rest.chunks(3).map(|words| (parse(words[0]), parse(words[2]))).collect();
+            desired.paths = Some(Paths { vni: 99, mtu: parse(mtu), address: parse(address), peers });
+        }
+        ["offload", "off"] => desired.host.offload = false,
         ["network", name, "vni", vni, rest @ ..] => {
             let network = Network {
                 vni: parse(vni),
@@ -74,7 +79,8 @@ pub(crate) fn harm(seen: &Observed, words: &[&str]) -> Vec<Op> {
     match words {
         ["delete", "all", "tunnels"] => {
             let gone = |(mac, vtep): &(Mac, IpAddr)| {
-                let name = "vxlan".to_owned();
+                let paths = seen.links.contains_key("paths");
+                let name = if paths { "paths" } else { "vxlan" }.to_owned();
                 Op::DeleteTunnel { name, mac: *mac, vtep: *vtep }
             };
             seen.tunnels.iter().map(gone).collect()
@@ -153,6 +159,7 @@ fn one_harm(words: &[&str]) -> Op {
         ["delete", "forwarding", mac, port] => Op::DeleteForwarding { port: name(port), mac: self::mac(mac) },
         ["set", "way", mac, port] => Op::SetWay { mac: self::mac(mac), port: name(port) },
         ["delete", "way", mac] => Op::DeleteWay { mac: self::mac(mac) },
+        ["offload", link, on] => Op::SetOffload { name: name(link), on: *on == "on" },
         ["sysctl", key, value] => Op::SetSysctl { key: name(key), value: name(value) },
         other => panic!("cannot do {other:?}"),
     }
@@ -162,6 +169,7 @@ fn one_harm(words: &[&str]) -> Op {
 pub(crate) fn space(word: &str) -> Space {
     match word.strip_prefix('c').and_then(|number| number.parse().ok()) {
         _ if word == "host" => Space::Host,
+        _ if word == "paths" => Space::Paths,
         Some(number) => Space::Container(number),
         None => Space::Network(word.to_owned()),
     }
@@ -173,6 +181,7 @@ pub(crate) fn spaces(text: &str) -> BTreeSet<Space> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["network", name, ..] => Some(space(name)),
+            ["paths", ..] => Some(Space::Paths),
             ["attachment", _, "in", place, ..] => Some(space(place)),
             _ => None,
         }

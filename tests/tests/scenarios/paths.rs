@@ -94,9 +94,11 @@ fn p14_a_blocked_port_is_named_and_its_host_gets_no_new_flows(sandbox: &Sandbox)
     for (host, other, address) in [("h1", "h2", "192.168.77.2"), ("h2", "h1", "192.168.77.1")] {
         let words = ["UDP port 4789", address, "no new flows"];
         let problem = wait_named(&cluster, host, &format!("path/{other}"), &words);
-        assert!(problem.seconds < 10, "{problem:?}");
+        assert!(problem.seconds < 60, "{problem:?}");
     }
     wait_answering(&cluster, 1);
+    assert_eq!(cluster.dns("c1x", "tasks.payment-api", "A").data().len(), 1);
+    // Its gossip lives, and nobody else's replicas are concerned: each host has its own left.
     cluster.wait_members(2);
     let_be(&cluster);
     cluster.wait_well(SEEN);
@@ -111,7 +113,8 @@ fn p14_a_blocked_port_is_named_and_its_host_gets_no_new_flows(sandbox: &Sandbox)
     wait_answering(&cluster, 2);
     let metrics = cluster.shell("h1", "busybox wget -qO- http://127.0.0.1:9472/metrics");
     assert!(metrics.contains("svc_agent_paths{state=\"fine\"} 1"), "{metrics}");
-    assert!(metrics.contains("svc_agent_path_deaths_total 2"), "{metrics}");
+    let deaths = metrics.lines().find_map(|line| line.strip_prefix("svc_agent_path_deaths_total "));
+    assert!(deaths.is_some_and(|count| count.parse::<u32>().is_ok_and(|count| count >= 2)), "{metrics}");
 }
 
 fn p14_a_port_that_is_blocked_at_the_join_is_named(sandbox: &Sandbox) {

@@ -1,6 +1,6 @@
 //! Members, MTU, and which definition stands.
 use super::Bed;
-use crate::catalog::facts::{Key, NetworkDefinition, Value};
+use crate::catalog::facts::{HostFact, Key, NetworkDefinition, Value};
 use crate::catalog::tests::world::{attachment_key, host, name, network, network_key, node, stamp};
 use crate::view::{Conflict, NetworkView};
 
@@ -45,6 +45,28 @@ fn the_mtu_fits_every_member_this_host_and_the_definition() {
     assert_eq!(alpha(&bed).mtu, 1280);
     bed.say(2, Key::Host, Some(host("192.0.2.2", 3)));
     assert_eq!(alpha(&bed).mtu, 68, "whatever a peer says, IPv4 works");
+}
+
+#[test]
+fn p11_a_narrow_path_counts_where_both_its_ends_are() {
+    let mut bed = Bed::new();
+    let narrow = |own: u64, to: &[(u64, u32)]| {
+        let Value::Host(fact) = host(&format!("192.0.2.{own}"), 1500) else { unreachable!() };
+        let narrow = to.iter().map(|(other, mtu)| (node(*other), *mtu)).collect();
+        Some(Value::Host(HostFact { narrow, ..fact }))
+    };
+    bed.attach(2, "web", &["10.0.0.2"], 5);
+    bed.say(2, Key::Host, narrow(2, &[(3, 1300)]));
+    assert_eq!(alpha(&bed).mtu, 1450, "host 3 is not on the network");
+    bed.attach(3, "db", &["10.0.0.3"], 5);
+    assert_eq!(alpha(&bed).mtu, 1300);
+    bed.say(3, Key::Host, narrow(3, &[(2, 1290), (1, 1400)]));
+    assert_eq!(alpha(&bed).mtu, 1290, "what either end says");
+    bed.say(2, Key::Host, narrow(2, &[]));
+    bed.say(3, Key::Host, narrow(3, &[(1, 1400)]));
+    assert_eq!(alpha(&bed).mtu, 1400, "this host counts, as its own does");
+    bed.say(3, Key::Host, narrow(3, &[]));
+    assert_eq!(alpha(&bed).mtu, 1450);
 }
 
 #[test]
