@@ -16,4 +16,5 @@ pub mod rows;
 pub mod runner;
 pub mod script;
 pub mod statistics;
+pub mod strike;
 pub mod wait;

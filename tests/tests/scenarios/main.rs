@@ -2,6 +2,7 @@
 mod addresses;
 mod churn;
 mod conflicts;
+mod crash;
 mod deaths;
 mod docker;
 mod firewalls;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         limits::all(),
         addresses::all(),
         conflicts::all(),
+        crash::all(),
         deaths::all(),
         partition::all(),
         repair::all(),

@@ -1,0 +1,254 @@
+//! Row P17: agents that are killed before and after each of their operations on the kernel, writes of the store and
+//! messages, at every verb and at their start.
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use agent::api::{routes, types};
+use agent::bed::{Sandbox, connect};
+use tests::cluster::Cluster;
+use tests::family::Family;
+use tests::load::Load;
+use tests::runner::{Scenario, is_nightly};
+use tests::strike::{Call, Kind, Strike, Verdict};
+use tests::wait::wait_until;
+
+/// Nobody promised a time for any of it; a busy machine takes its own.
+const LIMIT: Duration = Duration::from_secs(15);
+/// Kills of one run in CI.
+const SAMPLE: usize = 14;
+
+pub(crate) fn all() -> Vec<Scenario> {
+    tests::scenarios![killed_at_any_operation_it_leaves_nothing_behind]
+}
+
+/// What is done on h1 in one life, and whether it builds. The agent's own start comes between.
+const LIFE: [(&str, Stage); 7] = [
+    ("network create payment", Stage::Building),
+    ("attach c1a --network payment --netns c1a", Stage::Building),
+    ("register payment-api --on c1a", Stage::Building),
+    ("(start)", Stage::Start),
+    ("deregister payment-api", Stage::Taking),
+    ("detach c1a", Stage::Taking),
+    ("network rm payment", Stage::Taking),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Building,
+    Start,
+    Taking,
+}
+
+/// Where the agent is killed: at the n-th call of that name during a step of its life.
+#[derive(Clone, Debug)]
+struct Point {
+    step: usize,
+    call: Call,
+    nth: usize,
+    after: bool,
+}
+
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let side = if self.after { "after" } else { "before" };
+        write!(f, "{}: {side} {} ({:?}, {})", LIFE[self.step].0, self.call.name, self.call.kind, self.nth)
+    }
+}
+
+/// Kills at every chosen point, each in a life of its own: what is asked for again works, and nothing is left once all
+/// is taken back. A flow between two others on the same hosts goes on all the while.
+fn killed_at_any_operation_it_leaves_nothing_behind(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create first");
+    cluster.attach("first", "c1z c2z");
+    cluster.containers("c1a c2a");
+    let _servers = ["c1a", "c2z"].map(|name| cluster.server(name, 80));
+    cluster.ok("h2", "register steady --on c2z");
+    let steady = SocketAddr::new(cluster.vip("h1", "steady"), 80);
+    let mut stream = connect(&cluster.namespace("c1z"), steady, LIMIT).expect("a connection");
+    stream.read_exact(&mut [0; 4]).expect("the greeting");
+    let flow = Load::start(Duration::from_millis(10), move || {
+        stream.write_all(b"x")?;
+        stream.read_exact(&mut [0])
+    });
+    // What an agent leaves so: processes may have come to use `lo`.
+    for place in ["c1a", "c2a"] {
+        cluster.shell(place, "ip link set lo up");
+    }
+    let before = Left::now(&cluster);
+    let points = chosen(record(&mut cluster));
+    before.wait_for_return(&cluster, "an undisturbed life");
+    let mut missed = 0;
+    for (number, point) in points.iter().enumerate() {
+        println!("  {}/{}: {point}", number + 1, points.len());
+        missed += usize::from(!live_and_die(&mut cluster, point));
+        before.wait_for_return(&cluster, &point.to_string());
+    }
+    println!("  {missed} of {} were not reached again, and it was killed when idle", points.len());
+    assert!(missed * 4 <= points.len(), "{missed} of {} points were not reached", points.len());
+    let tally = flow.stop();
+    assert!(tally.failures.is_empty() && tally.good > 100, "the flow between the others: {tally:?}");
+    println!("  the flow between the others: {} exchanges, longest gap {:?}", tally.good, tally.longest_gap);
+}
+
+/// All places of one life at which it can be killed.
+fn record(cluster: &mut Cluster) -> Vec<Point> {
+    let mut points = Vec::new();
+    for step in 0..LIFE.len() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let list = Arc::clone(&seen);
+        let strike = begin(cluster, step, move |call| {
+            list.lock().expect("a list").push(call.clone());
+            Verdict::Pass
+        });
+        go_on(cluster, step, &AtomicBool::new(false));
+        strike.end().expect("a watch");
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for call in seen.lock().expect("a list").drain(..) {
+            let nth = counts.entry(call.name.clone()).or_default();
+            *nth += 1;
+            points.extend([false, true].map(|after| Point { step, call: call.clone(), nth: *nth, after }));
+        }
+    }
+    cluster.wait_members(2);
+    points
+}
+
+/// In CI some of them, the same number of each step's for each: SEED says which. All of them at night.
+fn chosen(all: Vec<Point>) -> Vec<Point> {
+    let kernel = all.iter().filter(|it| it.call.kind == Kind::Kernel).count();
+    let store = all.iter().filter(|it| it.call.kind == Kind::Store).count();
+    println!("  {} places to be killed at, {kernel} of the kernel's, {store} of the store's", all.len());
+    if is_nightly() {
+        return all;
+    }
+    let seed = std::env::var("SEED").ok().and_then(|text| text.parse::<usize>().ok()).unwrap_or(1);
+    let family = Family::ALL.iter().position(|it| *it == Family::now()).unwrap_or(0);
+    // Odd, or it would be before all calls or after all.
+    let stride = (all.len() / SAMPLE).max(1) | 1;
+    let first = (seed * 17 + family * stride / Family::ALL.len()) % stride;
+    println!("  every {stride}th from the {first}th on; SEED={} for the next ones", seed + 1);
+    all.into_iter().skip(first).step_by(stride).collect()
+}
+
+/// Starts a step and watches it.
+fn begin(cluster: &mut Cluster, step: usize, judge: impl FnMut(&Call) -> Verdict + Send + 'static) -> Strike {
+    if LIFE[step].1 == Stage::Start {
+        cluster.kill_agent("h1");
+        cluster.start_agent("h1", "");
+    }
+    Strike::attach(cluster.agent_pid("h1"), judge).expect("a watch")
+}
+
+/// To the end of a step, or of the agent.
+fn go_on(cluster: &Cluster, step: usize, struck: &AtomicBool) -> i32 {
+    if LIFE[step].1 != Stage::Start {
+        return cluster.cli("h1", LIFE[step].0).exit;
+    }
+    wait_until("it is ready, or killed", LIMIT, || match cluster.client("h1").fetch(routes::READY) {
+        _ if struck.load(Ordering::Relaxed) => Ok(0),
+        Ok(reply) if reply.status == 200 => Ok(0),
+        Ok(reply) => Err(reply.text()),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+/// One life with one death in it; whether it came at the chosen point.
+fn live_and_die(cluster: &mut Cluster, point: &Point) -> bool {
+    for (verb, stage) in &LIFE[..point.step] {
+        if *stage != Stage::Start {
+            cluster.ok("h1", verb);
+        }
+    }
+    let struck = Arc::new(AtomicBool::new(false));
+    let (flag, aim, mut count) = (Arc::clone(&struck), point.clone(), 0);
+    let strike = begin(cluster, point.step, move |call| {
+        count += usize::from(*call == aim.call);
+        if *call != aim.call || count != aim.nth || flag.swap(true, Ordering::Relaxed) {
+            return Verdict::Pass;
+        }
+        if aim.after { Verdict::KillAfter } else { Verdict::KillBefore }
+    });
+    go_on(cluster, point.step, &struck);
+    strike.end().expect("a watch");
+    cluster.kill_agent("h1");
+    cluster.restart_agent("h1");
+    cluster.wait_members(2);
+    if LIFE[point.step].1 != Stage::Taking {
+        is_whole(cluster, point);
+    }
+    take_back(cluster, point);
+    struck.load(Ordering::Relaxed)
+}
+
+/// What was asked for is asked for again where it was being built, and works, from the other host, too.
+fn is_whole(cluster: &Cluster, point: &Point) {
+    if LIFE[point.step].1 == Stage::Building {
+        for (verb, _) in LIFE.iter().filter(|(_, stage)| *stage == Stage::Building) {
+            cluster.ok("h1", verb);
+        }
+    }
+    cluster.ok("h2", "attach c2a --network payment --netns c2a");
+    let vip = cluster.vip("h2", "payment-api");
+    let answer = cluster.tcp("c2a", vip, 80);
+    assert_eq!(answer.unwrap_or_else(|error| panic!("{point}: {error}")).name, "c1a", "{point}");
+    cluster.wait_well(LIMIT);
+    cluster.ok("h2", "detach c2a");
+}
+
+/// What the death came in between is asked for again: it is done, or was done before.
+fn take_back(cluster: &Cluster, point: &Point) {
+    for (step, (verb, _)) in LIFE.iter().enumerate().filter(|(_, (_, stage))| *stage == Stage::Taking) {
+        if step < point.step {
+            continue;
+        }
+        let output = cluster.cli("h1", verb);
+        let done_before = step == point.step
+            && output.exit == 1
+            && ["does not exist", "is not attached", "there is no "]
+                .iter()
+                .any(|it| output.stderr.contains(it));
+        assert!(output.exit == 0 || done_before, "{point}: {verb}: {output:?}");
+    }
+}
+
+/// What there is on the hosts and in the containers that a life could leave something of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Left(Vec<String>);
+
+impl Left {
+    fn now(cluster: &Cluster) -> Self {
+        let mut all: Vec<String> =
+            ["h1", "h2", "c1a", "c2a"].iter().map(|place| cluster.kernel_state(place)).collect();
+        all.push(format!("{} namespaces of networks", cluster.network_namespaces().len()));
+        // The agent opens what it needs: the holders are those who would keep something for ever.
+        for host in ["h1", "h2"] {
+            let holders = "for pid in $(ip netns pids HOST); do tr '\\0' ' ' </proc/$pid/cmdline | \
+                           grep -q '^[^ ]*svc-agent[^ ]* hold ' && readlink /proc/$pid/fd/* | cut -d: -f1; done | sort";
+            all.push(cluster.shell("h1", &holders.replace("HOST", host)));
+            all.push(cluster.shell(host, "ls /etc/netns /etc/netns/*"));
+            let networks: Vec<types::NetworkInfo> = cluster.get(host, routes::NETWORKS, &[]);
+            all.push(format!("{:?}", networks.iter().map(|it| it.name.to_string()).collect::<Vec<_>>()));
+            let attached: Vec<types::AttachmentInfo> = cluster.get(host, routes::ATTACHMENTS, &[]);
+            all.push(format!("{:?}", attached.iter().map(|it| it.name.to_string()).collect::<Vec<_>>()));
+            let services: Vec<types::ServiceInfo> = cluster.get(host, routes::SERVICES, &[]);
+            all.push(format!("{:?}", services.iter().map(|it| it.name.to_string()).collect::<Vec<_>>()));
+            let status = cluster.status(host);
+            all.push(if status.ok { "well".to_owned() } else { format!("{:?}", status.hosts) });
+        }
+        Self(all)
+    }
+
+    fn wait_for_return(&self, cluster: &Cluster, after: &str) {
+        wait_until(&format!("nothing is left of {after}"), LIMIT, || {
+            let now = Self::now(cluster);
+            let differs = self.0.iter().zip(&now.0).filter(|(before, now)| before != now);
+            let said: Vec<String> = differs.map(|(before, now)| format!("{before}\nis now\n{now}")).collect();
+            if said.is_empty() { Ok(()) } else { Err(said.join("\n---\n")) }
+        });
+    }
+}
