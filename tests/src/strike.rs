@@ -2,6 +2,7 @@
 //!
 //! It is done from outside, by ptrace(2), to the very program that is shipped; so every operation on the kernel and
 //! every write of the store is a place to strike at, and no new one can be forgotten. What only reads is passed over.
+mod aim;
 mod call;
 mod trace;
 
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
+pub use aim::{Aim, Shot, Watch};
 pub use call::{Call, Kind};
 
 /// What becomes of a call.

@@ -27,6 +27,7 @@ mod balancing;
 mod outcome;
 mod places;
 mod repair;
+mod sysctls;
 
 /// A namespace's ruleset is looked at this often; it costs a round trip where nobody touched it.
 const BALANCER_CHECK: Duration = Duration::from_millis(500);
@@ -73,8 +74,6 @@ pub struct Converger {
     balancer_problems: BTreeMap<u64, Vec<(String, String)>>,
     /// Namespaces that have ended and are not out of the catalog yet.
     unburied: BTreeSet<u64>,
-    /// The host's sysctls as they were before we changed them; kept over restarts, put back by `leave`.
-    sysctls: BTreeMap<String, String>,
 }
 
 /// What one round takes out of the shared state.
@@ -111,10 +110,9 @@ impl Converger {
         links: BTreeMap<Name, u16>,
         adopted: BTreeSet<u64>,
     ) -> Self {
-        let overlay = Reconciler::new(spaces.kernel());
+        let overlay = Reconciler::new(spaces.kernel()).journal(sysctls::journal(Arc::clone(&agent)));
         let now = Instant::now();
         let held_by = agent.holder_pid.load(Ordering::Relaxed);
-        let sysctls = agent.store.meta("sysctls").ok().flatten().unwrap_or_default();
         Self {
             agent,
             spaces,
@@ -136,7 +134,6 @@ impl Converger {
             full: BTreeSet::new(),
             balancer_problems: BTreeMap::new(),
             unburied: BTreeSet::new(),
-            sysctls,
         }
     }
 
@@ -228,8 +225,6 @@ impl Converger {
         let desired = self.desired(&present, snapshot.peers.clone());
         let looks = self.look_again(&desired);
         self.overlay_phase(&desired, Phase::Additions, &mut problems).await;
-        // As soon as they are known: an agent that dies before would take what it set for what it found.
-        self.remember_sysctls();
         if snapshot.synced {
             self.due.append(&mut self.adopted);
         }
@@ -335,7 +330,7 @@ impl Converger {
     /// Removes everything that this host's kernel holds of ours, for `leave`. A line for each thing removed.
     pub async fn remove_all(&mut self) -> Vec<String> {
         let mut removed = Vec::new();
-        let restore = self.sysctls.clone();
+        let restore = self.agent.store.meta(sysctls::KEY).ok().flatten().unwrap_or_default();
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
             removed.push(format!("balancing table and resolver of namespace {cookie}"));

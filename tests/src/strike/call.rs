@@ -32,7 +32,7 @@ pub enum Kind {
 }
 
 /// A call that changes something.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Call {
     /// What.
     pub kind: Kind,

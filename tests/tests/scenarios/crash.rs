@@ -1,19 +1,16 @@
 //! Row P17: agents that are killed before and after each of their operations on the kernel, writes of the store and
 //! messages, at every verb and at their start.
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent::api::{routes, types};
 use agent::bed::{Sandbox, connect};
-use tests::cluster::Cluster;
+use tests::cluster::{Cluster, Output};
 use tests::family::Family;
 use tests::load::Load;
 use tests::runner::{Scenario, is_nightly};
-use tests::strike::{Call, Kind, Strike, Verdict};
+use tests::strike::{Aim, Kind, Shot, Watch};
 use tests::wait::wait_until;
 
 /// Nobody promised a time for any of it; a busy machine takes its own.
@@ -24,6 +21,9 @@ const SAMPLE: usize = 14;
 pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![killed_at_any_operation_it_leaves_nothing_behind]
 }
+
+/// Large enough that what is given out in a minute, in which nothing is given out again, is a small part.
+const SUBNETS: [(&str, Family); 2] = [("172.16.0.0/12", Family::Four), ("fd50::/64", Family::Six)];
 
 /// What is done on h1 in one life, and whether it builds. The agent's own start comes between.
 const LIFE: [(&str, Stage); 7] = [
@@ -43,19 +43,16 @@ enum Stage {
     Taking,
 }
 
-/// Where the agent is killed: at the n-th call of that name during a step of its life.
+/// Where the agent is killed during a step of its life.
 #[derive(Clone, Debug)]
 struct Point {
     step: usize,
-    call: Call,
-    nth: usize,
-    after: bool,
+    aim: Aim,
 }
 
 impl std::fmt::Display for Point {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let side = if self.after { "after" } else { "before" };
-        write!(f, "{}: {side} {} ({:?}, {})", LIFE[self.step].0, self.call.name, self.call.kind, self.nth)
+        write!(f, "{}: {}", LIFE[self.step].0, self.aim)
     }
 }
 
@@ -80,7 +77,11 @@ fn killed_at_any_operation_it_leaves_nothing_behind(sandbox: &Sandbox) {
         cluster.shell(place, "ip link set lo up");
     }
     let before = Left::now(&cluster);
-    let points = chosen(record(&mut cluster));
+    let all = record(&mut cluster);
+    let of = |kind| all.iter().filter(|it| it.aim.call.kind == kind).count();
+    let (kernel, store) = (of(Kind::Kernel), of(Kind::Store));
+    println!("  {} places to be killed at, {kernel} of the kernel's, {store} of the store's", all.len());
+    let points = chosen(all, SAMPLE);
     before.wait_for_return(&cluster, "an undisturbed life");
     let mut missed = 0;
     for (number, point) in points.iter().enumerate() {
@@ -99,82 +100,67 @@ fn killed_at_any_operation_it_leaves_nothing_behind(sandbox: &Sandbox) {
 fn record(cluster: &mut Cluster) -> Vec<Point> {
     let mut points = Vec::new();
     for step in 0..LIFE.len() {
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let list = Arc::clone(&seen);
-        let strike = begin(cluster, step, move |call| {
-            list.lock().expect("a list").push(call.clone());
-            Verdict::Pass
-        });
-        go_on(cluster, step, &AtomicBool::new(false));
-        strike.end().expect("a watch");
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for call in seen.lock().expect("a list").drain(..) {
-            let nth = counts.entry(call.name.clone()).or_default();
-            *nth += 1;
-            points.extend([false, true].map(|after| Point { step, call: call.clone(), nth: *nth, after }));
-        }
+        begin(cluster, step);
+        let watch = Watch::begin(cluster.agent_pid("h1")).expect("a watch");
+        go_on(cluster, step, || false);
+        points.extend(watch.end().expect("a watch").into_iter().map(|aim| Point { step, aim }));
     }
     cluster.wait_members(2);
     points
 }
 
-/// In CI some of them, the same number of each step's for each: SEED says which. All of them at night.
-fn chosen(all: Vec<Point>) -> Vec<Point> {
-    let kernel = all.iter().filter(|it| it.call.kind == Kind::Kernel).count();
-    let store = all.iter().filter(|it| it.call.kind == Kind::Store).count();
-    println!("  {} places to be killed at, {kernel} of the kernel's, {store} of the store's", all.len());
+/// In CI some of them, evenly spread: SEED says which. All of them at night.
+pub(crate) fn chosen<T>(all: Vec<T>, sample: usize) -> Vec<T> {
     if is_nightly() {
         return all;
     }
     let seed = std::env::var("SEED").ok().and_then(|text| text.parse::<usize>().ok()).unwrap_or(1);
     let family = Family::ALL.iter().position(|it| *it == Family::now()).unwrap_or(0);
     // Odd, or it would be before all calls or after all.
-    let stride = (all.len() / SAMPLE).max(1) | 1;
+    let stride = (all.len() / sample).max(1) | 1;
     let first = (seed * 17 + family * stride / Family::ALL.len()) % stride;
     println!("  every {stride}th from the {first}th on; SEED={} for the next ones", seed + 1);
     all.into_iter().skip(first).step_by(stride).collect()
 }
 
-/// Starts a step and watches it.
-fn begin(cluster: &mut Cluster, step: usize, judge: impl FnMut(&Call) -> Verdict + Send + 'static) -> Strike {
+/// Before a step.
+fn begin(cluster: &mut Cluster, step: usize) {
     if LIFE[step].1 == Stage::Start {
         cluster.kill_agent("h1");
         cluster.start_agent("h1", "");
     }
-    Strike::attach(cluster.agent_pid("h1"), judge).expect("a watch")
 }
 
 /// To the end of a step, or of the agent.
-fn go_on(cluster: &Cluster, step: usize, struck: &AtomicBool) -> i32 {
-    if LIFE[step].1 != Stage::Start {
-        return cluster.cli("h1", LIFE[step].0).exit;
+fn go_on(cluster: &Cluster, step: usize, killed: impl Fn() -> bool) {
+    if LIFE[step].1 == Stage::Start {
+        return ready_or_killed(cluster, "h1", killed);
     }
-    wait_until("it is ready, or killed", LIMIT, || match cluster.client("h1").fetch(routes::READY) {
-        _ if struck.load(Ordering::Relaxed) => Ok(0),
-        Ok(reply) if reply.status == 200 => Ok(0),
+    // Lost or done: both are right.
+    let _either = verb(cluster, LIFE[step].0);
+}
+
+/// Waits until an agent that was started does its work, or has been killed.
+pub(crate) fn ready_or_killed(cluster: &Cluster, host: &str, killed: impl Fn() -> bool) {
+    wait_until("it is ready, or killed", LIMIT, || match cluster.client(host).fetch(routes::READY) {
+        _ if killed() => Ok(()),
+        Ok(reply) if reply.status == 200 => Ok(()),
         Ok(reply) => Err(reply.text()),
         Err(error) => Err(error.to_string()),
-    })
+    });
 }
 
 /// One life with one death in it; whether it came at the chosen point.
 fn live_and_die(cluster: &mut Cluster, point: &Point) -> bool {
     for (verb, stage) in &LIFE[..point.step] {
         if *stage != Stage::Start {
-            cluster.ok("h1", verb);
+            ok(cluster, verb);
         }
     }
-    let struck = Arc::new(AtomicBool::new(false));
-    let (flag, aim, mut count) = (Arc::clone(&struck), point.clone(), 0);
-    let strike = begin(cluster, point.step, move |call| {
-        count += usize::from(*call == aim.call);
-        if *call != aim.call || count != aim.nth || flag.swap(true, Ordering::Relaxed) {
-            return Verdict::Pass;
-        }
-        if aim.after { Verdict::KillAfter } else { Verdict::KillBefore }
-    });
-    go_on(cluster, point.step, &struck);
-    strike.end().expect("a watch");
+    begin(cluster, point.step);
+    let shot = Shot::at(cluster.agent_pid("h1"), &point.aim).expect("a watch");
+    go_on(cluster, point.step, || shot.has_struck());
+    let struck = shot.end().expect("a watch");
     cluster.kill_agent("h1");
     cluster.restart_agent("h1");
     cluster.wait_members(2);
@@ -182,14 +168,14 @@ fn live_and_die(cluster: &mut Cluster, point: &Point) -> bool {
         is_whole(cluster, point);
     }
     take_back(cluster, point);
-    struck.load(Ordering::Relaxed)
+    struck
 }
 
 /// What was asked for is asked for again where it was being built, and works, from the other host, too.
 fn is_whole(cluster: &Cluster, point: &Point) {
     if LIFE[point.step].1 == Stage::Building {
         for (verb, _) in LIFE.iter().filter(|(_, stage)| *stage == Stage::Building) {
-            cluster.ok("h1", verb);
+            ok(cluster, verb);
         }
     }
     cluster.ok("h2", "attach c2a --network payment --netns c2a");
@@ -200,19 +186,34 @@ fn is_whole(cluster: &Cluster, point: &Point) {
     cluster.ok("h2", "detach c2a");
 }
 
+/// A verb on h1, with this run's subnets.
+fn verb(cluster: &Cluster, words: &str) -> Output {
+    let mut words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+    if words.starts_with(&["network".to_owned(), "create".to_owned()]) {
+        let wanted = |(_, family): &&(&str, Family)| [*family, Family::Both].contains(&Family::now());
+        words.extend(SUBNETS.iter().filter(wanted).map(|(subnet, _)| format!("--subnet={subnet}")));
+    }
+    cluster.cli_words("h1", &words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn ok(cluster: &Cluster, words: &str) {
+    let output = verb(cluster, words);
+    assert_eq!(output.exit, 0, "{words}: {output:?}");
+}
+
 /// What the death came in between is asked for again: it is done, or was done before.
 fn take_back(cluster: &Cluster, point: &Point) {
-    for (step, (verb, _)) in LIFE.iter().enumerate().filter(|(_, (_, stage))| *stage == Stage::Taking) {
+    for (step, (words, _)) in LIFE.iter().enumerate().filter(|(_, (_, stage))| *stage == Stage::Taking) {
         if step < point.step {
             continue;
         }
-        let output = cluster.cli("h1", verb);
+        let output = verb(cluster, words);
         let done_before = step == point.step
             && output.exit == 1
             && ["does not exist", "is not attached", "there is no "]
                 .iter()
                 .any(|it| output.stderr.contains(it));
-        assert!(output.exit == 0 || done_before, "{point}: {verb}: {output:?}");
+        assert!(output.exit == 0 || done_before, "{point}: {words}: {output:?}");
     }
 }
 

@@ -3,6 +3,7 @@ mod addresses;
 mod churn;
 mod conflicts;
 mod crash;
+mod crash_members;
 mod deaths;
 mod docker;
 mod firewalls;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         addresses::all(),
         conflicts::all(),
         crash::all(),
+        crash_members::all(),
         deaths::all(),
         partition::all(),
         repair::all(),
