@@ -233,7 +233,7 @@ impl Converger {
         if snapshot.synced {
             // Before that, what is not known yet would be taken for what is wanted no more.
             self.overlay_phase(&desired, Phase::Removals, &mut problems).await;
-            self.close_spaces(&present).await;
+            self.close_spaces(&present, &mut problems).await;
             self.slow_check(&desired, &mut problems).await;
             self.note_looks(looks, began);
             self.forget_detached();
@@ -333,9 +333,12 @@ impl Converger {
         let restore = self.agent.store.meta(sysctls::KEY).ok().flatten().unwrap_or_default();
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
-            removed.push(format!("balancing table and resolver of namespace {cookie}"));
+            let what = format!("balancing table and resolver of namespace {cookie}");
             self.retract_handle(cookie);
-            self.spaces.drop_container(cookie, true).await;
+            removed.push(match self.spaces.drop_container(cookie).await {
+                Ok(()) => what,
+                Err(error) => format!("NOT removed: {what}: {}", chain(&error)),
+            });
         }
         let teardown = self.overlay.teardown_all(&restore).await;
         removed.extend(teardown.removed);
@@ -344,7 +347,8 @@ impl Converger {
                 .push(format!("NOT removed: {}: {}: {}", problem.object, problem.operation, problem.error));
         }
         for network in self.spaces.networks() {
-            self.spaces.drop_network(&network);
+            // What the holder keeps ends with it.
+            drop(self.spaces.drop_network(&network));
             removed.push(format!("namespace of network {network}"));
         }
         self.agent.holder_pid.store(0, Ordering::Relaxed);

@@ -123,7 +123,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     let forwarder = dns::Forwarder::new(forwarding, Arc::clone(&agent.dns_stats));
     forwarder.set_upstreams(&host::upstreams(&agent));
     let spaces =
-        Spaces::open(&agent, Arc::new(holder), watcher, forwarder.clone(), Arc::clone(&agent.dns_stats))
+        Spaces::begin(&agent, Arc::new(holder), watcher, forwarder.clone(), Arc::clone(&agent.dns_stats))
             .map_err(|error| fail(&error))?;
     let mut tasks = JoinSet::new();
     let api = tokio::spawn(api::server::serve(Arc::clone(&agent), listener));

@@ -2,10 +2,11 @@
 //! messages, at every verb and at their start.
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use agent::api::{routes, types};
-use agent::bed::{Sandbox, connect};
+use agent::bed::{Sandbox, Server, connect};
 use tests::cluster::{Cluster, Output};
 use tests::family::Family;
 use tests::load::Load;
@@ -26,7 +27,7 @@ pub(crate) fn all() -> Vec<Scenario> {
 const SUBNETS: [(&str, Family); 2] = [("172.16.0.0/12", Family::Four), ("fd50::/64", Family::Six)];
 
 /// What is done on h1 in one life, and whether it builds. The agent's own start comes between.
-const LIFE: [(&str, Stage); 7] = [
+pub(crate) const LIFE: [(&str, Stage); 7] = [
     ("network create payment", Stage::Building),
     ("attach c1a --network payment --netns c1a", Stage::Building),
     ("register payment-api --on c1a", Stage::Building),
@@ -37,7 +38,7 @@ const LIFE: [(&str, Stage); 7] = [
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(crate) enum Stage {
     Building,
     Start,
     Taking,
@@ -59,6 +60,33 @@ impl std::fmt::Display for Point {
 /// Kills at every chosen point, each in a life of its own: what is asked for again works, and nothing is left once all
 /// is taken back. A flow between two others on the same hosts goes on all the while.
 fn killed_at_any_operation_it_leaves_nothing_behind(sandbox: &Sandbox) {
+    let Scene { mut cluster, flow, _servers } = scene(sandbox);
+    let before = Left::now(&cluster);
+    let all = record(&mut cluster);
+    let of = |kind| all.iter().filter(|it| it.aim.call.kind == kind).count();
+    let (kernel, store) = (of(Kind::Kernel), of(Kind::Store));
+    println!("  {} places to be killed at, {kernel} of the kernel's, {store} of the store's", all.len());
+    let points = chosen(all, SAMPLE);
+    before.wait_for_return(&cluster, "an undisturbed life");
+    let mut missed = 0;
+    for (number, point) in points.iter().enumerate() {
+        println!("  {}/{}: {point}", number + 1, points.len());
+        missed += usize::from(!live_and_die(&mut cluster, point));
+        before.wait_for_return(&cluster, &point.to_string());
+    }
+    println!("  {missed} of {} were not reached again, and it was killed when idle", points.len());
+    assert!(missed * 4 <= points.len(), "{missed} of {} points were not reached", points.len());
+    has_gone_on(flow);
+}
+
+/// Two hosts with a flow between two containers, and one more on each that nothing is attached to.
+pub(crate) struct Scene {
+    pub(crate) cluster: Cluster,
+    pub(crate) flow: Load,
+    pub(crate) _servers: [Server; 2],
+}
+
+pub(crate) fn scene(sandbox: &Sandbox) -> Scene {
     let mut cluster = Cluster::start(sandbox, 2);
     cluster.ok("h1", "network create first");
     cluster.attach("first", "c1z c2z");
@@ -76,21 +104,11 @@ fn killed_at_any_operation_it_leaves_nothing_behind(sandbox: &Sandbox) {
     for place in ["c1a", "c2a"] {
         cluster.shell(place, "ip link set lo up");
     }
-    let before = Left::now(&cluster);
-    let all = record(&mut cluster);
-    let of = |kind| all.iter().filter(|it| it.aim.call.kind == kind).count();
-    let (kernel, store) = (of(Kind::Kernel), of(Kind::Store));
-    println!("  {} places to be killed at, {kernel} of the kernel's, {store} of the store's", all.len());
-    let points = chosen(all, SAMPLE);
-    before.wait_for_return(&cluster, "an undisturbed life");
-    let mut missed = 0;
-    for (number, point) in points.iter().enumerate() {
-        println!("  {}/{}: {point}", number + 1, points.len());
-        missed += usize::from(!live_and_die(&mut cluster, point));
-        before.wait_for_return(&cluster, &point.to_string());
-    }
-    println!("  {missed} of {} were not reached again, and it was killed when idle", points.len());
-    assert!(missed * 4 <= points.len(), "{missed} of {} points were not reached", points.len());
+    Scene { cluster, flow, _servers }
+}
+
+/// It has gone on all the while.
+pub(crate) fn has_gone_on(flow: Load) {
     let tally = flow.stop();
     assert!(tally.failures.is_empty() && tally.good > 100, "the flow between the others: {tally:?}");
     println!("  the flow between the others: {} exchanges, longest gap {:?}", tally.good, tally.longest_gap);
@@ -164,30 +182,33 @@ fn live_and_die(cluster: &mut Cluster, point: &Point) -> bool {
     cluster.kill_agent("h1");
     cluster.restart_agent("h1");
     cluster.wait_members(2);
-    if LIFE[point.step].1 != Stage::Taking {
-        is_whole(cluster, point);
+    if LIFE[point.step].1 == Stage::Building {
+        build(cluster);
     }
-    take_back(cluster, point);
+    if LIFE[point.step].1 != Stage::Taking {
+        is_whole(cluster, &point.to_string());
+    }
+    take_back(cluster, point.step, point.step..=point.step, &point.to_string());
     struck
 }
 
-/// What was asked for is asked for again where it was being built, and works, from the other host, too.
-fn is_whole(cluster: &Cluster, point: &Point) {
-    if LIFE[point.step].1 == Stage::Building {
-        for (verb, _) in LIFE.iter().filter(|(_, stage)| *stage == Stage::Building) {
-            ok(cluster, verb);
-        }
-    }
+/// What was asked for is asked for again.
+pub(crate) fn build(cluster: &Cluster) {
+    LIFE.iter().filter(|(_, stage)| *stage == Stage::Building).for_each(|(words, _)| ok(cluster, words));
+}
+
+/// What was asked for works, from the other host, too.
+pub(crate) fn is_whole(cluster: &Cluster, after: &str) {
     cluster.ok("h2", "attach c2a --network payment --netns c2a");
     let vip = cluster.vip("h2", "payment-api");
     let answer = cluster.tcp("c2a", vip, 80);
-    assert_eq!(answer.unwrap_or_else(|error| panic!("{point}: {error}")).name, "c1a", "{point}");
+    assert_eq!(answer.unwrap_or_else(|error| panic!("{after}: {error}")).name, "c1a", "{after}");
     cluster.wait_well(LIMIT);
     cluster.ok("h2", "detach c2a");
 }
 
 /// A verb on h1, with this run's subnets.
-fn verb(cluster: &Cluster, words: &str) -> Output {
+pub(crate) fn verb(cluster: &Cluster, words: &str) -> Output {
     let mut words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     if words.starts_with(&["network".to_owned(), "create".to_owned()]) {
         let wanted = |(_, family): &&(&str, Family)| [*family, Family::Both].contains(&Family::now());
@@ -201,28 +222,25 @@ fn ok(cluster: &Cluster, words: &str) {
     assert_eq!(output.exit, 0, "{words}: {output:?}");
 }
 
-/// What the death came in between is asked for again: it is done, or was done before.
-fn take_back(cluster: &Cluster, point: &Point) {
+/// All is taken back from that step on. Of what may have been done before it is no surprise if it was.
+pub(crate) fn take_back(cluster: &Cluster, from: usize, doubtful: RangeInclusive<usize>, after: &str) {
     for (step, (words, _)) in LIFE.iter().enumerate().filter(|(_, (_, stage))| *stage == Stage::Taking) {
-        if step < point.step {
+        if step < from {
             continue;
         }
         let output = verb(cluster, words);
-        let done_before = step == point.step
-            && output.exit == 1
-            && ["does not exist", "is not attached", "there is no "]
-                .iter()
-                .any(|it| output.stderr.contains(it));
-        assert!(output.exit == 0 || done_before, "{point}: {words}: {output:?}");
+        let none = ["does not exist", "is not attached", "there is no "];
+        let done_before = doubtful.contains(&step) && none.iter().any(|it| output.stderr.contains(it));
+        assert!(output.exit == 0 || output.exit == 1 && done_before, "{after}: {words}: {output:?}");
     }
 }
 
 /// What there is on the hosts and in the containers that a life could leave something of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Left(Vec<String>);
+pub(crate) struct Left(Vec<String>);
 
 impl Left {
-    fn now(cluster: &Cluster) -> Self {
+    pub(crate) fn now(cluster: &Cluster) -> Self {
         let mut all: Vec<String> =
             ["h1", "h2", "c1a", "c2a"].iter().map(|place| cluster.kernel_state(place)).collect();
         all.push(format!("{} namespaces of networks", cluster.network_namespaces().len()));
@@ -244,12 +262,20 @@ impl Left {
         Self(all)
     }
 
-    fn wait_for_return(&self, cluster: &Cluster, after: &str) {
+    pub(crate) fn wait_for_return(&self, cluster: &Cluster, after: &str) {
         wait_until(&format!("nothing is left of {after}"), LIMIT, || {
             let now = Self::now(cluster);
-            let differs = self.0.iter().zip(&now.0).filter(|(before, now)| before != now);
-            let said: Vec<String> = differs.map(|(before, now)| format!("{before}\nis now\n{now}")).collect();
-            if said.is_empty() { Ok(()) } else { Err(said.join("\n---\n")) }
+            let said: Vec<String> = self.0.iter().zip(&now.0).filter_map(|(a, b)| difference(a, b)).collect();
+            if said.is_empty() { Ok(()) } else { Err(said.join("\n")) }
         });
     }
+}
+
+/// Lines that only one of two texts has.
+pub(crate) fn difference(before: &str, now: &str) -> Option<String> {
+    let only = |sign: char, of: &str, other: &str| {
+        let lines = of.lines().filter(|line| !other.lines().any(|it| it == *line));
+        lines.map(|line| format!("{sign} {line}\n")).collect::<String>()
+    };
+    (before != now).then(|| only('-', before, now) + &only('+', now, before))
 }

@@ -8,7 +8,7 @@ use tests::runner::Scenario;
 use tests::strike::{Aim, Shot, Watch};
 use tests::wait::wait_until;
 
-use crate::crash::{chosen, ready_or_killed};
+use crate::crash::{chosen, difference, ready_or_killed};
 
 const LIMIT: Duration = Duration::from_secs(15);
 /// Kills of one run in CI.
@@ -113,8 +113,7 @@ fn left(cluster: &Cluster) -> Vec<String> {
 fn gone(cluster: &Cluster, before: &[String], after: &str) {
     wait_until(&format!("nothing is left of {after}"), LIMIT, || {
         let now = left(cluster);
-        let differs = before.iter().zip(&now).filter(|(before, now)| before != now);
-        let said: Vec<String> = differs.map(|(before, now)| format!("{before}\nis now\n{now}")).collect();
-        if said.is_empty() { Ok(()) } else { Err(said.join("\n---\n")) }
+        let said: Vec<String> = before.iter().zip(&now).filter_map(|(a, b)| difference(a, b)).collect();
+        if said.is_empty() { Ok(()) } else { Err(said.join("\n")) }
     });
 }

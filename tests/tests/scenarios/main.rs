@@ -3,6 +3,7 @@ mod addresses;
 mod churn;
 mod conflicts;
 mod crash;
+mod crash_kernel;
 mod crash_members;
 mod deaths;
 mod docker;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         addresses::all(),
         conflicts::all(),
         crash::all(),
+        crash_kernel::all(),
         crash_members::all(),
         deaths::all(),
         partition::all(),
