@@ -185,7 +185,7 @@ impl Converger {
             if gone.is_empty() {
                 continue;
             }
-            if let Err(failure) = verbs::attach::withdraw(&self.agent, &gone) {
+            if let Err(failure) = verbs::detach::withdraw(&self.agent, &gone) {
                 tracing::error!("a dead namespace's attachments stay in the catalog: {}", failure.message);
                 self.unburied.insert(cookie);
                 continue;
@@ -222,6 +222,7 @@ impl Converger {
         let present = self.present();
         let mut problems = self.open_spaces(&present, snapshot.synced);
         problems.extend(self.keep_again());
+        problems.extend(self.agent.store.fails().map(|reason| ("host/state".to_owned(), reason)));
         let desired = self.desired(&present, snapshot.peers.clone());
         let looks = self.look_again(&desired);
         self.overlay_phase(&desired, Phase::Additions, &mut problems).await;

@@ -71,7 +71,8 @@ fn killed_at_any_operation_it_leaves_nothing_behind(sandbox: &Sandbox) {
     let mut missed = 0;
     for (number, point) in points.iter().enumerate() {
         println!("  {}/{}: {point}", number + 1, points.len());
-        missed += usize::from(!live_and_die(&mut cluster, point));
+        // Every second pair is not asked for again: what was half done goes all the same.
+        missed += usize::from(!live_and_die(&mut cluster, point, number / 2 % 2 == 0));
         before.wait_for_return(&cluster, &point.to_string());
     }
     println!("  {missed} of {} were not reached again, and it was killed when idle", points.len());
@@ -169,7 +170,7 @@ pub(crate) fn ready_or_killed(cluster: &Cluster, host: &str, killed: impl Fn() -
 }
 
 /// One life with one death in it; whether it came at the chosen point.
-fn live_and_die(cluster: &mut Cluster, point: &Point) -> bool {
+fn live_and_die(cluster: &mut Cluster, point: &Point, again: bool) -> bool {
     for (verb, stage) in &LIFE[..point.step] {
         if *stage != Stage::Start {
             ok(cluster, verb);
@@ -182,8 +183,13 @@ fn live_and_die(cluster: &mut Cluster, point: &Point) -> bool {
     cluster.kill_agent("h1");
     cluster.restart_agent("h1");
     cluster.wait_members(2);
-    if LIFE[point.step].1 == Stage::Building {
-        build(cluster);
+    match LIFE[point.step].1 {
+        Stage::Building if again => build(cluster),
+        Stage::Building => {
+            take_back(cluster, 0, 0..=LIFE.len(), &point.to_string());
+            return struck;
+        }
+        Stage::Start | Stage::Taking => {}
     }
     if LIFE[point.step].1 != Stage::Taking {
         is_whole(cluster, &point.to_string());
@@ -200,9 +206,12 @@ pub(crate) fn build(cluster: &Cluster) {
 /// What was asked for works, from the other host, too.
 pub(crate) fn is_whole(cluster: &Cluster, after: &str) {
     cluster.ok("h2", "attach c2a --network payment --netns c2a");
-    let vip = cluster.vip("h2", "payment-api");
-    let answer = cluster.tcp("c2a", vip, 80);
-    assert_eq!(answer.unwrap_or_else(|error| panic!("{after}: {error}")).name, "c1a", "{after}");
+    wait_until(&format!("c2a reaches c1a after {after}"), LIMIT, || {
+        let service = cluster.service("h2", "payment-api").ok_or("no service")?;
+        let vip = Family::now().choose(&service.vips).ok_or("no VIP")?;
+        let answer = cluster.tcp("c2a", vip, 80).map_err(|error| error.to_string())?;
+        if answer.name == "c1a" { Ok(()) } else { Err(answer.name) }
+    });
     cluster.wait_well(LIMIT);
     cluster.ok("h2", "detach c2a");
 }
@@ -219,7 +228,12 @@ pub(crate) fn verb(cluster: &Cluster, words: &str) -> Output {
 
 fn ok(cluster: &Cluster, words: &str) {
     let output = verb(cluster, words);
-    assert_eq!(output.exit, 0, "{words}: {output:?}");
+    assert!(is_done(&output), "{words}: {output:?}");
+}
+
+/// 4 is done here and on its way, which is all that a busy machine promises.
+fn is_done(output: &Output) -> bool {
+    [0, 4].contains(&output.exit)
 }
 
 /// All is taken back from that step on. Of what may have been done before it is no surprise if it was.
@@ -231,7 +245,7 @@ pub(crate) fn take_back(cluster: &Cluster, from: usize, doubtful: RangeInclusive
         let output = verb(cluster, words);
         let none = ["does not exist", "is not attached", "there is no "];
         let done_before = doubtful.contains(&step) && none.iter().any(|it| output.stderr.contains(it));
-        assert!(output.exit == 0 || output.exit == 1 && done_before, "{after}: {words}: {output:?}");
+        assert!(is_done(&output) || output.exit == 1 && done_before, "{after}: {words}: {output:?}");
     }
 }
 

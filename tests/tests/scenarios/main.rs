@@ -18,9 +18,11 @@ mod musl;
 mod names;
 mod notify;
 mod partition;
+mod reboot;
 mod repair;
 mod restart;
 mod six;
+mod state;
 mod status;
 mod texts;
 mod tracking;
@@ -49,8 +51,10 @@ fn main() -> ExitCode {
         crash_members::all(),
         deaths::all(),
         partition::all(),
+        reboot::all(),
         repair::all(),
         restart::all(),
+        state::all(),
         status::all(),
         notify::all(),
         churn::all(),
