@@ -31,7 +31,12 @@ pub(super) struct Tracer<F> {
     process: Process,
     judge: F,
     at_end: HashMap<i32, AtEnd>,
+    /// The call that each thread has begun, and whether the kernel begins it again by itself.
+    begun: HashMap<i32, (Begun, bool)>,
 }
+
+/// Number and arguments.
+type Begun = (u64, [u64; 6]);
 
 impl<F: FnMut(&Call) -> Verdict> Tracer<F> {
     /// Attaches to every thread there is.
@@ -64,7 +69,7 @@ impl<F: FnMut(&Call) -> Verdict> Tracer<F> {
         if seized.is_empty() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        Ok(Self { process, judge, at_end: HashMap::new() })
+        Ok(Self { process, judge, at_end: HashMap::new(), begun: HashMap::new() })
     }
 
     /// Until the process ends or is to be let go. This thread's end lets go of what is still traced.
@@ -105,6 +110,10 @@ impl<F: FnMut(&Call) -> Verdict> Tracer<F> {
             libc::PTRACE_SYSCALL_INFO_ENTRY => {
                 // SAFETY: the kernel has filled this variant, as `op` says.
                 let entry = unsafe { info.u.entry };
+                let begun = (entry.nr, entry.args);
+                if self.begun.insert(thread, (begun, false)) == Some((begun, true)) {
+                    return Ok(());
+                }
                 let Some(call) = self.process.classify(entry.nr.cast_signed(), entry.args) else {
                     return Ok(());
                 };
@@ -117,6 +126,12 @@ impl<F: FnMut(&Call) -> Verdict> Tracer<F> {
                         set_call_info(thread, &mut info)?;
                         self.at_end.insert(thread, AtEnd::Fail(errno));
                     }
+                }
+            }
+            libc::PTRACE_SYSCALL_INFO_EXIT if will_restart(&info) => {
+                // A lock was taken, as an example: it has not been done yet, and is no other call.
+                if let Some((_, again)) = self.begun.get_mut(&thread) {
+                    *again = true;
                 }
             }
             libc::PTRACE_SYSCALL_INFO_EXIT => match self.at_end.remove(&thread) {
@@ -136,6 +151,13 @@ impl<F: FnMut(&Call) -> Verdict> Tracer<F> {
     fn kill(&self) -> io::Result<()> {
         Ok(pidfd_send_signal(&self.process.pidfd, Signal::KILL)?)
     }
+}
+
+/// ERESTARTSYS to ERESTART_RESTARTBLOCK, which no program ever sees.
+fn will_restart(info: &libc::ptrace_syscall_info) -> bool {
+    // SAFETY: the kernel has filled this variant, as `op` says.
+    let exit = unsafe { info.u.exit };
+    exit.is_error != 0 && (-516..=-512).contains(&exit.sval)
 }
 
 fn seize(thread: i32) -> io::Result<()> {
