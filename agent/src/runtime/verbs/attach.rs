@@ -1,5 +1,6 @@
 //! `attach` and `detach`: reserve, plumb, announce; each step idempotent, a failed one undone.
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
@@ -12,6 +13,10 @@ use crate::runtime::local::{Asked, LocalAttachment, StoredPlace, list};
 use crate::runtime::state::State;
 use crate::runtime::{host, verbs};
 use crate::store::Writes;
+
+/// How long what another network's namespace still holds may be in the way, and between two looks.
+const ENDING_LIMIT: Duration = Duration::from_secs(2);
+const ENDING_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Who asks, over the unix socket.
 #[derive(Clone, Debug)]
@@ -294,7 +299,17 @@ fn lock_opened(agent: &Agent, cookie: u64, resolved: Resolved) {
 
 /// Waits until this host's kernel holds the attachment.
 async fn plumb(agent: &Arc<Agent>, record: &LocalAttachment) -> Result<(), Failure> {
-    let problems = agent.converged(&record.network, &record.name).await;
+    let began = tokio::time::Instant::now();
+    let problems = loop {
+        let problems = agent.converged(&record.network, &record.name).await;
+        // The kernel ends a namespace, and the tunnel of the same VNI in it, some time after it was let go of: at the start
+        // of an agent that was killed, as an example.
+        let passes = problems.first().is_some_and(|it| it.error.contains("(os error 17)"));
+        if !passes || began.elapsed() > ENDING_LIMIT {
+            break problems;
+        }
+        tokio::time::sleep(ENDING_INTERVAL).await;
+    };
     match problems.first() {
         None => Ok(()),
         Some(problem) => {
