@@ -1,9 +1,11 @@
 //! Makes the kernel hold what is wanted, and remembers what it holds so that a call without change costs nothing.
+mod journal;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use self::journal::Journal;
 use self::steps::{is_done, problem};
 use crate::plan::{plan_changed, teardown};
 use crate::{Desired, Kernel, Mac, Object, Observed, Plan, Problem, Space, World};
@@ -56,6 +58,7 @@ pub struct Reconciler<K> {
     /// What was wanted before that, if the kernel held exactly this and nothing has been observed anew since.
     base: Option<Desired>,
     before: BTreeMap<String, String>,
+    journal: Journal,
     /// [`Observed::former`] of namespaces that are to be observed again.
     former: BTreeMap<Space, BTreeMap<IpAddr, Mac>>,
     /// Namespaces with a veth pair between them that we made since we looked: the mirror does not know its indexes,
@@ -76,6 +79,7 @@ impl<K: Kernel> Reconciler<K> {
             done: (false, false),
             base: None,
             before: BTreeMap::new(),
+            journal: Journal::default(),
             former: BTreeMap::new(),
             paired: BTreeSet::new(),
             drift: 0,
@@ -162,8 +166,7 @@ impl<K: Kernel> Reconciler<K> {
         self.drift
     }
 
-    /// The host's sysctls that were changed, with what they were before. To be kept until [`Self::teardown_all`],
-    /// over restarts: a later process sees its own value.
+    /// The host's sysctls that this changed or was about to, with what they were before.
     pub fn sysctls_before(&self) -> &BTreeMap<String, String> {
         &self.before
     }
@@ -174,8 +177,8 @@ impl<K: Kernel> Reconciler<K> {
         all.flat_map(|(space, seen)| seen.drops.iter().map(move |(reason, n)| (space, reason.as_str(), *n)))
     }
 
-    /// Removes everything of ours and puts the host's sysctls back (`restore`: what [`Self::sysctls_before`]
-    /// once said).
+    /// Removes everything of ours and puts the host's sysctls back (`restore`: what they were before, as
+    /// [`Self::journal`] was told).
     pub async fn teardown_all(&mut self, restore: &BTreeMap<String, String>) -> Teardown {
         self.invalidate();
         let mut result = Teardown { removed: Vec::new(), problems: self.observe_missing().await };

@@ -17,4 +17,5 @@ pub mod rows;
 pub mod runner;
 pub mod script;
 pub mod statistics;
+pub mod strike;
 pub mod wait;

@@ -204,7 +204,7 @@ async fn attach(State(agent): Shared, ConnectInfo(peer): From_, Json(request): J
 }
 
 async fn detach(State(agent): Shared, ConnectInfo(peer): From_, Json(request): Json<Detach>) -> Answer<Done> {
-    Ok(Json(verbs::attach::detach(&agent, request, &peer.caller().origin).await?))
+    Ok(Json(verbs::detach::detach(&agent, request, &peer.caller().origin).await?))
 }
 
 async fn services(State(agent): Shared) -> impl IntoResponse {

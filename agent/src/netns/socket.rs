@@ -53,6 +53,12 @@ impl Netlink {
         self.port
     }
 
+    /// Whether the socket has closed itself, as it does with the first error of its own: there was no memory for a
+    /// request, as an example. What is asked of it then fails for ever.
+    pub fn is_closed(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Closes the socket before it returns; a drop closes it soon after.
     pub async fn close(mut self) {
         self.task.abort();

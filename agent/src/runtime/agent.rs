@@ -271,7 +271,7 @@ impl Agent {
         writes
             .put_local(&record.key(), Some(record))
             .and_then(|()| self.store.commit(&writes, true))
-            .map_err(|error| refused(chain(&error), &[]))?;
+            .map_err(|error| self.unwritten(&Unwritten::Store(error)))?;
         state.local.insert((record.network.clone(), record.name.clone()), record.clone());
         Ok(())
     }

@@ -28,6 +28,7 @@ mod balancing;
 mod outcome;
 mod places;
 mod repair;
+mod sysctls;
 mod ways;
 
 /// A namespace's ruleset is looked at this often; it costs a round trip where nobody touched it.
@@ -79,8 +80,6 @@ pub struct Converger {
     unburied: BTreeSet<u64>,
     /// Hosts to which no path leads: their replicas get no new flows from here.
     away: Arc<BTreeSet<NodeId>>,
-    /// The host's sysctls as they were before we changed them; kept over restarts, put back by `leave`.
-    sysctls: BTreeMap<String, String>,
 }
 
 /// What one round takes out of the shared state.
@@ -118,10 +117,9 @@ impl Converger {
         links: BTreeMap<Name, u16>,
         adopted: BTreeSet<u64>,
     ) -> Self {
-        let overlay = Reconciler::new(spaces.kernel());
+        let overlay = Reconciler::new(spaces.kernel()).journal(sysctls::journal(Arc::clone(&agent)));
         let now = Instant::now();
         let held_by = agent.holder_pid.load(Ordering::Relaxed);
-        let sysctls = agent.store.meta("sysctls").ok().flatten().unwrap_or_default();
         Self {
             agent,
             spaces,
@@ -145,7 +143,6 @@ impl Converger {
             balancer_problems: BTreeMap::new(),
             unburied: BTreeSet::new(),
             away: Arc::default(),
-            sysctls,
         }
     }
 
@@ -197,7 +194,7 @@ impl Converger {
             if gone.is_empty() {
                 continue;
             }
-            if let Err(failure) = verbs::attach::withdraw(&self.agent, &gone) {
+            if let Err(failure) = verbs::detach::withdraw(&self.agent, &gone) {
                 tracing::error!("a dead namespace's attachments stay in the catalog: {}", failure.message);
                 self.unburied.insert(cookie);
                 continue;
@@ -244,6 +241,7 @@ impl Converger {
             problems.extend(self.open_paths());
         }
         problems.extend(self.keep_again());
+        problems.extend(self.agent.store.fails().map(|reason| ("host/state".to_owned(), reason)));
         let fenced = self.fenced.iter();
         problems.extend(
             fenced
@@ -253,8 +251,6 @@ impl Converger {
         let looks = self.look_again(&desired);
         self.overlay_phase(&desired, Phase::Additions, &mut problems).await;
         self.show_paths(&problems);
-        // As soon as they are known: an agent that dies before would take what it set for what it found.
-        self.remember_sysctls();
         if snapshot.synced {
             self.due.append(&mut self.adopted);
         }
@@ -263,7 +259,7 @@ impl Converger {
         if snapshot.synced {
             // Before that, what is not known yet would be taken for what is wanted no more.
             self.overlay_phase(&desired, Phase::Removals, &mut problems).await;
-            self.close_spaces(&present).await;
+            self.close_spaces(&present, &mut problems).await;
             self.slow_check(&desired, &mut problems).await;
             self.note_looks(looks, began);
             self.forget_detached();
@@ -371,12 +367,15 @@ impl Converger {
     /// Removes everything that this host's kernel holds of ours, for `leave`. A line for each thing removed.
     pub async fn remove_all(&mut self) -> Vec<String> {
         let mut removed = Vec::new();
-        let restore = self.sysctls.clone();
+        let restore = self.agent.store.meta(sysctls::KEY).ok().flatten().unwrap_or_default();
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
-            removed.push(format!("balancing table and resolver of namespace {cookie}"));
+            let what = format!("balancing table and resolver of namespace {cookie}");
             self.retract_handle(cookie);
-            self.spaces.drop_container(cookie, true).await;
+            removed.push(match self.spaces.drop_container(cookie).await {
+                Ok(()) => what,
+                Err(error) => format!("NOT removed: {what}: {}", chain(&error)),
+            });
         }
         let teardown = self.overlay.teardown_all(&restore).await;
         removed.extend(teardown.removed);
@@ -385,12 +384,13 @@ impl Converger {
                 .push(format!("NOT removed: {}: {}: {}", problem.object, problem.operation, problem.error));
         }
         for network in self.spaces.networks() {
-            self.spaces.drop_network(&network);
+            // What the holder keeps ends with it.
+            drop(self.spaces.drop_network(&network));
             removed.push(format!("namespace of network {network}"));
         }
         if self.spaces.paths().is_some() {
             self.agent.paths.close();
-            self.spaces.drop_paths();
+            drop(self.spaces.drop_paths());
             removed.push("namespace of paths".to_owned());
         }
         self.agent.holder_pid.store(0, Ordering::Relaxed);

@@ -280,9 +280,13 @@ fn shared_resolv_conf(agent: &Agent, cookie: u64) -> Option<PathBuf> {
     agent.read(of).map(PathBuf::from)
 }
 
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("conf.new")
+}
+
 /// A reader sees the old file or the new one, never half of one.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("conf.new");
+    let new = unfinished(path);
     std::fs::write(&new, text)?;
     std::fs::rename(&new, path)
 }
@@ -297,20 +301,28 @@ fn resolv_conf_path(record: &LocalAttachment) -> Option<PathBuf> {
 }
 
 /// Removes a resolv.conf of ours, and its directory if nothing else is in it; while the namespace is on another
-/// network, it is written anew instead.
+/// network, it is written anew instead. A record that was never announced may have one that it does not know of.
 pub fn remove_resolv_conf(agent: &Agent, record: &LocalAttachment) {
-    let Some(path) = record.resolv_conf.as_deref().map(Path::new) else { return };
-    let ours = std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(MARK));
+    let known = record.resolv_conf.as_deref().map(PathBuf::from);
+    let Some(path) = known.or_else(|| resolv_conf_path(record)) else { return };
+    let ours = std::fs::read_to_string(&path).is_ok_and(|text| text.starts_with(MARK));
     let still_used = agent.read(|state| state.local.values().any(|it| it.cookie == record.cookie));
     if ours && still_used {
-        if let Err(error) = replace(path, &resolv_conf(agent, record.cookie)) {
+        if let Err(error) = replace(&path, &resolv_conf(agent, record.cookie)) {
             tracing::warn!("{} cannot be written: {error}", path.display());
         }
         return;
     }
-    if ours && let Err(error) = std::fs::remove_file(path) {
+    let others = |it: &LocalAttachment| it.resolv_conf.as_deref().is_some_and(|of| path == Path::new(of));
+    if agent.read(|state| state.local.values().any(others)) {
+        // Of another namespace that has the name by now.
+        return;
+    }
+    if ours && let Err(error) = std::fs::remove_file(&path) {
         tracing::warn!("{} cannot be removed: {error}", path.display());
     }
+    // Half of one, if an agent died as it wrote it.
+    drop(std::fs::remove_file(unfinished(&path)));
     if let Some(directory) = path.parent() {
         // It stays where somebody else has a file in it.
         drop(std::fs::remove_dir(directory));

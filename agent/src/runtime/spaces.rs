@@ -4,35 +4,41 @@
 //! says and let go of the moment it dies. All handles into a namespace are here and nowhere else.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use dns::{Server, Zone, ZoneHandle};
 use lb::{Balancer, Real};
-use overlay::{Enter, Handles, LinuxKernel, Space};
+use overlay::{LinuxKernel, Space};
 use rustix::fs::MemfdFlags;
 
 use crate::holder;
 use crate::model::Name;
-use crate::netns::{Concern, LegacyTables, Monitor, Namespace, Netlink, Resolved, ResolverSockets, Watcher};
+use crate::netns::{LegacyTables, Monitor, Namespace, Netlink, ResolverSockets, Watcher};
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, StoredPlace};
 use crate::runtime::touched::Touched;
 
+mod earlier;
 mod error;
+mod handles;
 mod kept;
 
+pub use earlier::{drop_strangers, find_again, remove_table};
 pub use error::SpaceError;
+
+use handles::netfilter_in;
 
 /// A container's namespace with everything that is open in it.
 pub struct Container {
     /// Holds the namespace.
     pub namespace: Namespace,
     /// Route netlink for the overlay; closed when dropped.
-    _netlink: Netlink,
+    netlink: Netlink,
+    /// The number of the balancing table's socket.
+    tables_port: u32,
     /// Its balancing table. Taken while a blocking thread works on it.
     pub balancer: Arc<Mutex<Balancer>>,
     /// Its resolver; the host's own namespace has none.
@@ -59,7 +65,7 @@ pub struct Resolver {
 /// A network's namespace.
 struct NetworkSpace {
     namespace: Namespace,
-    _netlink: Netlink,
+    netlink: Netlink,
     _monitor: Monitor,
 }
 
@@ -72,7 +78,9 @@ pub struct Spaces {
     paths: Option<NetworkSpace>,
     /// By cookie.
     pub containers: BTreeMap<u64, Container>,
-    _host: (Netlink, Monitor),
+    /// What the holder was to let go of and has not: it would keep namespaces alive.
+    unreleased: BTreeSet<String>,
+    host: (Netlink, Monitor),
     touched: Arc<Touched>,
     forwarder: dns::Forwarder,
     stats: Arc<dns::Stats>,
@@ -81,41 +89,12 @@ pub struct Spaces {
 /// The kernel, shared between the reconciler that works on it and this registry, which opens and closes namespaces.
 pub type SharedKernel = Arc<LinuxKernel>;
 
-/// Runs work inside a namespace for the overlay crate, which never changes namespace itself.
-struct Inside(Namespace);
-
-impl Enter for Inside {
-    fn enter(&self, work: Box<dyn FnOnce() -> io::Result<()> + Send>) -> io::Result<()> {
-        self.0.run(work).map_err(io::Error::other)?
-    }
-}
-
-fn netfilter_in(namespace: &Namespace) -> Result<netfilter::Socket, SpaceError> {
-    namespace.run(netfilter::Socket::open).map_err(SpaceError::Open)?.map_err(SpaceError::Netfilter)
-}
-
-/// Notes every change in a namespace.
-fn listen(
-    touched: &Arc<Touched>,
-    space: Space,
-    namespace: &Namespace,
-    own: Vec<u32>,
-) -> Result<Monitor, SpaceError> {
-    let concern = match &space {
-        Space::Host => Concern::Host,
-        Space::Network(_) | Space::Paths => Concern::Network,
-        Space::Container(_) => Concern::Container,
-    };
-    let touched = Arc::clone(touched);
-    namespace.monitor(concern, own, move || touched.touch(&space)).map_err(SpaceError::Open)
-}
-
 impl Spaces {
     /// Opens the host's own namespace.
     ///
     /// # Errors
     /// When a socket cannot be opened in it.
-    pub fn open(
+    pub fn begin(
         agent: &Agent,
         holder: Arc<holder::Client>,
         watcher: Watcher,
@@ -124,8 +103,7 @@ impl Spaces {
     ) -> Result<Self, SpaceError> {
         let kernel = SharedKernel::default();
         let touched = Arc::clone(&agent.touched);
-        let (netlink, own) = Self::register(&kernel, Space::Host, &agent.host_namespace)?;
-        let monitor = listen(&touched, Space::Host, &agent.host_namespace, own)?;
+        let host = Self::open(&kernel, &touched, Space::Host, &agent.host_namespace, None)?;
         Ok(Self {
             holder,
             watcher,
@@ -133,7 +111,8 @@ impl Spaces {
             networks: BTreeMap::new(),
             paths: None,
             containers: BTreeMap::new(),
-            _host: (netlink, monitor),
+            unreleased: BTreeSet::new(),
+            host,
             touched,
             forwarder,
             stats,
@@ -143,29 +122,6 @@ impl Spaces {
     /// The kernel as the overlay sees it. Clones share the handles.
     pub fn kernel(&self) -> SharedKernel {
         Arc::clone(&self.kernel)
-    }
-
-    /// Opens what the overlay needs in a namespace; the port numbers of its sockets are told as well.
-    fn register(
-        kernel: &SharedKernel,
-        space: Space,
-        namespace: &Namespace,
-    ) -> Result<(Netlink, Vec<u32>), SpaceError> {
-        let netlink = namespace.rtnetlink().map_err(SpaceError::Open)?;
-        let file = namespace
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|source| SpaceError::Open(crate::netns::Error::Identity { source }))?;
-        let netfilter = netfilter_in(namespace)?;
-        let ports = vec![netlink.port(), netfilter.port()];
-        let handles = Handles {
-            route: netlink.clone(),
-            netfilter,
-            namespace: Arc::new(file),
-            enter: Arc::new(Inside(namespace.clone())),
-        };
-        kernel.insert(space, handles);
-        Ok((netlink, ports))
     }
 
     /// Opens an attachment's namespace, unless it is open.
@@ -183,6 +139,7 @@ impl Spaces {
         if self.containers.contains_key(&record.cookie) {
             return Ok(());
         }
+        self.unreleased.remove(&holder::resolver_name(record.cookie));
         let resolved = match opened {
             Some(resolved) => resolved,
             None => find_again(&self.holder, record).ok_or(SpaceError::Gone)?,
@@ -211,13 +168,14 @@ impl Spaces {
     ) -> Result<Container, SpaceError> {
         let host = record.place == StoredPlace::Host;
         let tables = netfilter_in(namespace)?;
+        let tables_port = tables.port();
         let (netlink, monitor) = match host {
             true => (namespace.rtnetlink().map_err(SpaceError::Open)?, None),
             false => {
                 let space = Space::Container(record.cookie);
-                let (netlink, mut own) = Self::register(&self.kernel, space.clone(), namespace)?;
-                own.push(tables.port());
-                (netlink, Some(listen(&self.touched, space, namespace, own)?))
+                let tables = Some(tables_port);
+                let (netlink, monitor) = Self::open(&self.kernel, &self.touched, space, namespace, tables)?;
+                (netlink, Some(monitor))
             }
         };
         let balancer = Balancer::new(Real::new(tables));
@@ -227,7 +185,8 @@ impl Spaces {
         let resolver = if host { None } else { Some(self.start_resolver(agent, namespace, zone)?) };
         Ok(Container {
             namespace: namespace.clone(),
-            _netlink: netlink,
+            netlink,
+            tables_port,
             balancer: Arc::new(Mutex::new(balancer)),
             resolver,
             host,
@@ -285,26 +244,27 @@ impl Spaces {
         })
     }
 
-    /// Closes every handle into a container's namespace. With `tables`, removes our table from it first.
-    pub async fn drop_container(&mut self, cookie: u64, tables: bool) {
-        let Some(container) = self.containers.remove(&cookie) else { return };
+    /// Removes our table from a container's namespace and closes every handle into it.
+    ///
+    /// # Errors
+    /// When the table cannot be removed: the namespace stays open then, to be tried again. Or when the holder keeps the
+    /// resolver's sockets; [`Self::release_again`] tries again.
+    pub async fn drop_container(&mut self, cookie: u64) -> Result<(), SpaceError> {
+        let Some(container) = self.containers.get(&cookie) else { return Ok(()) };
+        let balancer = Arc::clone(&container.balancer);
+        let removed = tokio::task::spawn_blocking(move || lock(&balancer).remove()).await;
+        // A thread that panicked is said where it did.
+        removed.unwrap_or(Ok(())).map_err(SpaceError::Table)?;
+        let Some(container) = self.containers.remove(&cookie) else { return Ok(()) };
         drop(self.watcher.unwatch(cookie));
-        if tables {
-            let balancer = Arc::clone(&container.balancer);
-            let removed = tokio::task::spawn_blocking(move || lock(&balancer).remove()).await;
-            if let Ok(Err(error)) = removed {
-                tracing::warn!("the balancing table of a detached namespace stays: {}", chain(&error));
-            }
-        }
-        if !container.host {
-            self.kernel.remove(&Space::Container(cookie));
-            if let Err(error) = self.holder.drop_name(&holder::resolver_name(cookie)) {
-                tracing::warn!("the holder keeps a resolver's sockets: {}", chain(&error));
-            }
-        }
         if let Some(resolver) = container.resolver {
             resolver.server.stop().await;
         }
+        if container.host {
+            return Ok(());
+        }
+        self.kernel.remove(&Space::Container(cookie));
+        self.release(holder::resolver_name(cookie))
     }
 
     /// Ends the holder, with `leave`.
@@ -322,43 +282,6 @@ pub fn target(place: &StoredPlace) -> crate::netns::Target {
         StoredPlace::Pid(pid) => crate::netns::Target::Pid(*pid),
         StoredPlace::Host => crate::netns::Target::Host,
     }
-}
-
-/// Lets go of what a crash left in the holder: the resolver's sockets of namespaces that nothing is attached through (they
-/// would keep them alive), and namespaces of networks that were made just before and not written down.
-pub fn drop_strangers(holder: &holder::Client, wanted: &BTreeSet<u64>, networks: &BTreeSet<Name>) {
-    for entry in holder.list().unwrap_or_default() {
-        let cookie = entry.name.strip_prefix("resolver/").and_then(|text| text.parse().ok());
-        let network = entry.name.strip_prefix("network/").and_then(|text| text.parse().ok());
-        if cookie.is_some_and(|cookie: u64| !wanted.contains(&cookie))
-            || network.is_some_and(|network: Name| !networks.contains(&network))
-        {
-            drop(holder.drop_name(&entry.name));
-        }
-    }
-}
-
-/// Removes our balancing tables from a namespace that is attached no more.
-///
-/// # Errors
-/// When the namespace cannot be worked in.
-pub fn remove_table(namespace: &Namespace) -> Result<(), SpaceError> {
-    Balancer::new(Real::new(netfilter_in(namespace)?)).remove().map_err(SpaceError::Table)
-}
-
-/// The namespace of an attachment that an earlier agent made, if it lives: by the resolver's sockets that the holder
-/// kept, which stay in it whatever its path or first process has become; else by the place it was found at.
-pub fn find_again(holder: &holder::Client, record: &LocalAttachment) -> Option<Resolved> {
-    let kept = holder.get(&holder::resolver_name(record.cookie)).ok().flatten();
-    let namespace = kept.and_then(|files| Namespace::of_socket(files.first()?.as_fd()).ok());
-    let resolved = match namespace {
-        Some(namespace) => {
-            let place = crate::netns::resume(&namespace, &target(&record.place), None)?;
-            Resolved { namespace, place }
-        }
-        None => crate::netns::resolve(&target(&record.place), None).ok()?,
-    };
-    (resolved.namespace.cookie() == record.cookie).then_some(resolved)
 }
 
 /// UDP first, TCP second, as they were put, and then the notes of look-ups that wait.

@@ -93,7 +93,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
         ];
         refused(chain(&error), &hints)
     })?;
-    let store = Store::open(&settings.state_dir).map_err(|error| fail(&error))?;
+    let store = Store::open(&settings.state_dir).map_err(|error| refused(chain(&error), error.hints()))?;
     let host_namespace = Namespace::current().map_err(|error| fail(&error))?;
     let address = identity::advertised(&settings, &host_namespace).await?;
     identity::refuse_other_family(&start, address)?;
@@ -124,7 +124,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     let forwarder = dns::Forwarder::new(forwarding, Arc::clone(&agent.dns_stats));
     forwarder.set_upstreams(&host::upstreams(&agent));
     let spaces =
-        Spaces::open(&agent, Arc::new(holder), watcher, forwarder.clone(), Arc::clone(&agent.dns_stats))
+        Spaces::begin(&agent, Arc::new(holder), watcher, forwarder.clone(), Arc::clone(&agent.dns_stats))
             .map_err(|error| fail(&error))?;
     let mut tasks = JoinSet::new();
     let api = tokio::spawn(api::server::serve(Arc::clone(&agent), listener));
@@ -293,7 +293,7 @@ fn sweep(agent: &Arc<Agent>, holder: &holder::Client) -> Result<BTreeSet<u64>, F
     if !gone.is_empty() {
         let names: Vec<String> = gone.iter().map(LocalAttachment::key).collect();
         agent.events.record("attachment", format!("{}: gone while no agent ran", list(&names)), "agent");
-        verbs::attach::withdraw(agent, &gone)?;
+        verbs::detach::withdraw(agent, &gone)?;
     }
     let links: BTreeMap<Name, u16> =
         agent.store.meta("links").map_err(|error| refused(chain(&error), &[]))?.unwrap_or_default();

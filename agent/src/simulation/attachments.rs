@@ -13,8 +13,8 @@ use crate::runtime::claiming;
 use crate::runtime::local::{LocalAttachment, StoredPlace};
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::verbs::addressing::{self, Wish};
-use crate::runtime::verbs::attach;
 use crate::runtime::verbs::takeover::{self, Predecessor};
+use crate::runtime::verbs::{attach, detach};
 use crate::store::Writes;
 
 /// Attachments of these names are wanted on every host.
@@ -264,7 +264,7 @@ impl Cluster {
         let node = host.node;
         let done = host.step(|state, commit| {
             let records = std::slice::from_ref(record);
-            let (batch, extra) = attach::detach::withdrawal(state, node, now, records).unwrap();
+            let (batch, extra) = detach::withdrawal(state, node, now, records).unwrap();
             if state.write(node, now, batch, extra, commit).is_err() {
                 // Nothing was written: it is attached as before.
                 state.detaching.clear();

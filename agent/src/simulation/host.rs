@@ -20,7 +20,7 @@ use crate::runtime::peers;
 use crate::runtime::records::Loading;
 use crate::runtime::state::{Batch, State, Unwritten};
 use crate::runtime::verbs::addressing::{self, Grants};
-use crate::runtime::verbs::attach;
+use crate::runtime::verbs::detach;
 use crate::store::Writes;
 
 /// Heartbeats are told and looked at twice as seldom as in the product, which is what most of a run's time goes into.
@@ -162,7 +162,7 @@ impl Cluster {
             let node = host.node;
             let records: Vec<LocalAttachment> = host.step(|state, _| sweepable(state, rebooted)).unwrap();
             let swept = host.step(|state, commit| {
-                let (batch, extra) = attach::detach::withdrawal(state, node, now, &records).unwrap();
+                let (batch, extra) = detach::withdrawal(state, node, now, &records).unwrap();
                 state.write(node, now, batch, extra, commit).unwrap();
                 unplumbed(state, commit);
                 state.derive(node, now, &Changes::everything());

@@ -6,12 +6,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use std::sync::{Mutex, PoisonError, RwLock};
+
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod error;
+mod file;
 #[cfg(test)]
 mod tests;
+
+pub use error::StoreError;
 
 /// Single values: identity, incarnation, promises, sysctls to restore.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -29,63 +35,17 @@ const LAYOUT: u32 = 1;
 /// nothing; redb's own bound of 1 GiB kept the whole catalog a second time.
 const CACHE_BYTES: usize = 4 << 20;
 
-/// A failed operation on the store; the database is as it was before it.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The file could not be opened or created.
-    #[error("open the state database {}", path.display())]
-    Open {
-        /// The database file.
-        path: PathBuf,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Another process has it open.
-    #[error(
-        "the state database {} is in use: an agent runs here already; see svc-agent status",
-        path.display()
-    )]
-    InUse {
-        /// The database file.
-        path: PathBuf,
-    },
-    /// A read failed.
-    #[error("read {what} from the state database")]
-    Read {
-        /// Which table or key.
-        what: String,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A transaction failed; nothing of it was written.
-    #[error("write {what} to the state database")]
-    Write {
-        /// Which table or key.
-        what: String,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The store was written by a later version.
-    #[error(
-        "the state database {} has layout {found}, this version knows {LAYOUT}: start the later version again, \
-         or move the directory away to join as a new host",
-        path.display()
-    )]
-    Layout {
-        /// The database file.
-        path: PathBuf,
-        /// Its layout.
-        found: u32,
-    },
-}
-
 /// Makes the error constructors below short.
 type Boxed = Box<dyn std::error::Error + Send + Sync>;
 
 /// The embedded database.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    path: PathBuf,
+    /// `None` after a failure, until it is opened again: the library does nothing more on a file that failed once.
+    database: RwLock<Option<Database>>,
+    /// Why a write failed, until there is room again.
+    failing: Mutex<Option<String>>,
 }
 
 /// One entry as stored: an owner, its key and its (version, value), both JSON.
@@ -170,41 +130,48 @@ impl Store {
     /// Opens the database in `directory`, creating both.
     ///
     /// # Errors
-    /// When the directory cannot be made, another process has the database open, it is corrupt, or of a
+    /// When the directory cannot be made, another process has the database open, it is damaged, or of a
     /// later layout.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join("state.redb");
-        let failed = |source: Boxed| StoreError::Open { path: path.clone(), source };
-        std::fs::create_dir_all(directory).map_err(|e| failed(e.into()))?;
-        restrict(directory).map_err(|e| failed(e.into()))?;
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        let database = builder.create(&path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
-            error => failed(error.into()),
-        })?;
-        let store = Self { database };
-        store.create_tables().map_err(failed)?;
+        let database = file::open(directory, &path)?;
+        let store =
+            Self { path: path.clone(), database: RwLock::new(Some(database)), failing: Mutex::default() };
         match store.meta::<u32>("layout")? {
-            None => {
-                let mut writes = Writes::default();
-                writes.put_meta("layout", &LAYOUT)?;
-                store.commit(&writes, true)?;
-            }
-            Some(LAYOUT) => {}
-            Some(found) => return Err(StoreError::Layout { path, found }),
+            Some(LAYOUT) => Ok(store),
+            Some(found) => Err(StoreError::Layout { path, found }),
+            None => Err(StoreError::Damaged { path, reason: "it says nothing of its layout".to_owned() }),
         }
-        Ok(store)
     }
 
-    fn create_tables(&self) -> Result<(), Boxed> {
-        let transaction = self.database.begin_write()?;
-        transaction.open_table(META)?;
-        transaction.open_table(FACTS)?;
-        transaction.open_table(HEADS)?;
-        transaction.open_table(LOCAL)?;
-        transaction.commit()?;
-        Ok(())
+    /// Works with the database; after a failure with one that is opened anew, so that a disk that was full is no failure
+    /// for ever.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Boxed>) -> Result<T, Boxed> {
+        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = open.as_ref() else {
+            drop(open);
+            return self.reopen_and(work);
+        };
+        let done = work(database);
+        drop(open);
+        if done.is_err() {
+            *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        done
+    }
+
+    fn reopen_and<T>(&self, work: impl FnOnce(&Database) -> Result<T, Boxed>) -> Result<T, Boxed> {
+        let mut open = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have come first.
+        let database = match open.take() {
+            Some(database) => database,
+            None => file::open_existing(&self.path)?,
+        };
+        let done = work(&database);
+        if done.is_ok() {
+            *open = Some(database);
+        }
+        done
     }
 
     /// A meta value.
@@ -216,10 +183,11 @@ impl Store {
     }
 
     fn read_meta<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Boxed> {
-        let transaction = self.database.begin_read()?;
-        let table = transaction.open_table(META)?;
-        let Some(guard) = table.get(key)? else { return Ok(None) };
-        Ok(Some(serde_json::from_slice(guard.value())?))
+        let found = self.with(|database| {
+            let table = database.begin_read()?.open_table(META)?;
+            Ok(table.get(key)?.map(|guard| guard.value().to_vec()))
+        })?;
+        Ok(found.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
     }
 
     /// Shows all heads, then all facts in the order of owners, as they are at one moment: one by one, because together
@@ -232,17 +200,19 @@ impl Store {
     }
 
     fn read_facts(&self, mut visit: impl FnMut(StoredRow<'_>)) -> Result<(), Boxed> {
-        let transaction = self.database.begin_read()?;
-        for row in transaction.open_table(HEADS)?.iter()? {
-            let (owner, head) = row?;
-            visit(StoredRow::Head { owner: owner.value(), head: head.value() });
-        }
-        for row in transaction.open_table(FACTS)?.iter()? {
-            let (key, entry) = row?;
-            let (owner, key) = key.value();
-            visit(StoredRow::Fact { owner, key, entry: entry.value() });
-        }
-        Ok(())
+        self.with(|database| {
+            let transaction = database.begin_read()?;
+            for row in transaction.open_table(HEADS)?.iter()? {
+                let (owner, head) = row?;
+                visit(StoredRow::Head { owner: owner.value(), head: head.value() });
+            }
+            for row in transaction.open_table(FACTS)?.iter()? {
+                let (key, entry) = row?;
+                let (owner, key) = key.value();
+                visit(StoredRow::Fact { owner, key, entry: entry.value() });
+            }
+            Ok(())
+        })
     }
 
     /// All local attachments. A record that cannot be read is left out and named in the second list.
@@ -254,35 +224,56 @@ impl Store {
     }
 
     fn read_local<T: DeserializeOwned>(&self) -> Result<(Vec<T>, Vec<String>), Boxed> {
-        let transaction = self.database.begin_read()?;
-        let (mut records, mut unreadable) = (Vec::new(), Vec::new());
-        for row in transaction.open_table(LOCAL)?.iter()? {
-            let (key, value) = row?;
-            match serde_json::from_slice(value.value()) {
-                Ok(record) => records.push(record),
-                Err(error) => unreadable.push(format!("{}: {error}", key.value())),
+        self.with(|database| {
+            let transaction = database.begin_read()?;
+            let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+            for row in transaction.open_table(LOCAL)?.iter()? {
+                let (key, value) = row?;
+                match serde_json::from_slice(value.value()) {
+                    Ok(record) => records.push(record),
+                    Err(error) => unreadable.push(format!("{}: {error}", key.value())),
+                }
             }
-        }
-        Ok((records, unreadable))
+            Ok((records, unreadable))
+        })
     }
 
     /// Writes all or nothing. `durable`: on disk when this returns; else with the next durable write.
     ///
     /// # Errors
-    /// When the disk is full or fails; nothing was written then.
+    /// When the disk is full or fails; nothing was written then, and what was not durable before may be as it was. Another
+    /// call begins anew.
     pub fn commit(&self, writes: &Writes, durable: bool) -> Result<(), StoreError> {
-        self.write(writes, durable)
-            .map_err(|source| StoreError::Write { what: "a change".to_owned(), source })
+        self.write(writes, durable).map_err(|source| {
+            *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = Some(chain(&*source));
+            StoreError::Write { what: "a change".to_owned(), source }
+        })
+    }
+
+    /// Why something could not be written, while there is no room or no way for more. Costs nothing while all is well,
+    /// and a few writes while it is not: a small one may pass although the disk is full.
+    pub fn fails(&self) -> Option<String> {
+        let failing = || self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = failing().clone()?;
+        let mut writes = Writes::default();
+        let written = writes.put_meta("layout", &LAYOUT).and_then(|()| self.commit(&writes, true));
+        if written.is_ok() && file::has_room(&self.path) {
+            *failing() = None;
+            return None;
+        }
+        Some(reason)
     }
 
     fn write(&self, writes: &Writes, durable: bool) -> Result<(), Boxed> {
-        let mut transaction = self.database.begin_write()?;
-        if !durable {
-            transaction.set_durability(Durability::None)?;
-        }
-        put(&transaction, writes)?;
-        transaction.commit()?;
-        Ok(())
+        self.with(|database| {
+            let mut transaction = database.begin_write()?;
+            if !durable {
+                transaction.set_durability(Durability::None)?;
+            }
+            put(&transaction, writes)?;
+            transaction.commit()?;
+            Ok(())
+        })
     }
 
     /// Deletes rows of facts; those that were written anew since they were read stay.
@@ -295,26 +286,22 @@ impl Store {
     }
 
     fn forget_rows(&self, rows: &[StoredFact]) -> Result<(), Boxed> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut facts = transaction.open_table(FACTS)?;
-            for row in rows {
-                let key = (row.owner, row.key.as_slice());
-                let same = facts.get(key)?.is_some_and(|entry| entry.value() == row.entry);
-                if same {
-                    facts.remove(key)?;
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            {
+                let mut facts = transaction.open_table(FACTS)?;
+                for row in rows {
+                    let key = (row.owner, row.key.as_slice());
+                    let same = facts.get(key)?.is_some_and(|entry| entry.value() == row.entry);
+                    if same {
+                        facts.remove(key)?;
+                    }
                 }
             }
-        }
-        transaction.commit()?;
-        Ok(())
+            transaction.commit()?;
+            Ok(())
+        })
     }
-}
-
-/// The state directory holds promises and facts: for root alone.
-fn restrict(directory: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
 }
 
 /// Everything that is to be written, into a transaction.
@@ -342,4 +329,12 @@ fn put(transaction: &WriteTransaction, writes: &Writes) -> Result<(), Boxed> {
         };
     }
     Ok(())
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
 }

@@ -1,13 +1,16 @@
 //! A kernel that fails now and then, the same way for the same seed.
 use std::io;
 
-use netfilter::{Error, conntrack};
+use netfilter::{Error, Refusal, conntrack};
 
 use super::{Contents, Features, Kernel, TableStatus};
 use crate::address::Address;
 use crate::flows::Stale;
 use crate::transaction::Transaction;
 use crate::untracked;
+
+/// What it fails with: EBUSY, ENOBUFS, EEXIST, ENODEV, ENOENT, as Linux numbers them.
+const ERRORS: [i32; 5] = [16, 105, 17, 19, 2];
 
 /// Wraps a kernel. An operation fails before it does anything, or does all of it and reports a failure.
 #[derive(Debug)]
@@ -41,10 +44,18 @@ impl<K> Faulty<K> {
         if self.draw() % 1000 >= self.per_mille {
             return operation(&mut self.inner);
         }
-        if self.draw().is_multiple_of(2) {
+        let (done, errno) = (
+            self.draw().is_multiple_of(2),
+            ERRORS[usize::try_from(self.draw()).unwrap_or_default() % ERRORS.len()],
+        );
+        let source = io::Error::from_raw_os_error(errno);
+        if done {
             operation(&mut self.inner)?;
+            return Err(Error::Receive { source });
         }
-        Err(Error::Receive { source: io::Error::from(io::ErrorKind::TimedOut) })
+        // Whoever asks for a transaction is told which message was refused.
+        let refusal = Refusal { message: "do it", object: String::new(), detail: String::new(), count: 1 };
+        Err(Error::Refused { refusal, source })
     }
 }
 

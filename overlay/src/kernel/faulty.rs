@@ -7,6 +7,10 @@ use async_trait::async_trait;
 use super::{Kernel, KernelError};
 use crate::{Observed, Op, Space};
 
+/// What it fails with at random: busy, no room, somebody was quicker, gone meanwhile. Some of them say, of some operations,
+/// that what was asked for is so already, which here is a lie.
+const ERRORS: [i32; 4] = [libc::EBUSY, libc::ENOBUFS, libc::EEXIST, libc::ENODEV];
+
 /// Wraps any kernel and makes some of its operations fail. Seeded: one seed fails the same operations again.
 #[derive(Debug)]
 pub struct FaultyKernel<K> {
@@ -79,10 +83,11 @@ impl<K> FaultyKernel<K> {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^= z >> 31;
+        let errno = ERRORS[usize::try_from(z >> 40).unwrap_or_default() % ERRORS.len()];
         match (z % 1000 < state.per_mille, z & (1 << 60) == 0) {
             (false, _) => Fault::None,
-            (true, true) => Fault::Before(libc::ENOBUFS),
-            (true, false) => Fault::After(libc::ENOBUFS),
+            (true, true) => Fault::Before(errno),
+            (true, false) => Fault::After(errno),
         }
     }
 

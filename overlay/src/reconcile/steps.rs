@@ -6,7 +6,7 @@ use futures::stream::FuturesUnordered;
 
 use super::{REPAIRED_MAX, Reconciler, Report};
 use crate::op::Step;
-use crate::{Kernel, KernelError, Object, Op, Problem, Space};
+use crate::{Kernel, KernelError, Object, Op, Problem};
 
 /// Writes in flight at once: a netlink round trip costs more than the kernel's work on it.
 const IN_FLIGHT_MAX: usize = 64;
@@ -19,6 +19,7 @@ impl<K: Kernel> Reconciler<K> {
     pub(super) async fn run(&mut self, steps: &[Step], report: &mut Report) -> Vec<Problem> {
         let mut failed: BTreeSet<Object> = BTreeSet::new();
         let mut problems = Vec::new();
+        let kept = self.keep_before(steps);
         let mut rest = steps;
         while let Some(first) = rest.first() {
             let bulk = rest.iter().take_while(|step| step.op.is_bulk()).count();
@@ -29,6 +30,11 @@ impl<K: Kernel> Reconciler<K> {
             };
             let outcomes = if bulk == 0 {
                 if !free(&first) {
+                    continue;
+                }
+                if let Some(problem) = self.unkept(first, &kept) {
+                    failed.insert(first.object.clone());
+                    problems.push(problem);
                     continue;
                 }
                 vec![(first, self.kernel.apply(&first.space, &first.op).await)]
@@ -80,7 +86,6 @@ impl<K: Kernel> Reconciler<K> {
             Ok(()) => {
                 report.operations = report.operations.saturating_add(1);
                 self.note_repair(step, report);
-                self.note_before(step);
                 self.note_former(step);
                 if let Op::AddVeth { peer, .. } = &step.op {
                     self.paired.insert((step.space.clone(), peer.space.clone()));
@@ -113,17 +118,6 @@ impl<K: Kernel> Reconciler<K> {
         self.drift = self.drift.saturating_add(1);
         if report.repaired.len() < REPAIRED_MAX {
             report.repaired.push(format!("{}: {}", step.object, step.op));
-        }
-    }
-
-    fn note_before(&mut self, step: &Step) {
-        let Op::SetSysctl { key, .. } = &step.op else { return };
-        if step.space != Space::Host {
-            return;
-        }
-        let now = self.world.spaces.get(&Space::Host).and_then(|host| host.sysctls.get(key));
-        if let Some(now) = now {
-            self.before.entry(key.clone()).or_insert_with(|| now.clone());
         }
     }
 

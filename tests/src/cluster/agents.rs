@@ -104,6 +104,11 @@ impl Cluster {
         std::fs::read_to_string(path).unwrap_or_default()
     }
 
+    /// The process of a host's agent.
+    pub fn agent_pid(&self, host: &str) -> u32 {
+        self.agent(host).pid()
+    }
+
     pub(super) fn agent(&self, host: &str) -> &Process {
         self.agents.get(host).and_then(Option::as_ref).expect("a running agent")
     }

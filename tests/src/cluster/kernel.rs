@@ -15,7 +15,7 @@ ip -o link show | sed -E 's/^[0-9]+: //; s/@[^:]*//' | cut -d' ' -f1 | sort
 ip -o addr show | sed -E 's/^[0-9]+: //' | awk '{print $1, $2, $3}' | sort
 ip route show table all | grep -v ' proto kernel ' | sort
 ip rule show
-nft list ruleset
+nft list ruleset || exit 1
 cat /proc/sys/net/ipv4/ip_forward
 ls /run/svc-agent
 ";

@@ -2,6 +2,9 @@
 mod addresses;
 mod churn;
 mod conflicts;
+mod crash;
+mod crash_kernel;
+mod crash_members;
 mod deaths;
 mod docker;
 mod firewalls;
@@ -18,9 +21,11 @@ mod names;
 mod notify;
 mod partition;
 mod paths;
+mod reboot;
 mod repair;
 mod restart;
 mod six;
+mod state;
 mod status;
 mod takeover;
 mod texts;
@@ -45,14 +50,19 @@ fn main() -> ExitCode {
         limits::all(),
         addresses::all(),
         conflicts::all(),
+        crash::all(),
+        crash_kernel::all(),
+        crash_members::all(),
         deaths::all(),
         partition::all(),
         paths::all(),
         healing::all(),
         takeover::all(),
         hosts::all(),
+        reboot::all(),
         repair::all(),
         restart::all(),
+        state::all(),
         status::all(),
         notify::all(),
         churn::all(),

@@ -8,7 +8,7 @@ use tests::cluster::Cluster;
 use tests::load::Load;
 use tests::names::{Etc, Manner, RESOLVER, Upstream, Way, ask};
 use tests::runner::{Scenario, is_nightly};
-use tests::wait::{pause, wait_until};
+use tests::wait::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(5);
 /// So that one is under way at nearly any time.
@@ -18,7 +18,6 @@ pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
         a_restart_fails_no_flow_and_no_lookup,
         a_holder_that_ends_is_replaced_and_the_agent_may_follow,
-        killed_at_any_point_it_leaves_nothing_behind,
         leave_removes_everything,
     ]
 }
@@ -124,66 +123,6 @@ fn a_holder_that_ends_is_replaced_and_the_agent_may_follow(sandbox: &Sandbox) {
 fn holder_of(cluster: &Cluster, host: &str) -> String {
     let mine = "for pid in $(ip netns pids HOST); do tr '\\0' ' ' </proc/$pid/cmdline | grep -q '^[^ ]*svc-agent[^ ]* hold ' && echo $pid; done; true";
     cluster.shell("h1", &mine.replace("HOST", host)).trim().to_owned()
-}
-
-/// Row P17: `kill -9` in the middle of creating a network, attaching and registering; what is asked for again works,
-/// and nothing is left once all is taken back.
-fn killed_at_any_point_it_leaves_nothing_behind(sandbox: &Sandbox) {
-    let mut cluster = Cluster::start(sandbox, 2);
-    cluster.ok("h1", "network create first");
-    cluster.attach("first", "c1z c2z");
-    cluster.containers("c1a c2a");
-    let _server = cluster.server("c1a", 80);
-    loopback_up(&cluster, &["c1a", "c2a"]);
-    let before = ["h1", "c1a", "c2a"].map(|place| cluster.kernel_state(place));
-    let verbs = [
-        "network create payment --subnet 10.50.0.0/16",
-        "attach c1a --network payment --netns c1a",
-        "register payment-api --on c1a",
-    ];
-    let rounds = if is_nightly() { 60 } else { 9 };
-    for round in 0..rounds {
-        let delay = Duration::from_millis(3 + (round * 17) % 120);
-        let killed_in = usize::try_from(round).expect("a small number") % verbs.len();
-        for verb in &verbs[..killed_in] {
-            cluster.ok("h1", verb);
-        }
-        std::thread::scope(|scope| {
-            let command = scope.spawn(|| cluster.cli("h1", verbs[killed_in]));
-            pause(delay);
-            cluster.signal_agent("h1", rustix::process::Signal::KILL);
-            // Lost or done: both are right.
-            let _either = command.join().expect("the command");
-        });
-        cluster.kill_agent("h1");
-        cluster.restart_agent("h1");
-        cluster.wait_members(2);
-        for verb in verbs {
-            cluster.ok("h1", verb);
-        }
-        cluster.ok("h2", "attach c2a --network payment --netns c2a");
-        let vip = cluster.vip("h2", "payment-api");
-        let answer = cluster.tcp("c2a", vip, 80);
-        assert_eq!(
-            answer.expect("an answer").name,
-            "c1a",
-            "killed after {delay:?} of {:?}",
-            verbs[killed_in]
-        );
-        for (host, verb) in [
-            ("h1", "deregister payment-api"),
-            ("h1", "detach c1a"),
-            ("h2", "detach c2a"),
-            ("h1", "network rm payment"),
-        ] {
-            cluster.ok(host, verb);
-        }
-        wait_until(&format!("nothing is left of round {round}"), LIMIT, || {
-            let now = ["h1", "c1a", "c2a"].map(|place| cluster.kernel_state(place));
-            if now == before { Ok(()) } else { Err(format!("{before:#?}\nis now\n{now:#?}")) }
-        });
-    }
-    cluster.wait_well(LIMIT);
 }
 
 /// The one thing that an agent does and leaves so: processes may have come to use it.

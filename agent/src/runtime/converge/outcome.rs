@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use super::{Converger, Snapshot};
 use crate::api::types::Problem;
 use crate::model::Name;
-use crate::runtime::agent::{Agent, chain};
+use crate::runtime::agent::Agent;
 use crate::runtime::events::lock;
 use crate::runtime::{host, problems};
-use crate::store::Writes;
 
 /// How long an attach waits for this host's own kernel.
 const CONVERGE_LIMIT: Duration = Duration::from_secs(10);
@@ -78,22 +77,6 @@ impl Converger {
             if let Some(interface) = host::interface(&container.namespace, network, name).await {
                 lock(&self.agent.interfaces).insert(key, interface);
             }
-        }
-    }
-
-    /// What a sysctl was before is kept as soon as it is known: a later process sees our own value.
-    pub(super) fn remember_sysctls(&mut self) {
-        let before = self.overlay.sysctls_before();
-        let new: Vec<_> = before.iter().filter(|(name, _)| !self.sysctls.contains_key(*name)).collect();
-        if new.is_empty() {
-            return;
-        }
-        self.sysctls.extend(new.into_iter().map(|(name, value)| (name.clone(), value.clone())));
-        let mut writes = Writes::default();
-        let saved =
-            writes.put_meta("sysctls", &self.sysctls).and_then(|()| self.agent.store.commit(&writes, true));
-        if let Err(error) = saved {
-            tracing::warn!("{}", chain(&error));
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::store::Writes;
 
 impl Converger {
     pub(super) fn open_spaces(&mut self, present: &BTreeSet<Name>, synced: bool) -> Vec<(String, String)> {
-        let mut problems = Vec::new();
+        let reopened = self.spaces.reopen(&self.agent).into_iter();
+        let mut problems: Vec<_> = reopened.map(|(object, error)| (object, chain(&error))).collect();
         for network in present {
             if let Err(error) = self.spaces.ensure_network(network) {
                 problems.push((format!("network/{network}"), chain(&error)));
@@ -131,8 +132,16 @@ impl Converger {
         }
     }
 
-    /// Lets go of the namespaces that nothing is attached through any more.
-    pub(super) async fn close_spaces(&mut self, present: &BTreeSet<Name>) {
+    /// Lets go of the namespaces that nothing is attached through any more. What cannot be let go of is tried again with
+    /// the next round.
+    pub(super) async fn close_spaces(
+        &mut self,
+        present: &BTreeSet<Name>,
+        problems: &mut Vec<(String, String)>,
+    ) {
+        if let Err(error) = self.spaces.release_again() {
+            problems.push(("host/holder".to_owned(), chain(&error)));
+        }
         let wanted: BTreeSet<u64> = self.local.iter().map(|record| record.cookie).collect();
         let gone: Vec<u64> =
             self.spaces.containers.keys().copied().filter(|cookie| !wanted.contains(cookie)).collect();
@@ -141,13 +150,17 @@ impl Converger {
             self.due.remove(&cookie);
             self.covered.remove(&cookie);
             self.balancer_problems.remove(&cookie);
-            self.spaces.drop_container(cookie, true).await;
+            if let Err(error) = self.spaces.drop_container(cookie).await {
+                problems.push((format!("namespace/{cookie}"), chain(&error)));
+            }
         }
         let unused: Vec<Name> =
             self.links.keys().filter(|network| !present.contains(*network)).cloned().collect();
         // A network that is only not known yet keeps its namespace: facts come after a restart.
         for network in unused.iter().filter(|network| !self.local.iter().any(|it| it.network == **network)) {
-            self.spaces.drop_network(network);
+            if let Err(error) = self.spaces.drop_network(network) {
+                problems.push(("host/holder".to_owned(), chain(&error)));
+            }
             self.links.remove(network);
             self.save_links();
         }

@@ -4,11 +4,10 @@ use std::os::fd::AsFd;
 
 use overlay::Space;
 
-use super::{NetworkSpace, SpaceError, Spaces, listen};
+use super::{NetworkSpace, SpaceError, Spaces};
 use crate::holder;
 use crate::model::Name;
 use crate::netns::Namespace;
-use crate::runtime::agent::chain;
 
 impl Spaces {
     /// Opens a network's namespace: the one that the holder keeps, else a new one that it then keeps.
@@ -26,7 +25,9 @@ impl Spaces {
     }
 
     /// The namespace that the holder keeps under a name, else a new one that it then keeps.
-    fn keep_space(&self, name: &str, space: Space) -> Result<NetworkSpace, SpaceError> {
+    fn keep_space(&mut self, name: &str, space: Space) -> Result<NetworkSpace, SpaceError> {
+        // It is wanted again.
+        self.unreleased.remove(name);
         let kept = self.holder.get(name).map_err(SpaceError::Holder)?;
         let namespace = match kept.and_then(|mut files| files.pop()) {
             Some(file) => Namespace::from_fd(file).map_err(SpaceError::Open)?,
@@ -36,9 +37,8 @@ impl Spaces {
                 namespace
             }
         };
-        let (netlink, own) = Self::register(&self.kernel, space.clone(), &namespace)?;
-        let monitor = listen(&self.touched, space, &namespace, own)?;
-        Ok(NetworkSpace { namespace, _netlink: netlink, _monitor: monitor })
+        let (netlink, monitor) = Self::open(&self.kernel, &self.touched, space, &namespace, None)?;
+        Ok(NetworkSpace { namespace, netlink, _monitor: monitor })
     }
 
     /// Opens the namespace in which paths to other hosts are tried.
@@ -58,12 +58,14 @@ impl Spaces {
     }
 
     /// Lets go of it, which ends it with all that is in it.
-    pub fn drop_paths(&mut self) {
+    ///
+    /// # Errors
+    /// When the holder keeps it; [`Self::release_again`] tries again.
+    pub fn drop_paths(&mut self) -> Result<(), SpaceError> {
         self.kernel.remove(&Space::Paths);
-        if self.paths.take().is_some()
-            && let Err(error) = self.holder.drop_name(holder::PATHS_NAME)
-        {
-            tracing::warn!("the holder keeps the namespace of paths: {}", chain(&error));
+        match self.paths.take() {
+            Some(_) => self.release(holder::PATHS_NAME.to_owned()),
+            None => Ok(()),
         }
     }
 
@@ -75,12 +77,36 @@ impl Spaces {
     }
 
     /// Lets go of a network's namespace, which ends it with all that is in it.
-    pub fn drop_network(&mut self, network: &Name) {
+    ///
+    /// # Errors
+    /// When the holder keeps it; [`Self::release_again`] tries again.
+    pub fn drop_network(&mut self, network: &Name) -> Result<(), SpaceError> {
         self.kernel.remove(&Space::Network(network.to_string()));
         self.networks.remove(network);
-        if let Err(error) = self.holder.drop_name(&holder::network_name(network)) {
-            tracing::warn!("the holder keeps the namespace of network {network}: {}", chain(&error));
+        self.release(holder::network_name(network))
+    }
+
+    /// Has the holder let go of a name.
+    pub(super) fn release(&mut self, name: String) -> Result<(), SpaceError> {
+        let released = self.holder.drop_name(&name).map(drop).map_err(SpaceError::Holder);
+        if released.is_err() {
+            self.unreleased.insert(name);
         }
+        released
+    }
+
+    /// Has the holder let go of what it did not let go of before.
+    ///
+    /// # Errors
+    /// The last of what it keeps still.
+    pub fn release_again(&mut self) -> Result<(), SpaceError> {
+        let mut outcome = Ok(());
+        for name in std::mem::take(&mut self.unreleased) {
+            if let Err(error) = self.release(name) {
+                outcome = Err(error);
+            }
+        }
+        outcome
     }
 
     /// Gives a new holder all that one keeps.

@@ -49,7 +49,7 @@ pub(super) fn identify(
     keys: &KeyRing,
     address: IpAddr,
 ) -> Result<Identity, Failure> {
-    let fail = |error: crate::store::StoreError| refused(chain(&error), &[]);
+    let fail = |error: crate::store::StoreError| refused(chain(&error), error.hints());
     let node = match store.meta::<NodeId>("node").map_err(fail)? {
         Some(node) => node,
         None => NodeId(rand::random::<u64>().max(1)),

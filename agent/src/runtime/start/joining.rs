@@ -84,6 +84,8 @@ async fn join_cluster(agent: &Arc<Agent>) -> u32 {
             None => false,
         };
         if pulled && agent.read(|state| state.catalog.hosts().next().is_some()) {
+            // A member that dies at once and starts again must know somebody to turn to.
+            peers::save_now(agent).await;
             match claiming::claim_number(agent).await {
                 Ok(number) => {
                     agent.events.record(

@@ -171,6 +171,10 @@ async fn allocate(
             }
         }
     }
+    if why_not.is_empty() {
+        // Blocks of a network that was removed and made again, as an example.
+        why_not = "what was claimed for it was in use within the last 60 s".to_owned();
+    }
     Err(refused(format!("no address of network {network} could be settled: {why_not}"), &["try again"]))
 }
 

@@ -1,5 +1,6 @@
 //! `attach` and `detach`: reserve, plumb, announce; each step idempotent, a failed one undone.
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
@@ -14,9 +15,9 @@ use crate::runtime::verbs::takeover::{self, Predecessor};
 use crate::runtime::{host, verbs};
 use crate::store::Writes;
 
-pub(crate) mod detach;
-
-pub use detach::{detach, withdraw};
+/// How long what another network's namespace still holds may be in the way, and between two looks.
+const ENDING_LIMIT: Duration = Duration::from_secs(2);
+const ENDING_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Who asks, over the unix socket.
 #[derive(Clone, Debug)]
@@ -189,16 +190,13 @@ pub async fn make(
     let taking = takeover::claim(agent, &network, &predecessors).await?;
     if let Some(copy) = agent.read(|state| state.local.get(&(network.clone(), name.clone())).cloned()) {
         // It is fenced, and this one is attached in its place.
-        withdraw(agent, std::slice::from_ref(&copy))?;
+        verbs::detach::withdraw(agent, std::slice::from_ref(&copy))?;
     }
     let record = reserve(agent, &network, &name, asked, (&resolved, &predecessors)).await?;
     drop(taking);
     lock_opened(agent, record.cookie, resolved);
-    if let Err(failure) = plumb(agent, &record).await {
-        forget(agent, &record)?;
-        return Err(failure);
-    }
-    let (record, head) = announce(agent, record)?;
+    let done = plumb(agent, &record).await.and_then(|()| announce(agent, record.clone()));
+    let (record, head) = done.inspect_err(|_| verbs::detach::undo(agent, &record))?;
     let mut line =
         format!("{name} attached to network {network}: {} ({})", list(&record.addresses), record.mac);
     let mut from: Vec<String> = predecessors.iter().map(|it| agent.host_name(it.owner)).collect();
@@ -229,7 +227,7 @@ fn existing(
     }
     if !record.announced {
         // Left over from an attempt that a crash cut short.
-        forget(agent, &record)?;
+        verbs::detach::forget(agent, &record)?;
         return Ok(None);
     }
     let hint = format!("detach it first: svc-agent detach {name} --network {network}");
@@ -329,7 +327,17 @@ fn lock_opened(agent: &Agent, cookie: u64, resolved: Resolved) {
 
 /// Waits until this host's kernel holds the attachment.
 async fn plumb(agent: &Arc<Agent>, record: &LocalAttachment) -> Result<(), Failure> {
-    let problems = agent.converged(&record.network, &record.name).await;
+    let began = tokio::time::Instant::now();
+    let problems = loop {
+        let problems = agent.converged(&record.network, &record.name).await;
+        // The kernel ends a namespace, and the tunnel of the same VNI in it, some time after it was let go of: at the start
+        // of an agent that was killed, as an example.
+        let passes = problems.first().is_some_and(|it| it.error.contains("(os error 17)"));
+        if !passes || began.elapsed() > ENDING_LIMIT {
+            break problems;
+        }
+        tokio::time::sleep(ENDING_INTERVAL).await;
+    };
     match problems.first() {
         None => Ok(()),
         Some(problem) => {
@@ -370,9 +378,4 @@ pub(crate) fn announcement(state: &mut State, record: &LocalAttachment) -> Resul
     extra.put_local(&record.key(), Some(record)).map_err(|error| refused(chain(&error), &[]))?;
     reserved.clone_from(record);
     Ok((vec![(key, Some(Value::Attachment(fact)))], extra))
-}
-
-/// Undoes a reservation: nothing half-done is left.
-fn forget(agent: &Agent, record: &LocalAttachment) -> Result<(), Failure> {
-    withdraw(agent, std::slice::from_ref(record)).map(|_| ())
 }

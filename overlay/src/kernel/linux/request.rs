@@ -1,5 +1,6 @@
 //! Route netlink requests and dumps.
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use futures::StreamExt;
 use netlink_packet_core::{
@@ -13,6 +14,13 @@ use crate::kernel::KernelError;
 
 /// How often a dump is begun again that changes interrupted.
 const DUMP_TRIES: u32 = 8;
+
+/// The kernel answers at once; where there was no room for its answer it is lost, and none comes.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+fn unanswered() -> KernelError {
+    KernelError::Refused(std::io::Error::from_raw_os_error(libc::ETIMEDOUT))
+}
 
 impl Open {
     /// Sends one request and waits for its acknowledgement.
@@ -46,7 +54,9 @@ impl Open {
         let mut stream = route.request(request).map_err(|error| KernelError::Route(Box::new(error)))?;
         let mut answers = Vec::new();
         let mut interrupted = false;
-        while let Some(answer) = stream.next().await {
+        loop {
+            let answer = tokio::time::timeout(ANSWER_LIMIT, stream.next()).await;
+            let Some(answer) = answer.map_err(|_| unanswered())? else { break };
             interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0 && flags & NLM_F_DUMP == NLM_F_DUMP;
             match answer.payload {
                 NetlinkPayload::InnerMessage(message) => answers.push(message),

@@ -1,14 +1,42 @@
-//! `detach`, and what else takes attachments back.
+//! `detach`, and what undoes an attachment: on the way to one, after a crash, at a namespace's end.
 use std::sync::Arc;
 
 use crate::api::types::{Detach, Done, Failure};
 use crate::catalog::facts::Key;
 use crate::model::{Head, Name, NodeId};
 use crate::runtime::agent::{Agent, Batch, chain, refused, usage};
+use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, list};
 use crate::runtime::state::State;
 use crate::runtime::{host, verbs};
 use crate::store::{StoreError, Writes};
+
+/// Undoes a reservation: nothing half-done is left.
+pub(super) fn forget(agent: &Agent, record: &LocalAttachment) -> Result<(), Failure> {
+    withdraw(agent, std::slice::from_ref(record)).map(|_| ())
+}
+
+/// Undoes an attempt that has failed, also where that cannot be written down: nobody was told of it, and its row says so
+/// to the next start.
+pub(super) fn undo(agent: &Agent, record: &LocalAttachment) {
+    if forget(agent, record).is_ok() {
+        return;
+    }
+    {
+        let mut state = lock(&agent.state);
+        let now = std::time::Instant::now();
+        // Written in vain: what of it is in memory counts.
+        drop(withdrawal(&mut state, agent.identity.node, now, std::slice::from_ref(record)));
+    }
+    let_go(agent, record);
+}
+
+/// What stands outside the kernel and the catalog.
+fn let_go(agent: &Agent, record: &LocalAttachment) {
+    lock(&agent.opened).remove(&record.cookie);
+    host::remove_resolv_conf(agent, record);
+    agent.changed.notify_one();
+}
 
 /// Detaches.
 ///
@@ -61,18 +89,14 @@ pub fn withdraw(agent: &Agent, records: &[LocalAttachment]) -> Result<Head, Fail
         .update(|state| withdrawal(state, me, now, records).map_err(|error| refused(chain(&error), &[])));
     if head.is_err() {
         // Nothing was written: they are attached as before.
-        let mut state = crate::runtime::events::lock(&agent.state);
+        let mut state = lock(&agent.state);
         for record in records {
             state.detaching.retain(|row| row.key() != record.key());
             state.local.insert((record.network.clone(), record.name.clone()), record.clone());
         }
         return head;
     }
-    for record in records {
-        crate::runtime::events::lock(&agent.opened).remove(&record.cookie);
-        host::remove_resolv_conf(agent, record);
-    }
-    agent.changed.notify_one();
+    records.iter().for_each(|record| let_go(agent, record));
     head
 }
 
