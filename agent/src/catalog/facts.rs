@@ -93,6 +93,10 @@ pub struct HostFact {
     pub underlay_mtu: u32,
     /// Version of the agent.
     pub agent_version: String,
+    /// Where its routes lead beside the default: what a network without a subnet of its own keeps clear of. Of many the
+    /// largest.
+    #[serde(default)]
+    pub routes: Vec<IpNetwork>,
 }
 
 /// A network, as every host that uses it asserts it.

@@ -82,6 +82,7 @@ impl Cluster {
             vxlan_port: 4789,
             underlay_mtu: 1500,
             agent_version: "0.1.0".to_owned(),
+            routes: Vec::new(),
         };
         // A disk that refuses is asked again by the next start, as in the product.
         self.write(at, vec![(Key::Host, Some(Value::Host(fact)))], Writes::default()).ok_or(Refused)?.ok();

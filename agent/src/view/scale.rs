@@ -199,6 +199,7 @@ fn host_fact(host: u32) -> Value {
         vxlan_port: 4789,
         underlay_mtu: 1500,
         agent_version: "0.1.0".to_owned(),
+        routes: Vec::new(),
     })
 }
 

@@ -51,6 +51,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // Hosts in this process shall be as small as agents are.
+    agent::runtime::memory::frugal();
     let arguments = Arguments::parse();
     let sandbox = match Sandbox::enter() {
         Ok(sandbox) => sandbox,

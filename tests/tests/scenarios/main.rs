@@ -10,6 +10,7 @@ mod forwarding_load;
 mod health;
 mod idle;
 mod input;
+mod keys;
 mod limits;
 mod musl;
 mod names;
@@ -17,6 +18,8 @@ mod notify;
 mod partition;
 mod repair;
 mod restart;
+mod routes;
+mod simulated;
 mod six;
 mod status;
 mod texts;
@@ -46,6 +49,9 @@ fn main() -> ExitCode {
         repair::all(),
         restart::all(),
         status::all(),
+        routes::all(),
+        keys::all(),
+        simulated::all(),
         notify::all(),
         churn::all(),
         docker::all(),

@@ -35,6 +35,7 @@ pub(crate) fn host(underlay: &str, underlay_mtu: u32) -> Value {
         vxlan_port: 4789,
         underlay_mtu,
         agent_version: "0.1.0".into(),
+        routes: Vec::new(),
     })
 }
 
