@@ -36,6 +36,8 @@ const SERVICES_EACH: u32 = 33;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Changes whose way to all hosts is followed, of those in a second: to follow each would cost more than the change.
 const FOLLOWED_PER_SECOND: u32 = 50;
+/// Open files for a few hundred hosts; the kernel gives a process no more unless told to (fs.nr_open).
+const FILES_WANTED: u64 = 1 << 20;
 /// Disks in memory: many hosts on one disk would measure the disk.
 const MEMORY: &str = "/dev/shm";
 
@@ -56,6 +58,8 @@ impl Simulated {
     /// # Errors
     /// When the host does not start.
     pub fn found() -> Result<Self> {
+        // Each host has a connection to and from each other one.
+        agent::limits::raise_file_limit(FILES_WANTED);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let memory = Path::new(MEMORY);
         let directory = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };

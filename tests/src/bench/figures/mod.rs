@@ -29,8 +29,8 @@ pub(crate) enum Figure {
     Balancer,
     /// Clusters of 50 simulated hosts.
     Hosts,
-    /// And of 300.
-    ManyHosts,
+    /// And of 75.
+    MoreHosts,
     /// A change taken up and derived at 10,000 services of 10 replicas.
     Derive,
     /// Resident memory of agents.
@@ -57,7 +57,7 @@ impl Figure {
         match self {
             Self::Balancer => "balancer",
             Self::Hosts => "hosts",
-            Self::ManyHosts => "many_hosts",
+            Self::MoreHosts => "more_hosts",
             Self::Derive => "derive",
             Self::Memory => "memory",
             Self::Registration => "registration",
@@ -105,8 +105,8 @@ pub(crate) fn measure(
     if wanted(Figure::Hosts) {
         emit(Figure::Hosts, hosts::fifty(options)?);
     }
-    if wanted(Figure::ManyHosts) && !options.quick {
-        emit(Figure::ManyHosts, hosts::three_hundred()?);
+    if wanted(Figure::MoreHosts) && !options.quick {
+        emit(Figure::MoreHosts, hosts::seventy_five()?);
     }
     if wanted(Figure::Balancer) {
         emit(Figure::Balancer, balancer::measure(options)?);
@@ -114,7 +114,7 @@ pub(crate) fn measure(
     if wanted(Figure::Derive) {
         emit(Figure::Derive, derive::measure(options)?);
     }
-    let alone = [Figure::Hosts, Figure::ManyHosts, Figure::Balancer, Figure::Derive];
+    let alone = [Figure::Hosts, Figure::MoreHosts, Figure::Balancer, Figure::Derive];
     if figures.iter().all(|figure| alone.contains(figure)) {
         return Ok(());
     }
