@@ -39,7 +39,7 @@ pub(crate) enum Figure {
     Registration,
     /// From a replica's death to the end of its use, and from a harm to its repair.
     Faults,
-    /// Thousands of endpoints, a thousand containers.
+    /// Thousands of endpoints, a thousand containers; only where it is named.
     Full,
     /// Questions answered by the resolver.
     Names,
