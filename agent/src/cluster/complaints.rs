@@ -113,8 +113,10 @@ impl Complaints {
         first
     }
 
+    /// Those that are not over: a host that goes on not opening our frames goes on saying so.
     pub(super) fn all(&self) -> Vec<KeyComplaint> {
-        self.0.iter().cloned().collect()
+        let lately = |it: &&KeyComplaint| it.at.elapsed().is_ok_and(|age| age < UNREADABLE_AGE);
+        self.0.iter().filter(lately).cloned().collect()
     }
 }
 
