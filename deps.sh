@@ -7,6 +7,7 @@ need() { # COMMAND PACKAGE
     PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
 need ip iproute2
+need ping iputils-ping
 need mount mount
 need nft nftables
 need conntrack conntrack

@@ -4,6 +4,7 @@
 //! The methods of [`Client`] are async and may be dropped at any await; [`BlockingClient`] wraps them for plain threads.
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::types::{Failure, FailureKind};
+use super::{AGENT_VERSION_HEADER, API_VERSION, API_VERSION_HEADER};
 
 /// The longest answer that is read, in bytes: 100,000 replicas take some 20 MB.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
@@ -25,6 +27,8 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 pub struct Client {
     socket: PathBuf,
     timeout: Duration,
+    /// What the agent said of its version with its first answer.
+    agent_version: Arc<OnceLock<String>>,
 }
 
 /// Why a request has no result.
@@ -88,12 +92,17 @@ impl Reply {
 impl Client {
     /// A client that gives every request `timeout` from connecting to the last byte.
     pub fn new(socket: impl Into<PathBuf>, timeout: Duration) -> Self {
-        Self { socket: socket.into(), timeout }
+        Self { socket: socket.into(), timeout, agent_version: Arc::default() }
     }
 
     /// The same client with another time-out.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
-        Self { socket: self.socket.clone(), timeout }
+        Self { timeout, ..self.clone() }
+    }
+
+    /// The agent's version, once it has answered anything; agents before 0.1.0 do not say it.
+    pub fn agent_version(&self) -> Option<&str> {
+        self.agent_version.get().map(String::as_str)
     }
 
     /// The socket it asks.
@@ -176,6 +185,7 @@ impl Client {
             .uri(target)
             .header(header::HOST, "svc-agent")
             .header(header::CONTENT_TYPE, "application/json")
+            .header(API_VERSION_HEADER, API_VERSION)
             .body(Full::new(body))
             .map_err(|error| protocol(format!("the request cannot be written: {error}")))?;
         let stream = UnixStream::connect(&self.socket)
@@ -188,6 +198,10 @@ impl Client {
                 .await
                 .map_err(|error| if error.is_parse() { protocol(error.to_string()) } else { lost(error) })?;
             let status = answer.status().as_u16();
+            if let Some(version) = answer.headers().get(AGENT_VERSION_HEADER).and_then(|it| it.to_str().ok())
+            {
+                self.agent_version.get_or_init(|| version.to_owned());
+            }
             let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
             match body {
                 Ok(body) => Ok(Reply { status, body: body.to_bytes() }),

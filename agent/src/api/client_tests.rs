@@ -85,9 +85,15 @@ fn converse(mut stream: UnixStream, answer: &mut impl FnMut(Asked) -> Vec<u8>) {
     let _ = stream.write_all(&answer(Asked { line, body }));
 }
 
-/// An HTTP answer.
+/// An HTTP answer of an agent of this version.
 pub(crate) fn http(status: u16, body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    http_of(env!("CARGO_PKG_VERSION"), status, body)
+}
+
+/// An HTTP answer of an agent of some version.
+pub(crate) fn http_of(version: &str, status: u16, body: &str) -> Vec<u8> {
+    let head = format!("{AGENT_VERSION_HEADER}: {version}\r\ncontent-length: {}", body.len());
+    format!("HTTP/1.1 {status} X\r\n{head}\r\n\r\n{body}").into_bytes()
 }
 
 fn client(socket: &Path) -> BlockingClient {

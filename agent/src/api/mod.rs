@@ -3,6 +3,16 @@ pub mod client;
 pub mod server;
 pub mod types;
 pub(crate) mod words;
+
+/// Version of the API that this program speaks. It grows with a change after which an older command line would
+/// misunderstand the agent, or be misunderstood; what is only added needs none.
+pub const API_VERSION: u32 = 1;
+/// Header of each answer: the agent's own version.
+pub const AGENT_VERSION_HEADER: &str = "svc-agent-version";
+/// Header of each request and answer: the version of the API that the sender speaks. An agent refuses a request with
+/// another one; one that says none is taken to speak ours.
+pub const API_VERSION_HEADER: &str = "svc-agent-api";
+
 pub mod routes {
     //! Routes of the API; the client and the server share these constants.
     //!

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
@@ -14,11 +15,11 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::UnixListener;
 
-use super::routes;
 use super::types::{
     Attach, Deregister, Detach, Done, Drain, Event, Failure, FailureKind, NetworkCreate, Register,
     ServiceSet, Version, Wait,
 };
+use super::{AGENT_VERSION_HEADER, API_VERSION, API_VERSION_HEADER, routes};
 use crate::runtime::agent::{Agent, refused};
 use crate::runtime::verbs::{self, attach::Caller};
 use crate::runtime::{gather, start};
@@ -129,7 +130,35 @@ fn router(agent: Arc<Agent>) -> Router {
         .route(routes::LEAVE, post(leave))
         .route(routes::METRICS, get(metrics))
         .route(routes::READY, get(ready))
+        .layer(middleware::from_fn(versions))
         .with_state(agent)
+}
+
+/// Says in each answer who gives it, and does nothing for who speaks another API, but say its version.
+async fn versions(request: Request, next: Next) -> Response {
+    let asked =
+        request.headers().get(API_VERSION_HEADER).and_then(|it| it.to_str().ok()?.parse::<u32>().ok());
+    let about = [routes::VERSION, routes::METRICS, routes::READY].contains(&request.uri().path());
+    let mut answer = match asked.filter(|asked| *asked != API_VERSION && !about) {
+        Some(asked) => Refusal(other_api(asked)).into_response(),
+        None => next.run(request).await,
+    };
+    answer.headers_mut().insert(AGENT_VERSION_HEADER, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    answer.headers_mut().insert(API_VERSION_HEADER, HeaderValue::from(API_VERSION));
+    answer
+}
+
+fn other_api(asked: u32) -> Failure {
+    let own = env!("CARGO_PKG_VERSION");
+    let what = format!(
+        "the running agent is svc-agent {own} and speaks version {API_VERSION} of the API, this command speaks {asked}"
+    );
+    let hint = if asked > API_VERSION {
+        "restart the agent with the program that is installed now; forwarding goes on meanwhile"
+    } else {
+        "use the command line of the agent's own version"
+    };
+    refused(what, &[hint])
 }
 
 /// A failure as an HTTP answer.
@@ -317,5 +346,52 @@ async fn ready(State(agent): Shared) -> Response {
     match start::readiness(&agent) {
         Ok(()) => (StatusCode::OK, "ready\n").into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn ask(socket: &Path, headers: &str) -> String {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        write!(stream, "POST /v1/leave HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_speaks_another_api_is_refused_and_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent.sock");
+        let (done, mut was_done) = tokio::sync::mpsc::unbounded_channel();
+        let leave = async move || done.send(()).map_or("not noted", |()| "done");
+        let router = Router::new().route(routes::LEAVE, post(leave)).layer(middleware::from_fn(versions));
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let asking = tokio::task::spawn_blocking(move || {
+            let other = ask(&socket, &format!("{API_VERSION_HEADER}: {}\r\n", API_VERSION + 1));
+            (other, ask(&socket, &format!("{API_VERSION_HEADER}: {API_VERSION}\r\n")), ask(&socket, ""))
+        });
+        let (other, same, silent) = asking.await.unwrap();
+        assert!(other.starts_with("HTTP/1.1 409"), "{other}");
+        assert!(other.contains(&format!("is svc-agent {}", env!("CARGO_PKG_VERSION"))), "{other}");
+        assert!(other.contains("restart the agent"), "{other}");
+        for answer in [&same, &silent] {
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            assert!(
+                answer.contains(&format!("svc-agent-version: {}", env!("CARGO_PKG_VERSION"))),
+                "{answer}"
+            );
+        }
+        let mut count = 0;
+        while was_done.try_recv().is_ok() {
+            count += 1;
+        }
+        assert_eq!(count, 2, "the refused one was done");
     }
 }

@@ -291,6 +291,9 @@ pub struct HostStatus {
     pub name: String,
     /// `live`, `suspended`, `unreachable`.
     pub state: String,
+    /// Version of its agent, as it said itself.
+    #[serde(default)]
+    pub agent_version: String,
     /// Owners whose facts it has not applied yet: owner's name, applied, known here.
     pub behind: Vec<Behind>,
     pub problems: Vec<Problem>,

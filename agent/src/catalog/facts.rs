@@ -97,6 +97,10 @@ pub struct HostFact {
     /// Hosts to which the path carries less than both ends' underlay: what was measured, in bytes inside the tunnel.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub narrow: BTreeMap<NodeId, u32>,
+    /// Where its routes lead beside the default: what a network without a subnet of its own keeps clear of. Of many the
+    /// largest.
+    #[serde(default)]
+    pub routes: Vec<IpNetwork>,
 }
 
 /// A network, as every host that uses it asserts it.

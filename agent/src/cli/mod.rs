@@ -69,7 +69,13 @@ fn dispatch(arguments: Arguments, host: &dyn Host, console: &mut Console) -> Res
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| local::broken("start a runtime", &error))?;
             let mut session = Session::new(&common, console);
-            runtime.block_on(verbs::ask(asking, &mut session))
+            // `version` says both anyway.
+            let compares = matches!(asking, Verb::Version);
+            let ended = runtime.block_on(verbs::ask(asking, &mut session));
+            if !compares {
+                session.warn_of_other_version();
+            }
+            ended
         }
     }
 }

@@ -11,8 +11,7 @@ use super::args::{Common, Waiting};
 use super::console::{Console, Ending};
 use super::{Exit, show};
 use crate::api::client::{Client, ClientError};
-use crate::api::routes;
-use crate::api::types::{Done, Version, Wait};
+use crate::api::types::{Done, Wait};
 use crate::config::{DEFAULT_SOCKET, variable};
 
 /// How long the agent itself may take where no `--timeout` says otherwise.
@@ -29,6 +28,8 @@ pub(super) struct Session<'a> {
     pub(super) client: Client,
     pub(super) console: &'a mut Console,
     timeout: Option<Duration>,
+    /// It was said that the agent is of another version.
+    warned: bool,
 }
 
 impl<'a> Session<'a> {
@@ -37,7 +38,7 @@ impl<'a> Session<'a> {
             || std::env::var_os(variable("socket")).filter(|path| !path.is_empty()).map(PathBuf::from);
         let socket = common.socket.clone().or_else(named).unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
         let client = Client::new(socket, common.timeout.unwrap_or(AGENT_TIMEOUT));
-        Self { client, console, timeout: common.timeout }
+        Self { client, console, timeout: common.timeout, warned: false }
     }
 
     /// How long the agent is to wait for the other hosts.
@@ -99,7 +100,6 @@ impl<'a> Session<'a> {
         wait: Wait,
         object: fn(&Value) -> String,
     ) -> Result<Exit, Ending> {
-        self.warn_of_other_version().await;
         let client = self.patient(wait);
         let value: Value = self.progress("waiting for every live host", client.post(path, body)).await?;
         self.done(path, value, object)
@@ -112,7 +112,6 @@ impl<'a> Session<'a> {
         query: &[(&str, &str)],
         wait: Wait,
     ) -> Result<Exit, Ending> {
-        self.warn_of_other_version().await;
         let client = self.patient(wait);
         let value: Value = self.progress("waiting for every live host", client.delete(path, query)).await?;
         self.done(path, value, |_| String::new())
@@ -143,15 +142,14 @@ impl<'a> Session<'a> {
         Ok(exit)
     }
 
-    /// Says in one line when program and agent are of different versions; whatever else fails here shows later.
-    pub(super) async fn warn_of_other_version(&mut self) {
+    /// Says once in one line that program and agent are of different versions; to be called when it has answered.
+    pub(super) fn warn_of_other_version(&mut self) {
         let own = env!("CARGO_PKG_VERSION");
-        if let Ok(version) = self.client.get::<Version>(routes::VERSION, &[]).await
-            && version.agent_version != own
-        {
-            let other = version.agent_version;
+        let Some(other) = self.client.agent_version().filter(|version| *version != own) else { return };
+        if !std::mem::replace(&mut self.warned, true) {
             self.console.note(&format!(
-                "warning: this is svc-agent {own}, but the running agent is {other}; restart it"
+                "warning: this is svc-agent {own}, but the running agent is {other}; restart it \
+                 (forwarding goes on meanwhile)"
             ));
         }
     }

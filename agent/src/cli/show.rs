@@ -183,12 +183,13 @@ pub(super) fn status(status: &Status) -> String {
             host.name.clone(),
             host.id.to_string(),
             host.state.clone(),
+            host.agent_version.clone(),
             behind(host),
             host.problems.len().to_string(),
         ]
     };
     text.push_str(&table(
-        &["HOST", "ID", "STATE", "BEHIND", "PROBLEMS"],
+        &["HOST", "ID", "STATE", "VERSION", "BEHIND", "PROBLEMS"],
         status.hosts.iter().map(row).collect(),
     ));
     for host in &status.hosts {

@@ -1,13 +1,18 @@
-//! Who says that it cannot open our frames. Unauthenticated, so it is shown and changes nothing.
+//! Who says that it cannot open our frames, and whose frames we cannot open. Unauthenticated, so it is shown and changes
+//! nothing.
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::key::KeyId;
 use super::seal::Notice;
 
 /// Complaints kept, one per peer address; the oldest goes first.
 const COMPLAINTS_MAX: usize = 64;
+/// Addresses kept whose frames do not open; the one that was silent longest goes first.
+const UNREADABLE_MAX: usize = 64;
+/// So long after the last such frame of an address it is right again: hosts try each other more often.
+const UNREADABLE_AGE: Duration = Duration::from_secs(10);
 
 /// A peer says that a frame of ours does not open there. Anybody who can see our frames can forge it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +41,62 @@ impl std::fmt::Display for KeyComplaint {
     }
 }
 
+/// Frames that come from an address do not open here. Anybody can send such frames, from any address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Where they come from.
+    pub from: IpAddr,
+    /// The key that the last one says it is sealed with.
+    pub key_id: KeyId,
+    /// Whether there is a key with this id here, which then is another key, or another cluster's.
+    pub known: bool,
+    /// How many there were.
+    pub count: u64,
+    last: Instant,
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { from, key_id, known, .. } = self;
+        if *known {
+            write!(
+                f,
+                "frames from {from} do not open here: its key with the id {key_id} is another one than ours"
+            )
+        } else {
+            write!(
+                f,
+                "frames from {from} do not open here: they are sealed with key {key_id}, which is not in our key file"
+            )
+        }
+    }
+}
+
+/// Whose frames did not open lately.
+#[derive(Default)]
+pub(super) struct Unreadables(Vec<Unreadable>);
+
+impl Unreadables {
+    pub(super) fn note(&mut self, now: Instant, from: IpAddr, notice: Notice) {
+        let Notice { key_id, known, .. } = notice;
+        if let Some(before) = self.0.iter_mut().find(|it| it.from == from) {
+            *before = Unreadable { from, key_id, known, count: before.count + 1, last: now };
+            return;
+        }
+        if self.0.len() == UNREADABLE_MAX
+            && let Some(oldest) = (0..self.0.len()).min_by_key(|at| self.0[*at].last)
+        {
+            self.0.remove(oldest);
+        }
+        self.0.push(Unreadable { from, key_id, known, count: 1, last: now });
+    }
+
+    pub(super) fn now(&mut self, now: Instant) -> Vec<Unreadable> {
+        self.0.retain(|it| now.saturating_duration_since(it.last) < UNREADABLE_AGE);
+        self.0.clone()
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Complaints(VecDeque<KeyComplaint>);
 
@@ -52,7 +113,37 @@ impl Complaints {
         first
     }
 
+    /// Those that are not over: a host that goes on not opening our frames goes on saying so.
     pub(super) fn all(&self) -> Vec<KeyComplaint> {
-        self.0.iter().cloned().collect()
+        let lately = |it: &&KeyComplaint| it.at.elapsed().is_ok_and(|age| age < UNREADABLE_AGE);
+        self.0.iter().filter(lately).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn whose_frames_do_not_open_is_bounded_and_ends_by_itself() {
+        let (mut unreadables, begin) = (Unreadables::default(), Instant::now());
+        let notice = Notice { key_id: KeyId([7; 4]), known: false, token: [0; 8] };
+        for number in 0..10_000 {
+            unreadables.note(begin, IpAddr::V4(Ipv4Addr::from_bits(number)), notice);
+        }
+        assert_eq!(unreadables.now(begin).len(), UNREADABLE_MAX);
+        let (host, later) = (IpAddr::V4(Ipv4Addr::LOCALHOST), begin + UNREADABLE_AGE / 2);
+        unreadables.note(later, host, notice);
+        unreadables.note(later, host, notice);
+        let left = unreadables.now(begin + UNREADABLE_AGE);
+        assert_eq!(left.iter().map(|it| (it.from, it.count)).collect::<Vec<_>>(), [(host, 2)]);
+        assert!(
+            left[0]
+                .to_string()
+                .contains("from 127.0.0.1 do not open here: they are sealed with key 07070707")
+        );
+        assert!(unreadables.now(later + UNREADABLE_AGE).is_empty());
     }
 }

@@ -44,7 +44,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use complaints::KeyComplaint;
+pub use complaints::{KeyComplaint, Unreadable};
 pub use key::{ClusterId, ClusterKey, KeyFileError, KeyId, KeyRing, KeyRingError};
 pub use members::{Member, Members};
 pub use publish::{KEY_BYTES_MAX, KEYS_MAX, PublishError, VALUE_BYTES_MAX};
@@ -306,6 +306,11 @@ impl Cluster {
     /// Who said that our frames do not open there, newest last. Unauthenticated: to be shown, not acted on.
     pub fn complaints(&self) -> Vec<KeyComplaint> {
         locked(&self.shared.complaints).all()
+    }
+
+    /// Whose frames have not opened here in the last seconds. Unauthenticated: to be shown, not acted on.
+    pub fn unreadable(&self) -> Vec<Unreadable> {
+        locked(&self.shared.unreadables).now(Instant::now())
     }
 
     /// Another host that speaks with this host's node id, if one was seen.

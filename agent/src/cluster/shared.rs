@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::complaints::Complaints;
+use super::complaints::{Complaints, Unreadables};
 use super::key::KeyRing;
 use super::liveness::Liveness;
 use super::rate::Limiter;
@@ -44,6 +44,7 @@ pub(super) struct Shared {
     pub liveness: Mutex<Liveness>,
     pub destinations: Mutex<Destinations>,
     pub complaints: Mutex<Complaints>,
+    pub unreadables: Mutex<Unreadables>,
     pub datagram_notices: Mutex<Limiter>,
     pub stream_notices: Mutex<Limiter>,
     pub hellos: Mutex<Limiter>,
@@ -74,6 +75,7 @@ impl Shared {
             liveness: Mutex::new(Liveness::new(config.failure_after, config.gossip_interval)),
             destinations: Mutex::default(),
             complaints: Mutex::default(),
+            unreadables: Mutex::default(),
             datagram_notices: limiter(NOTICES_PER_SECOND),
             stream_notices: limiter(NOTICES_PER_SECOND),
             hellos: limiter(HELLOS_PER_SECOND),
@@ -135,6 +137,7 @@ impl Shared {
     ) -> Option<Notice> {
         self.count_unopened(why);
         let notice = why.notice()?;
+        locked(&self.unreadables).note(now, from.ip(), notice);
         let allowed = locked(limit).allow(now, from.ip());
         allowed.then(|| {
             self.stats.notices_sent.add(1);

@@ -43,19 +43,20 @@ pub enum HostError {
     },
 }
 
-/// Destinations of the host's own routes, default routes and the halves that VPNs use instead left out.
-pub async fn routes(agent: &Agent) -> Vec<IpNetwork> {
-    match routes_in(&agent.host_namespace, None).await {
-        Ok(routes) => routes,
-        Err(error) => {
-            tracing::warn!("this host's routes cannot be read, none is avoided: {}", chain(&error));
-            Vec::new()
-        }
-    }
+/// Destinations of the host's own routes, default routes, the halves that VPNs use instead, and routes by our own links
+/// left out. Where the kernel does not tell them, it is logged.
+pub async fn routes(agent: &Agent) -> Option<Vec<IpNetwork>> {
+    let routes = routes_in(&agent.host_namespace, None).await;
+    routes
+        .inspect_err(|error| {
+            tracing::warn!("this host's routes cannot be read, none is avoided: {}", chain(error));
+        })
+        .ok()
 }
 
 /// Destinations of the routes in a namespace's main table: what a network's subnet must not overlap. Routes by way of
-/// our own link of `network` are left out: an attach that a crash cut short leaves one until it is repeated.
+/// our own link of `network` are left out, without one those of all: an attach that a crash cut short leaves one until
+/// it is repeated.
 ///
 /// # Errors
 /// When the kernel does not tell them.
@@ -74,12 +75,13 @@ pub async fn routes_in(namespace: &Namespace, network: Option<&Name>) -> Result<
         Err(source) => return Err(read("the routes")(source)),
     }
     netlink.close().await;
-    let tag = network.map(|network| format!("{}{network}/", overlay::TAG));
+    let tag =
+        network.map_or_else(|| overlay::TAG.to_owned(), |network| format!("{}{network}/", overlay::TAG));
     let own: Vec<u32> = links
         .iter()
         .filter(|link| {
-            let tagged = |text: &str| tag.as_deref().is_some_and(|tag| text.starts_with(tag));
-            let ours = |it: &LinkAttribute| matches!(it, LinkAttribute::IfAlias(text) if tagged(text));
+            let ours =
+                |it: &LinkAttribute| matches!(it, LinkAttribute::IfAlias(text) if text.starts_with(&tag));
             link.attributes.iter().any(ours)
         })
         .map(|link| link.header.index)

@@ -1,4 +1,6 @@
 //! Keeps the process as small as what it knows: glibc's allocator is generous with it by default.
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::runtime::metrics::resident_bytes;
 
 /// Growth in bytes after which freed memory is handed back.
@@ -23,11 +25,14 @@ pub fn frugal() {
     }
 }
 
-/// Hands freed memory back to the kernel after a growth; `low` is what was resident after the last time.
-pub fn hand_back(low: &mut u64) {
-    let resident = resident_bytes();
+/// What was resident after the last time that memory was handed back: of the process, however many agents are in it.
+static LOW: AtomicU64 = AtomicU64::new(0);
+
+/// Hands freed memory back to the kernel after a growth.
+pub fn hand_back() {
+    let (resident, low) = (resident_bytes(), LOW.load(Ordering::Relaxed));
     if resident < low.saturating_add(TRIM_AFTER) {
-        *low = (*low).min(resident);
+        LOW.fetch_min(resident, Ordering::Relaxed);
         return;
     }
     #[cfg(target_env = "gnu")]
@@ -36,5 +41,5 @@ pub fn hand_back(low: &mut u64) {
     unsafe {
         libc::malloc_trim(0);
     }
-    *low = resident_bytes();
+    LOW.store(resident_bytes(), Ordering::Relaxed);
 }

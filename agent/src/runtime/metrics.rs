@@ -81,6 +81,8 @@ metrics! {
     replicas: IntGaugeVec = "svc_agent_replicas", "state";
     /// Facts in the catalog.
     facts: IntGauge = "svc_agent_facts";
+    /// Share of addresses in use of the network that has the greatest, in percent, by region (endpoints, vips).
+    fullest_network_percent: IntGaugeVec = "svc_agent_fullest_network_percent", "region";
     /// Objects that fail on this host now.
     problems: IntGauge = "svc_agent_problems";
     /// Seconds since the oldest change that this host knows and has not applied; 0 when none.

@@ -13,6 +13,7 @@ pub mod gather;
 pub mod health;
 pub mod host;
 pub mod local;
+pub mod log;
 pub mod memory;
 pub mod messages;
 pub mod metrics;

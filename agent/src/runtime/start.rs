@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::api::types::Failure;
 use crate::cluster::{Cluster, KeyRing};
-use crate::config::{self, Settings, Sources, Start};
+use crate::config::{Settings, Sources, Start};
 use crate::limits;
 use crate::model::{Name, NodeId};
 use crate::netns::{Namespace, Watcher};
@@ -26,18 +26,22 @@ use crate::runtime::peers::{self, PeerHandler};
 use crate::runtime::problems::Problems;
 use crate::runtime::spaces::{self, Spaces};
 use crate::runtime::verbs::addressing::{self, Grants};
-use crate::runtime::{health, host, memory, paths, records, verbs};
+use crate::runtime::{health, host, log, memory, paths, records, verbs};
 use crate::store::Store;
 use crate::{api, holder};
 
+mod bare;
 mod forgetting;
 mod holding;
 mod identity;
 mod joining;
 mod notify;
+mod surroundings;
 mod twin;
 mod upkeep;
 mod upstreams;
+
+pub use bare::Bare;
 
 /// Sockets and namespaces that stay open for one attachment, with room.
 const FILES_PER_ATTACHMENT: u64 = 16;
@@ -54,7 +58,7 @@ const DEATHS_MAX: usize = 1_024;
 /// Why it could not start; nothing is left running then.
 pub fn run(settings: Settings, sources: Sources, start: Start) -> Result<(), Failure> {
     memory::frugal();
-    log(&settings);
+    let limiter = log::begin(&settings);
     let attachments = limits::raise_file_limit(FILES_WANTED) / FILES_PER_ATTACHMENT;
     if attachments < ATTACHMENTS_MAX {
         tracing::warn!("files may be open for {attachments} attachments only; raise LimitNOFILE (ulimit -n)");
@@ -64,24 +68,18 @@ pub fn run(settings: Settings, sources: Sources, start: Start) -> Result<(), Fai
         .enable_all()
         .build()
         .map_err(|error| refused(format!("the runtime cannot start: {error}"), &[]))?;
+    let teller = limiter.clone();
+    runtime.spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            teller.tell(Instant::now());
+        }
+    });
     let ended = runtime.block_on(run_agent(settings, sources, start));
+    limiter.tell(Instant::now());
     // A blocking call that hangs must not keep a stopped agent alive.
     runtime.shutdown_timeout(Duration::from_secs(2));
     ended
-}
-
-fn log(settings: &Settings) {
-    // The DNS library logs every look-up at the level at which we log changes.
-    let quiet = if settings.log.contains("hickory") { "" } else { ",hickory_server=warn" };
-    let filter = tracing_subscriber::EnvFilter::new(format!("{}{quiet}", settings.log));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second subscriber in one process (tests) is no error.
-    let _ = match settings.log_format {
-        config::LogFormat::Json => builder.json().try_init(),
-        config::LogFormat::Text => {
-            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
-        }
-    };
 }
 
 async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result<(), Failure> {
@@ -147,6 +145,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     tasks.spawn(holding::watch(Arc::clone(&agent), program));
     tasks.spawn(joining::join(Arc::clone(&agent), start));
     tasks.spawn(upkeep::housekeep(Arc::clone(&agent)));
+    tasks.spawn(surroundings::follow(Arc::clone(&agent)));
     tasks.spawn(notify::tell(Arc::clone(&agent)));
     let end = wait_for_end(&agent, &sources, &mut converge).await;
     notify::stopping();

@@ -86,6 +86,7 @@ impl Cluster {
             underlay_mtu: 1500,
             agent_version: "0.1.0".to_owned(),
             narrow: Default::default(),
+            routes: Vec::new(),
         };
         // A disk that refuses is asked again by the next start, as in the product.
         self.write(at, vec![(Key::Host, Some(Value::Host(fact)))], Writes::default()).ok_or(Refused)?.ok();

@@ -200,6 +200,7 @@ fn host_fact(host: u32) -> Value {
         underlay_mtu: 1500,
         agent_version: "0.1.0".to_owned(),
         narrow: Default::default(),
+        routes: Vec::new(),
     })
 }
 

@@ -131,6 +131,16 @@ impl Cluster {
     /// Makes a container on a host and attaches it.
     pub(crate) fn attach(&mut self, host: &str, name: &str) -> Result<Attached> {
         let namespace = self.bed.container(host, name)?;
+        self.attach_only(host, name)?;
+        let all: Vec<AttachmentInfo> = self.client(host)?.get(routes::ATTACHMENTS, &[])?;
+        let info = all.iter().find(|info| info.name.as_str() == name);
+        let address = info.and_then(|info| info.addresses.iter().find_map(four));
+        let address = address.with_context(|| format!("{name} has no IPv4 address"))?;
+        Ok(Attached { namespace, address })
+    }
+
+    /// Attaches a container that there is.
+    pub(crate) fn attach_only(&self, host: &str, name: &str) -> Result<()> {
         let attach = Attach {
             name: name.to_owned(),
             network: Some(NETWORK.to_owned()),
@@ -142,11 +152,7 @@ impl Cluster {
             wait: Wait::default(),
         };
         let _done: Done = self.client(host)?.post(routes::ATTACHMENTS, &attach)?;
-        let all: Vec<AttachmentInfo> = self.client(host)?.get(routes::ATTACHMENTS, &[])?;
-        let info = all.iter().find(|info| info.name.as_str() == name);
-        let address = info.and_then(|info| info.addresses.iter().find_map(four));
-        let address = address.with_context(|| format!("{name} has no IPv4 address"))?;
-        Ok(Attached { namespace, address })
+        Ok(())
     }
 
     /// Registers a service on an attachment of a host.

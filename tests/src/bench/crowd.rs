@@ -52,9 +52,17 @@ impl Crowd {
 
     /// Tells the real hosts of so many services of 10 replicas in all, and waits until their kernels hold them.
     pub(crate) fn tell(&mut self, services: u32) -> Result<()> {
+        self.tell_of(services, Size::LARGE.attachments)
+    }
+
+    /// The same with another number of attachments in all.
+    pub(crate) fn tell_of(&mut self, services: u32, attachments: u32) -> Result<()> {
         self.told += 1;
         let (reply, answer) = mpsc::sync_channel(1);
-        self.jobs.send((facts(services, self.told), reply)).ok().context("the crowd has ended")?;
+        self.jobs
+            .send((facts(services, attachments, self.told), reply))
+            .ok()
+            .context("the crowd has ended")?;
         answer.recv().context("the crowd has ended")?
     }
 }
@@ -123,8 +131,8 @@ async fn push(members: &[cluster::Cluster], facts: Vec<Full>) -> Result<()> {
 
 /// What the made-up hosts say: the synthetic cluster of the `derive` figure, moved to the addresses of this bed. The
 /// network itself is defined by the real hosts.
-fn facts(services: u32, incarnation: u64) -> Vec<Full> {
-    let size = Size { services, hosts: COUNT, ..Size::LARGE };
+fn facts(services: u32, attachments: u32, incarnation: u64) -> Vec<Full> {
+    let size = Size { services, attachments, hosts: COUNT, ..Size::LARGE };
     let catalog = scale::catalog(size);
     let owners = catalog.owners().map(|(owner, state)| {
         let mut full = state.full(owner);

@@ -58,3 +58,12 @@ pub(crate) fn resident_bytes(pid: Option<u32>) -> u64 {
 pub(crate) fn pause(duration: Duration) {
     std::thread::park_timeout(duration);
 }
+
+/// Time on processors that this process has used, in steps of the kernel's ticks.
+pub(crate) fn processor_time() -> Duration {
+    let status = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is a name in parentheses; the 14th and 15th are the time in user space and in the kernel.
+    let fields = status.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second().max(1))
+}

@@ -11,6 +11,8 @@ pub(crate) enum Goal {
     AtLeast(f64),
     /// The whole interval is at or below it.
     AtMost(f64),
+    /// The 99th percentile is at or below it.
+    P99AtMost(f64),
     /// It is told for comparison.
     None,
 }
@@ -58,6 +60,7 @@ impl Row {
         let goal = match self.goal {
             Goal::AtLeast(goal) => format!(">= {}", number(goal)),
             Goal::AtMost(goal) => format!("<= {}", number(goal)),
+            Goal::P99AtMost(goal) => format!("p99<={}", number(goal)),
             Goal::None => String::new(),
         };
         let verdict = match self.verdict {
@@ -85,6 +88,7 @@ fn verdict(goal: Goal, summary: &Summary) -> Verdict {
         Goal::None => return Verdict::Information,
         Goal::AtLeast(goal) => (summary.low >= goal, summary.high < goal),
         Goal::AtMost(goal) => (summary.high <= goal, summary.low > goal),
+        Goal::P99AtMost(goal) => (summary.p99 <= goal, summary.p99 > goal),
     };
     match (inside, outside) {
         (true, _) => Verdict::Met,
@@ -133,6 +137,8 @@ mod tests {
         assert_eq!(of(Goal::AtLeast(5.0), 5, 9), Verdict::Met);
         assert_eq!(of(Goal::AtLeast(5.0), 1, 4), Verdict::Missed);
         assert_eq!(of(Goal::AtLeast(5.0), 4, 6), Verdict::Open);
+        assert_eq!(of(Goal::P99AtMost(9.0), 1, 9), Verdict::Met);
+        assert_eq!(of(Goal::P99AtMost(8.0), 1, 9), Verdict::Missed);
         assert_eq!(of(Goal::None, 4, 6), Verdict::Information);
     }
 

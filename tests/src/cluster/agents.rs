@@ -28,6 +28,11 @@ impl Cluster {
         std::fs::set_permissions(path, mode).expect("the key file's mode");
     }
 
+    /// The key file that all agents have, unless they are started with another.
+    pub fn key_file(&self) -> &Path {
+        &self.key_file
+    }
+
     /// Starts a host's agent; `how` is `--init`, `--join ADDR` or nothing, and more flags if need be.
     pub fn start_agent(&mut self, host: &str, how: &str) {
         let key = self.key_file.clone();

@@ -14,7 +14,8 @@ pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
         checks_decide_who_serves,
         another_check_is_waited_for,
-        a_drained_replica_keeps_its_connections
+        a_drained_replica_keeps_its_connections,
+        p26_a_drain_goes_on_over_a_restart
     ]
 }
 
@@ -134,6 +135,40 @@ fn a_drained_replica_keeps_its_connections(sandbox: &Sandbox) {
     cluster.ok("h1", "register payment-api --on c1a");
     assert_eq!(cluster.spread("c2x", vip, 80, 60).answers.len(), 2, "registering again ends the drain");
     assert_eq!(echo(&mut stream, "and on"), "and on");
+}
+
+/// Row P26: the agent of the drained replica's host is killed, then that of the client's.
+fn p26_a_drain_goes_on_over_a_restart(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c2a c2x");
+    let _servers = ["c1a", "c2a"].map(|name| cluster.server(name, 80));
+    cluster.ok("h1", "register payment-api --on c1a");
+    let vip = cluster.vip("h1", "payment-api");
+    let mut stream =
+        connect(&cluster.namespace("c2x"), SocketAddr::new(vip, 80), LIMIT).expect("a connection");
+    assert!(greeting(&mut stream).starts_with("c1a "));
+    cluster.ok("h2", "register payment-api --on c2a");
+    cluster.ok("h1", "drain payment-api --on c1a");
+    for host in ["h1", "h2"] {
+        cluster.kill_agent(host);
+        let only = |when: &str| {
+            let spread = cluster.spread("c2x", vip, 80, 30);
+            assert_eq!(spread.answers.keys().collect::<Vec<_>>(), ["c2a"], "{when} the agent of {host}");
+        };
+        only("without");
+        assert_eq!(echo(&mut stream, "without"), "without");
+        cluster.restart_agent(host);
+        cluster.wait_ready(host);
+        cluster.wait_well(Duration::from_secs(20));
+        let spread = cluster.spread("c2x", vip, 80, 30);
+        assert_eq!(spread.answers.keys().collect::<Vec<_>>(), ["c2a"], "after the restart of {host}");
+        assert_eq!(echo(&mut stream, "after"), "after", "an established connection goes on");
+        let service = cluster.service("h2", "payment-api").expect("the service");
+        let drained =
+            service.replicas.iter().find(|it| it.attachment.as_str() == "c1a").expect("the replica");
+        assert_eq!(drained.state, "draining");
+    }
 }
 
 fn greeting(stream: &mut TcpStream) -> String {

@@ -15,6 +15,7 @@ mod health;
 mod hosts;
 mod idle;
 mod input;
+mod keys;
 mod limits;
 mod musl;
 mod names;
@@ -24,6 +25,8 @@ mod paths;
 mod reboot;
 mod repair;
 mod restart;
+mod routes;
+mod simulated;
 mod six;
 mod state;
 mod status;
@@ -64,6 +67,9 @@ fn main() -> ExitCode {
         restart::all(),
         state::all(),
         status::all(),
+        routes::all(),
+        keys::all(),
+        simulated::all(),
         notify::all(),
         churn::all(),
         docker::all(),

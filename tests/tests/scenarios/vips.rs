@@ -7,10 +7,17 @@ use std::time::Duration;
 use agent::bed::{Sandbox, spread};
 use tests::cluster::Cluster;
 use tests::family::Family;
+use tests::names::{Manner, RESOLVER, Way, ask};
 use tests::runner::Scenario;
 use tests::statistics::assert_split;
 use tests::wait::{wait_equal, wait_until};
 
+use crate::names::with_upstream;
+
+/// Types of records (RFC 1035, RFC 3596).
+const A: u16 = 1;
+const AAAA: u16 = 28;
+const MX: u16 = 15;
 const REFUSAL_LIMIT: Duration = Duration::from_millis(50);
 
 pub(crate) fn all() -> Vec<Scenario> {
@@ -20,6 +27,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         client_and_replica_on_one_host_without_bridge_netfilter,
         flows_are_split_evenly_and_by_weight,
         nothing_serves_and_nothing_hangs,
+        p05_scaled_to_nothing_and_back,
         flushed_rules_of_a_container_come_back,
     ]
 }
@@ -174,6 +182,44 @@ fn nothing_serves_and_nothing_hangs(sandbox: &Sandbox) {
     cluster.ok("h2", "deregister payment-api");
     assert_refused(&cluster, vip, 80, "a service that is gone");
     assert_refused(&cluster, another(vip), 80, "an address of the VIP range that never was one");
+}
+
+/// Row P05: of a service without replicas the name stays ours, and nobody outside is asked for it.
+fn p05_scaled_to_nothing_and_back(sandbox: &Sandbox) {
+    let (mut cluster, upstream) = with_upstream(sandbox, 2, Manner::Deny);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c2x");
+    let _server = cluster.server("c1a", 80);
+    cluster.ok("h1", "register payment-api --on c1a --alias pay");
+    let vip = cluster.vip("h1", "payment-api");
+    let client = cluster.namespace("c2x");
+    let names = ["payment-api", "pay", "payment-api.payment", "tasks.payment-api", "tasks.pay"];
+    for round in 0..2 {
+        cluster.ok("h1", "deregister payment-api --on c1a");
+        assert_refused(&cluster, vip, 80, "scaled to nothing");
+        for name in names {
+            cluster.try_shell("c2x", &format!("getent ahosts {name}"));
+            for record in [A, AAAA, MX] {
+                let answer = ask(&client, RESOLVER, name, record, Way::Udp, Duration::from_secs(5));
+                assert!(answer.is_ok(), "{name} {record}: {answer:?}");
+            }
+        }
+        assert_eq!(cluster.resolve("c2x", "payment-api"), vip.to_string(), "the name keeps its VIP, {round}");
+        cluster.ok("h1", "register payment-api --on c1a");
+        assert_eq!(cluster.tcp("c2x", vip, 80).expect("an answer").name, "c1a", "the next connection works");
+    }
+    let asked = upstream.asked();
+    assert!(!asked.iter().any(|name| name.contains("pay")), "asked outside: {asked:?}");
+    // Or it would be silent for another reason.
+    cluster.try_shell("c2x", "getent ahosts else.example");
+    wait_until("what is not ours is asked outside", Duration::from_secs(10), || {
+        let asked = upstream.asked();
+        if asked.iter().any(|name| name.contains("else.example")) {
+            Ok(())
+        } else {
+            Err(format!("{asked:?}"))
+        }
+    });
 }
 
 fn another(vip: IpAddr) -> IpAddr {

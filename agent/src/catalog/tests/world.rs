@@ -36,6 +36,7 @@ pub(crate) fn host(underlay: &str, underlay_mtu: u32) -> Value {
         underlay_mtu,
         agent_version: "0.1.0".into(),
         narrow: Default::default(),
+        routes: Vec::new(),
     })
 }
 

@@ -186,7 +186,7 @@ fn lists_are_aligned_tables() {
 
 fn status(ok: bool) -> Value {
     json!({ "node": "h1", "id": "0000000000000001", "agent_version": "9.9.9", "cluster": "c1", "ok": ok,
-        "hosts": [{ "id": "0000000000000001", "name": "h1", "state": "live",
+        "hosts": [{ "id": "0000000000000001", "name": "h1", "state": "live", "agent_version": "0.9.9",
                     "behind": [{ "owner": "h2", "applied": "1.4", "known": "1.5" }],
                     "problems": [{ "object": "network/pay/vxlan", "error": "no space", "seconds": 12, "attempts": 4 }] }],
         "notices": ["DOCKER-USER holds a rule of ours"] })
@@ -200,8 +200,8 @@ fn status_names_what_is_behind_and_ends_with_four() {
     assert_eq!(
         outcome.out,
         "cluster:  c1\nasked:    h1 (0000000000000001), svc-agent 9.9.9\nverdict:  not all is well\n\
-         HOST  ID                STATE  BEHIND            PROBLEMS\n\
-         h1    0000000000000001  live   h2 at 1.4 of 1.5  1\n\
+         HOST  ID                STATE  VERSION  BEHIND            PROBLEMS\n\
+         h1    0000000000000001  live   0.9.9    h2 at 1.4 of 1.5  1\n\
          problem on h1: network/pay/vxlan: no space (for 12s, tried 4 times)\n\
          notice: DOCKER-USER holds a rule of ours\n"
     );
@@ -237,15 +237,20 @@ fn status_waits_until_all_is_well() {
 }
 
 #[test]
-fn another_version_is_warned_of_once() {
-    let agent = Agent::of_version("0.0.9", vec![(200, done(&["detached"])), (200, json!([]))]);
-    let outcome = agent.asked_by("detach web");
+fn another_version_is_warned_of_once_with_every_command() {
+    let refusal = json!({ "kind": "refused", "message": "no such node", "hints": [] });
+    let answers = vec![(200, done(&["detached"])), (200, json!([])), (200, status(true)), (409, refusal)];
+    let agent = Agent::of_version("0.0.9", answers);
     let own = env!("CARGO_PKG_VERSION");
-    assert_eq!(
-        outcome.err,
-        format!("warning: this is svc-agent {own}, but the running agent is 0.0.9; restart it\n")
+    let warning = format!(
+        "warning: this is svc-agent {own}, but the running agent is 0.0.9; restart it (forwarding goes on meanwhile)\n"
     );
-    assert_eq!(agent.asked_by("attachments").err, "", "a list does not warn");
+    for line in ["detach web", "attachments", "status"] {
+        assert_eq!(agent.asked_by(line).err, warning, "{line}");
+    }
+    let refused = agent.asked_by("node rm h9").err;
+    assert_eq!(refused.matches(&warning).count(), 1, "{refused}");
+    assert_eq!(Agent::answering(vec![(200, json!([]))]).asked_by("attachments").err, "", "of one version");
     let version = agent.asked_by("version");
     assert_eq!(
         (version.exit, version.out),

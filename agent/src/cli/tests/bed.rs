@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::api::client::tests::{Asked, Canned, http};
+use crate::api::client::tests::{Asked, Canned, http_of};
 use crate::api::types::Failure;
 use crate::cli::{Console, Exit, Host, Output, RunAgent};
 use crate::config::Settings;
@@ -87,10 +87,12 @@ impl Agent {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let notes = Arc::clone(&asked);
         let mut answers = answers.into_iter();
-        let version = serde_json::json!({ "agent_version": version, "node": "h1", "pid": 7 }).to_string();
+        let said = serde_json::json!({ "agent_version": version, "node": "h1", "pid": 7 }).to_string();
+        let version = version.to_owned();
+        let http = move |status, body: &str| http_of(&version, status, body);
         let server = Canned::serve(move |request| {
             if request.line == "GET /v1/version" {
-                return http(200, &version);
+                return http(200, &said);
             }
             notes.lock().unwrap().push(request);
             match answers.next() {

@@ -122,7 +122,6 @@ pub(super) async fn drain(drain: args::Drain, session: &mut Session<'_>) -> Resu
 }
 
 pub(super) async fn leave(session: &mut Session<'_>) -> Result<Exit, Ending> {
-    session.warn_of_other_version().await;
     let client = session.client.with_timeout(session.leave_timeout());
     let value: Value = session.progress("removing", client.post(routes::LEAVE, &json!({}))).await?;
     session.print(routes::LEAVE, value, show::left)

@@ -20,7 +20,6 @@ const EVENTS_WAIT: Duration = Duration::from_secs(30);
 const RETURN_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) async fn status(arguments: args::Status, session: &mut Session<'_>) -> Result<Exit, Ending> {
-    session.warn_of_other_version().await;
     let client = session.client.clone();
     let deadline = Instant::now() + arguments.wait.unwrap_or_default();
     let awaited = async {
@@ -76,6 +75,7 @@ async fn follow(session: &mut Session<'_>) -> Result<Exit, Ending> {
     loop {
         match next(session, &mut seen).await {
             Ok(events) => {
+                session.warn_of_other_version();
                 if gone {
                     session.console.note("the agent is back; its events count from 1 again");
                 }

@@ -56,6 +56,8 @@ async fn a_host_with_a_wrong_key_says_so_itself() {
     assert_eq!((complaint.from, complaint.key_id, complaint.known), (host, KeyId([2; 4]), false));
     assert!(complaint.to_string().contains("does not know our key id 02020202"), "{complaint}");
     assert!(cluster.complaints().is_empty());
+    let unreadable = cluster.unreadable().remove(0);
+    assert_eq!((unreadable.from, unreadable.key_id, unreadable.known), (wrong.ip(), KeyId([2; 4]), false));
     assert!(cluster.stats().unopened_unknown_key.get() > 0);
     until(SOON, || cluster.stats().notices_sent.get() >= 2).await;
     // Over TCP as well; a notice is due once a second.

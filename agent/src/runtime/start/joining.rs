@@ -9,6 +9,7 @@ use crate::cluster::Cluster;
 use crate::config::Start;
 use crate::runtime::agent::{Agent, chain, refused};
 use crate::runtime::claiming::{self, ClaimError};
+use crate::runtime::start::surroundings;
 use crate::runtime::{host, peers};
 use crate::store::Writes;
 
@@ -54,6 +55,7 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
         underlay_mtu: mtu,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         narrow,
+        routes: surroundings::published(host::routes(&agent).await.unwrap_or_default()),
     };
     if let Err(failure) = agent.write(vec![(Key::Host, Some(Value::Host(fact)))], Writes::default()) {
         tracing::error!("this host cannot say who it is: {}", failure.message);

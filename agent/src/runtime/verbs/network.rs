@@ -8,7 +8,7 @@ use crate::api::types::{Done, Failure, NetworkCreate, Wait};
 use crate::catalog::facts::{ClaimKey, Key, NetworkDefinition, Value};
 use crate::catalog::{Catalog, NetworkRecord};
 use crate::model::{Name, NodeId};
-use crate::runtime::agent::{Agent, Batch, chain, refused};
+use crate::runtime::agent::{Agent, Batch, State, chain, refused};
 use crate::runtime::claiming::{self, ClaimError};
 use crate::runtime::local::list;
 use crate::runtime::verbs;
@@ -17,6 +17,8 @@ use crate::view::MTU_SIX_MIN;
 
 /// VNIs tried before a creation is refused; each costs a round trip to a majority.
 const VNI_TRIES: usize = 8;
+/// Overlaps with routes that are named.
+const OVERLAPS_MAX: usize = 16;
 /// Bounds of an MTU that an operator may set, in bytes: RFC 791's minimum, and the largest IPv4 packet.
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 576..=65_535;
 
@@ -30,8 +32,9 @@ pub async fn create(agent: &Arc<Agent>, request: NetworkCreate, origin: &str) ->
     drop(turn);
     let head = *agent.own_head.borrow();
     let laggards = verbs::everywhere(agent, None, head, request.wait).await;
+    let notes = agent.read(|state| overlapping_routes(state, &network));
     let object = verbs::queries::network(agent, &network).and_then(|info| serde_json::to_value(info).ok());
-    Ok(Done { changed, laggards, object, ..Done::default() })
+    Ok(Done { changed, notes, laggards, object })
 }
 
 /// The creation itself; the caller holds the verbs' lock.
@@ -184,12 +187,14 @@ fn differences(record: &NetworkRecord, request: &NetworkCreate) -> Vec<String> {
     differs
 }
 
-/// The same choice on every host, so that two that create one name at once choose one subnet.
+/// The same choice on every host, so that two that create one name at once choose one subnet: clear of other networks
+/// and of the routes of all hosts.
 async fn default_subnet(agent: &Arc<Agent>, name: &Name) -> Result<IpNetwork, Failure> {
     let pool = agent.settings.load().pool;
-    let routes = crate::runtime::host::routes(agent).await;
-    let mut taken: Vec<IpNetwork> = routes;
+    // This host's may be newer than what it has told.
+    let mut taken: Vec<IpNetwork> = crate::runtime::host::routes(agent).await.unwrap_or_default();
     agent.read(|state| {
+        taken.extend(state.catalog.hosts().flat_map(|(_, host)| host.routes.clone()));
         for network in state.catalog.networks() {
             taken.extend(
                 state.catalog.network(network).into_iter().flat_map(|it| it.definition.subnets.clone()),
@@ -199,7 +204,7 @@ async fn default_subnet(agent: &Arc<Agent>, name: &Name) -> Result<IpNetwork, Fa
     addresses::default_subnet(name.as_str(), pool, &taken).ok_or_else(|| {
         let hint = "name one: svc-agent network create NAME --subnet CIDR";
         refused(
-            format!("no subnet of the pool {pool} is free of other networks and this host's routes"),
+            format!("no subnet of the pool {pool} is free of other networks and the hosts' routes"),
             &[hint],
         )
     })
@@ -212,6 +217,23 @@ pub(crate) fn vni_user(catalog: &Catalog, vni: u32) -> Option<&Name> {
             record.definition.vni == vni || record.losers.iter().any(|(_, lost)| lost.vni == vni)
         })
     })
+}
+
+/// Where a network's subnets are in use by routes of hosts: from its containers those addresses cannot be reached.
+pub fn overlapping_routes(state: &State, name: &Name) -> Vec<String> {
+    let Some(record) = state.catalog.network(name) else { return Vec::new() };
+    let subnets = &record.definition.subnets;
+    let on = |subnet: &IpNetwork| {
+        let hosts = state.catalog.hosts().filter_map(|(_, host)| {
+            let route = addresses::first_overlap(subnet, &host.routes)?;
+            Some(format!(
+                "host {} has a route to {route}, which overlaps the subnet {subnet}: containers do not reach what is there",
+                host.name
+            ))
+        });
+        hosts.collect::<Vec<_>>()
+    };
+    subnets.iter().flat_map(on).take(OVERLAPS_MAX).collect()
 }
 
 /// An explicit VNI must be free; else the first of the name's own sequence that a majority confirms.

@@ -18,7 +18,7 @@ use crate::runtime::events::lock;
 use crate::runtime::local::StoredPlace;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::{host, peers, verbs};
-use crate::view::Conflict;
+use crate::view::{Conflict, NetworkView};
 
 /// How long a host may take to say how it is.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
@@ -39,16 +39,7 @@ pub fn network(agent: &Agent, name: &Name) -> Option<NetworkInfo> {
         let definition = &view.definition;
         let layouts: Vec<Layout> =
             definition.subnets.iter().filter_map(|subnet| Layout::new(*subnet).ok()).collect();
-        let vips: usize = view.services.values().map(|service| service.vips.len()).sum();
-        let addresses: usize = view.attachments.values().map(|it| it.addresses.len()).sum();
-        let total = |region| {
-            let sum: u128 = layouts.iter().map(|layout| layout.capacity(region)).sum();
-            u64::try_from(sum).unwrap_or(u64::MAX)
-        };
-        let capacity = BTreeMap::from([
-            ("endpoints".to_owned(), Capacity { used: addresses as u64, total: total(Region::Endpoint) }),
-            ("vips".to_owned(), Capacity { used: vips as u64, total: total(Region::Vip) }),
-        ]);
+        let capacity = capacity(view).map(|(region, capacity)| (word_of(region).to_owned(), capacity)).into();
         let present = state.local.keys().any(|(network, _)| network == name);
         let holder = agent.holder_pid.load(Ordering::Relaxed);
         Some(NetworkInfo {
@@ -68,9 +59,35 @@ pub fn network(agent: &Agent, name: &Name) -> Option<NetworkInfo> {
                     "svc-agent hold (pid {holder}) keeps it: lsns -t net; nsenter --net=/proc/{holder}/fd/N"
                 )
             }),
-            problems: view.conflicts().map(|conflict| describe(state, conflict)).collect(),
+            problems: view
+                .conflicts()
+                .map(|conflict| describe(state, conflict))
+                .chain(verbs::network::overlapping_routes(state, name))
+                .collect(),
         })
     })
+}
+
+/// How many addresses of each region of a network are in use.
+pub fn capacity(view: &NetworkView) -> [(Region, Capacity); 2] {
+    let layouts = view.definition.subnets.iter().filter_map(|subnet| Layout::new(*subnet).ok());
+    let layouts: Vec<Layout> = layouts.collect();
+    let total = |region| {
+        let sum: u128 = layouts.iter().map(|layout| layout.capacity(region)).sum();
+        u64::try_from(sum).unwrap_or(u64::MAX)
+    };
+    let vips: usize = view.services.values().map(|service| service.vips.len()).sum();
+    let endpoints: usize = view.attachments.values().map(|it| it.addresses.len()).sum();
+    let of = |region, used: usize| (region, Capacity { used: used as u64, total: total(region) });
+    [of(Region::Endpoint, endpoints), of(Region::Vip, vips)]
+}
+
+/// What a region's addresses are called.
+pub fn word_of(region: Region) -> &'static str {
+    match region {
+        Region::Endpoint => "endpoints",
+        Region::Vip => "vips",
+    }
 }
 
 fn describe(state: &State, conflict: &Conflict) -> String {
@@ -254,6 +271,7 @@ async fn host_status(
         id: node,
         name: host.name.clone(),
         state: if suspended { "suspended" } else { "live" }.to_owned(),
+        agent_version: host.agent_version.clone(),
         behind: Vec::new(),
         problems: Vec::new(),
     };

@@ -2,6 +2,9 @@
 mod balancer;
 mod connects;
 mod derive;
+mod faults;
+mod full;
+mod hosts;
 mod memory;
 mod names;
 mod registration;
@@ -24,12 +27,20 @@ use scene::Scene;
 pub(crate) enum Figure {
     /// One namespace's table at 10,000 services of 10 replicas: load and changes.
     Balancer,
+    /// Clusters of 50 simulated hosts.
+    Hosts,
+    /// And of 75.
+    MoreHosts,
     /// A change taken up and derived at 10,000 services of 10 replicas.
     Derive,
     /// Resident memory of agents.
     Memory,
     /// From a registration's request to its use on all hosts.
     Registration,
+    /// From a replica's death to the end of its use, and from a harm to its repair.
+    Faults,
+    /// Thousands of endpoints, a thousand containers; only where it is named.
+    Full,
     /// Questions answered by the resolver.
     Names,
     /// A stream over the overlay and over one made by hand.
@@ -45,9 +56,13 @@ impl Figure {
     pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Balancer => "balancer",
+            Self::Hosts => "hosts",
+            Self::MoreHosts => "more_hosts",
             Self::Derive => "derive",
             Self::Memory => "memory",
             Self::Registration => "registration",
+            Self::Faults => "faults",
+            Self::Full => "full",
             Self::Names => "names",
             Self::Overlay => "overlay",
             Self::Vip => "vip",
@@ -86,13 +101,21 @@ pub(crate) fn measure(
     emit: &mut dyn FnMut(Figure, Vec<Row>),
 ) -> Result<()> {
     let wanted = |figure| figures.contains(&figure);
+    // In this process, before anything else has made it grow.
+    if wanted(Figure::Hosts) {
+        emit(Figure::Hosts, hosts::fifty(options)?);
+    }
+    if wanted(Figure::MoreHosts) && !options.quick {
+        emit(Figure::MoreHosts, hosts::seventy_five()?);
+    }
     if wanted(Figure::Balancer) {
         emit(Figure::Balancer, balancer::measure(options)?);
     }
     if wanted(Figure::Derive) {
         emit(Figure::Derive, derive::measure(options)?);
     }
-    if figures.iter().all(|figure| matches!(figure, Figure::Balancer | Figure::Derive)) {
+    let alone = [Figure::Hosts, Figure::MoreHosts, Figure::Balancer, Figure::Derive];
+    if figures.iter().all(|figure| alone.contains(figure)) {
         return Ok(());
     }
     let mut scene = Scene::build(sandbox, &options.program)?;
@@ -101,6 +124,9 @@ pub(crate) fn measure(
     }
     if wanted(Figure::Registration) {
         emit(Figure::Registration, registration::measure(&scene, options)?);
+    }
+    if wanted(Figure::Faults) {
+        emit(Figure::Faults, faults::measure(&mut scene, options)?);
     }
     if wanted(Figure::Names) {
         emit(Figure::Names, names::measure(&scene, options)?);
@@ -114,7 +140,7 @@ pub(crate) fn measure(
     if wanted(Figure::Connect) {
         emit(Figure::Connect, connects::measure(&scene, options, 1)?);
     }
-    if !wanted(Figure::Connect) && !wanted(Figure::Memory) {
+    if ![Figure::Connect, Figure::Memory, Figure::Full].into_iter().any(wanted) {
         return Ok(());
     }
     let mut crowd = Crowd::start(&mut scene.cluster.bed, &scene.cluster.key)?;
@@ -122,12 +148,18 @@ pub(crate) fn measure(
         crowd.tell(999)?;
         emit(Figure::Connect, connects::measure(&scene, options, 1_000)?);
     }
-    crowd.tell(options.services_max() - 1)?;
+    if wanted(Figure::Connect) || wanted(Figure::Memory) {
+        crowd.tell(options.services_max() - 1)?;
+    }
     if wanted(Figure::Connect) {
         emit(Figure::Connect, connects::measure(&scene, options, options.services_max())?);
     }
     if wanted(Figure::Memory) {
         emit(Figure::Memory, memory::large(&scene, options)?);
+    }
+    // Last: a host with a thousand containers is in no state to be measured otherwise.
+    if wanted(Figure::Full) {
+        emit(Figure::Full, full::measure(&mut scene, &mut crowd, options)?);
     }
     Ok(())
 }

@@ -1,0 +1,111 @@
+//! Subnets of networks: clear of the hosts' routes, and told before they are full.
+use std::time::Duration;
+
+use agent::addresses;
+use agent::api::{routes, types};
+use agent::bed::Sandbox;
+use ipnetwork::IpNetwork;
+use tests::cluster::Cluster;
+use tests::runner::Scenario;
+use tests::wait::wait_until;
+
+/// Routes and fullness are looked at every 10 s.
+const LOOKED_AT: Duration = Duration::from_secs(30);
+
+pub(crate) fn all() -> Vec<Scenario> {
+    tests::scenarios![
+        p49_default_subnets_are_clear_of_all_hosts_routes once,
+        p51_a_network_is_told_before_it_is_full once,
+    ]
+}
+
+/// Row P49: a host's route into the pool, a VPN that takes everything, and a route that comes later.
+fn p49_default_subnets_are_clear_of_all_hosts_routes(sandbox: &Sandbox) {
+    let cluster = Cluster::start(sandbox, 3);
+    cluster.shell("h1", "ip route add 0.0.0.0/1 dev eth0; ip route add 128.0.0.0/1 dev eth0");
+    // Of the pool 10.128.0.0/9 the upper eighth is left.
+    cluster.shell("h2", "ip route add 10.128.0.0/10 dev eth0");
+    cluster.shell("h3", "ip route add 10.192.0.0/11 dev eth0; ip route add 10.224.0.0/12 dev eth0");
+    let wide = cluster.cli("h1", "network create wide --subnet 10.128.0.0/9");
+    assert_eq!(wide.exit, 0, "what is asked for by name is had: {wide:?}");
+    let inspect =
+        |network: &str| -> types::NetworkInfo { cluster.get("h1", routes::NETWORK, &[("name", network)]) };
+    let overlap = |host: &str, route: &str| {
+        wait_until(&format!("h1 has heard of {route}"), LOOKED_AT, || {
+            let problems = inspect("wide").problems;
+            let told = |it: &String| it.contains(&format!("host {host} ")) && it.contains(route);
+            if problems.iter().any(told) { Ok(()) } else { Err(format!("{problems:?}")) }
+        });
+    };
+    overlap("h2", "10.128.0.0/10");
+    overlap("h3", "10.192.0.0/11");
+    assert!(
+        !inspect("wide").problems.iter().any(|it| it.contains("host h1")),
+        "a VPN's halves are no routes"
+    );
+    let again = cluster.cli("h1", "network create wide --subnet 10.128.0.0/9");
+    assert!(again.exit == 0 && again.stderr.contains("host h2 has a route to 10.128.0.0/10"), "{again:?}");
+    cluster.ok("h1", "network rm wide");
+
+    let left: IpNetwork = "10.240.0.0/12".parse().expect("a subnet");
+    let mut last = None;
+    for index in 0..6 {
+        let name = format!("net-{index}");
+        cluster.ok("h1", &format!("network create {name}"));
+        let subnet = inspect(&name).subnets[0];
+        assert!(addresses::overlaps(&left, &subnet) && subnet.prefix() == 16, "{name} has {subnet}");
+        last = Some((name, subnet));
+    }
+    let (name, subnet) = last.expect("a network");
+    assert!(inspect(&name).problems.is_empty());
+    cluster.shell("h3", &format!("ip route add {subnet} dev eth0"));
+    let said = |what: &str| {
+        wait_until(&format!("h3 says {what}"), LOOKED_AT, || {
+            let events = cluster.ok("h3", "events");
+            if events.contains(what) { Ok(()) } else { Err(events) }
+        });
+    };
+    said(&format!("{name}: host h3 has a route to {subnet}"));
+    cluster.shell("h3", &format!("ip route delete {subnet} dev eth0"));
+    said(&format!("{name}: no longer so: host h3 has a route to {subnet}"));
+}
+
+/// Row P51.
+fn p51_a_network_is_told_before_it_is_full(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create small --subnet 10.9.0.0/26");
+    cluster.attach("small", "c1a c2a");
+    let vips = |cluster: &Cluster| {
+        let info: types::NetworkInfo = cluster.get("h1", routes::NETWORK, &[("name", "small")]);
+        info.capacity["vips"]
+    };
+    let total = vips(&cluster).total;
+    assert!((3..=8).contains(&total), "{total} VIPs");
+    let mut count = 0;
+    while vips(&cluster).used * 100 / total < 80 {
+        cluster.ok("h1", &format!("register service-{count} --on c1a"));
+        count += 1;
+    }
+    let told = |cluster: &Cluster, host: &str| {
+        let status = cluster.status(host);
+        let problems = status.hosts.into_iter().flat_map(|it| it.problems);
+        problems.filter(|it| it.object == "capacity/small/vips").collect::<Vec<_>>()
+    };
+    for host in ["h1", "h2"] {
+        wait_until(&format!("{host} says that it fills up"), LOOKED_AT, || {
+            let told = told(&cluster, host);
+            if told.len() == 1 { Ok(()) } else { Err(format!("{told:?}")) }
+        });
+    }
+    let metrics = cluster.shell("h2", "curl -s http://127.0.0.1:9472/metrics || true");
+    let gauge =
+        metrics.lines().find(|line| line.starts_with("svc_agent_fullest_network_percent{region=\"vips\"}"));
+    let percent = gauge.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    assert_eq!(percent, Some(vips(&cluster).used * 100 / total), "{metrics}");
+    for index in 0..count {
+        cluster.ok("h1", &format!("deregister service-{index}"));
+    }
+    cluster.wait_well(LOOKED_AT);
+    let events = cluster.ok("h1", "events");
+    assert!(events.contains("capacity/small/vips works again"), "{events}");
+}
