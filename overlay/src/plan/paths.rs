@@ -36,8 +36,8 @@ impl Planner<'_> {
         self.offload(&object, &space, PATHS, link);
         let own: Vec<IpNetwork> = IpNetwork::new(paths.address.into(), PREFIX_BITS).into_iter().collect();
         let readdressed = self.addresses(&object, &space, PATHS, link.is_some(), &own);
-        // A link that comes up, or loses its last address, has lost its neighbours.
-        let up = link.is_some_and(|link| link.up);
+        // A link that comes up, loses its last address, or gets another MAC, has lost its neighbours.
+        let up = link.is_some_and(|link| link.up && link.mac == Some(mac));
         self.up(&object, &space, PATHS, link);
         let keeps = up && !readdressed;
         let tunnels: BTreeSet<(Mac, IpAddr)> =

@@ -13,7 +13,11 @@ impl Inside<'_> {
         match op {
             Op::SetAlias { name, alias } => self.link(name)?.alias = Some(alias.clone()),
             Op::SetMtu { name, mtu } => return self.set_mtu(name, *mtu),
-            Op::SetMac { name, mac } => self.link(name)?.mac = Some(*mac),
+            Op::SetMac { name, mac } => {
+                self.link(name)?.mac = Some(*mac);
+                // Permanent ones, too (net/core/neighbour.c, neigh_changeaddr).
+                self.seen.neighbours.retain(|(on, _), _| on != name);
+            }
             Op::SetOffload { name, on } => self.link(name)?.offload = *on,
             Op::SetUp { name } => self.set_up(name)?,
             Op::TakeSix { name } => {
