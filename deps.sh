@@ -23,6 +23,7 @@ need busybox busybox
 need gcc gcc
 need musl-gcc musl-tools
 need python3 python3-minimal
+need curl curl
 [ -z "$missing" ] && exit 0
 echo "installing:$missing"
 # A policy that starts no service: the tests start their own daemons, in namespaces of their own.

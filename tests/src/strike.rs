@@ -28,6 +28,16 @@ pub enum Verdict {
     Fail(i32),
 }
 
+/// Skips the scenario where the kernel has no way to refuse calls for a tracer (before Linux 6.16).
+pub fn require_refusals() {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|it: char| !it.is_ascii_digit()).map(|it| it.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 16) {
+        crate::runner::skip(format!("PTRACE_SET_SYSCALL_INFO of Linux 6.16; this is {release}"));
+    }
+}
+
 /// A process under watch, until this is dropped or the process ends.
 #[derive(Debug)]
 pub struct Strike {

@@ -2,7 +2,7 @@
 //! nothing.
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::key::KeyId;
 use super::seal::Notice;
@@ -23,8 +23,7 @@ pub struct KeyComplaint {
     pub key_id: KeyId,
     /// Whether the peer has a key with this id, which then is another key, or another cluster's.
     pub known: bool,
-    /// When it said so last.
-    pub at: SystemTime,
+    last: Instant,
 }
 
 impl std::fmt::Display for KeyComplaint {
@@ -101,21 +100,20 @@ impl Unreadables {
 pub(super) struct Complaints(VecDeque<KeyComplaint>);
 
 impl Complaints {
-    /// Whether it is the first of this peer.
-    pub(super) fn note(&mut self, at: SystemTime, from: SocketAddr, notice: Notice) -> bool {
-        let before = self.0.len();
+    /// Whether it is the first of this peer, or the first after it was right.
+    pub(super) fn note(&mut self, now: Instant, from: SocketAddr, notice: Notice) -> bool {
+        let first = !self.all(now).iter().any(|complaint| complaint.from == from);
         self.0.retain(|complaint| complaint.from != from);
-        let first = self.0.len() == before;
         if self.0.len() == COMPLAINTS_MAX {
             self.0.pop_front();
         }
-        self.0.push_back(KeyComplaint { from, key_id: notice.key_id, known: notice.known, at });
+        self.0.push_back(KeyComplaint { from, key_id: notice.key_id, known: notice.known, last: now });
         first
     }
 
     /// Those that are not over: a host that goes on not opening our frames goes on saying so.
-    pub(super) fn all(&self) -> Vec<KeyComplaint> {
-        let lately = |it: &&KeyComplaint| it.at.elapsed().is_ok_and(|age| age < UNREADABLE_AGE);
+    pub(super) fn all(&self, now: Instant) -> Vec<KeyComplaint> {
+        let lately = |it: &&KeyComplaint| now.saturating_duration_since(it.last) < UNREADABLE_AGE;
         self.0.iter().filter(lately).cloned().collect()
     }
 }
@@ -125,6 +123,19 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+
+    #[test]
+    fn a_complaint_is_told_once_until_it_is_over() {
+        let (mut complaints, begin) = (Complaints::default(), Instant::now());
+        let notice = Notice { key_id: KeyId([7; 4]), known: false, token: [0; 8] };
+        let peer = SocketAddr::from(([127, 0, 0, 1], 7946));
+        assert!(complaints.note(begin, peer, notice));
+        assert!(!complaints.note(begin + UNREADABLE_AGE / 2, peer, notice));
+        assert_eq!(complaints.all(begin + UNREADABLE_AGE).len(), 1);
+        let over = begin + UNREADABLE_AGE * 2;
+        assert!(complaints.all(over).is_empty());
+        assert!(complaints.note(over, peer, notice));
+    }
 
     #[test]
     fn whose_frames_do_not_open_is_bounded_and_ends_by_itself() {

@@ -305,7 +305,7 @@ impl Cluster {
 
     /// Who said that our frames do not open there, newest last. Unauthenticated: to be shown, not acted on.
     pub fn complaints(&self) -> Vec<KeyComplaint> {
-        locked(&self.shared.complaints).all()
+        locked(&self.shared.complaints).all(Instant::now())
     }
 
     /// Whose frames have not opened here in the last seconds. Unauthenticated: to be shown, not acted on.

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -158,10 +158,9 @@ impl Shared {
     }
 
     /// Notes that the peer at `to` could not open a frame that we did send there.
-    #[expect(clippy::disallowed_methods, reason = "shown, and never compared")]
     pub(super) fn complained(&self, to: SocketAddr, notice: Notice) {
         self.stats.notices_received.add(1);
-        let first = locked(&self.complaints).note(SystemTime::now(), to, notice);
+        let first = locked(&self.complaints).note(Instant::now(), to, notice);
         if first {
             let key_id = notice.key_id;
             tracing::warn!(host = %to, %key_id, "a host does not open our frames: wrong cluster key here?");

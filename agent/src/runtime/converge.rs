@@ -367,7 +367,12 @@ impl Converger {
     /// Removes everything that this host's kernel holds of ours, for `leave`. A line for each thing removed.
     pub async fn remove_all(&mut self) -> Vec<String> {
         let mut removed = Vec::new();
-        let restore = self.agent.store.meta(sysctls::KEY).ok().flatten().unwrap_or_default();
+        let restore = self.agent.store.meta(sysctls::KEY).unwrap_or_else(|error| {
+            removed
+                .push(format!("NOT removed: what the host's sysctls were is not known: {}", chain(&error)));
+            None
+        });
+        let restore = restore.unwrap_or_default();
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
             let what = format!("balancing table and resolver of namespace {cookie}");

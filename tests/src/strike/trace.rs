@@ -60,7 +60,11 @@ impl<F: FnMut(&Call) -> Verdict> Tracer<F> {
                     continue;
                 }
                 seized.insert(thread, ());
-                request(libc::PTRACE_INTERRUPT, thread, 0)?;
+                match request(libc::PTRACE_INTERRUPT, thread, 0) {
+                    // It has ended meanwhile.
+                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                    other => other?,
+                }
             }
             if seized.len() == before {
                 break;

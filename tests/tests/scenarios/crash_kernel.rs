@@ -7,7 +7,7 @@ use agent::api::types::Problem;
 use agent::bed::Sandbox;
 use tests::cluster::Cluster;
 use tests::runner::{Scenario, is_nightly};
-use tests::strike::{Call, Kind, Strike, Verdict};
+use tests::strike::{Call, Kind, Strike, Verdict, require_refusals};
 use tests::wait::wait_until;
 
 use crate::crash::{LIFE, Left, Scene, Stage, build, has_gone_on, is_whole, scene, take_back, verb};
@@ -30,6 +30,7 @@ pub(crate) fn all() -> Vec<Scenario> {
 /// Of all operations on the kernel and messages to the holder some are refused, by a seed, while a life is lived. Verbs
 /// may fail meanwhile. Then they work, and nothing is left.
 fn refused_at_random_it_converges_once_that_ends(sandbox: &Sandbox) {
+    require_refusals();
     let Scene { cluster, flow, _servers } = scene(sandbox);
     let before = Left::now(&cluster);
     for seed in 1..=if is_nightly() { 60 } else { 5 } {
@@ -77,6 +78,7 @@ fn refused(cluster: &Cluster, seed: u64, stage: Stage) {
 /// Every change of the balancing is refused on one host: each host says so, with the object, the host, the reason and
 /// since when; once nothing is refused any more it works, and says so.
 fn p52_a_refused_operation_is_named_on_every_host_and_clears_by_itself(sandbox: &Sandbox) {
+    require_refusals();
     let mut cluster = Cluster::start(sandbox, 3);
     cluster.ok("h1", "network create payment");
     cluster.attach("payment", "c1a c2a");

@@ -12,7 +12,7 @@ use agent::store::{Store, Writes};
 use tests::cluster::Cluster;
 use tests::load::Load;
 use tests::runner::Scenario;
-use tests::strike::{Call, Kind, Strike, Verdict};
+use tests::strike::{Call, Kind, Strike, Verdict, require_refusals};
 use tests::wait::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(15);
@@ -184,6 +184,7 @@ fn a_full_disk_refuses_verbs_and_stops_nothing(sandbox: &Sandbox) {
 }
 
 fn a_disk_that_fails_refuses_verbs_until_it_works_again(sandbox: &Sandbox) {
+    require_refusals();
     let Scene { cluster, flow, disk: _disk, _server } = scene(sandbox);
     for (errno, said) in [(libc::EIO, "Input/output error"), (libc::EROFS, "Read-only file system")] {
         let fail = move |call: &Call| match call.kind {

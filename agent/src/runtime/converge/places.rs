@@ -22,6 +22,12 @@ impl Converger {
         }
         for record in self.local.clone() {
             if self.spaces.containers.contains_key(&record.cookie) {
+                // Attached again before it could be let go of.
+                if !lock(&self.agent.namespaces).contains_key(&record.cookie) {
+                    drop(lock(&self.agent.opened).remove(&record.cookie));
+                    self.due.insert(record.cookie);
+                    self.publish_handle(record.cookie);
+                }
                 continue;
             }
             let zone = self.zone(record.cookie, synced);

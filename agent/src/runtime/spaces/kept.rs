@@ -98,15 +98,12 @@ impl Spaces {
     /// Has the holder let go of what it did not let go of before.
     ///
     /// # Errors
-    /// The last of what it keeps still.
+    /// The first of what it keeps still: a holder that hangs is not waited for once for each.
     pub fn release_again(&mut self) -> Result<(), SpaceError> {
-        let mut outcome = Ok(());
-        for name in std::mem::take(&mut self.unreleased) {
-            if let Err(error) = self.release(name) {
-                outcome = Err(error);
-            }
+        while let Some(name) = self.unreleased.pop_first() {
+            self.release(name)?;
         }
-        outcome
+        Ok(())
     }
 
     /// Gives a new holder all that one keeps.

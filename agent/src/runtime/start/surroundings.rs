@@ -107,8 +107,7 @@ fn tell_capacity(agent: &Agent, before: &mut BTreeSet<(Name, Region)>) {
     let (fill, speaks) = agent.read(|state| {
         let networks = state.view.networks().iter();
         let fill: Fill = networks
-            .flat_map(|(name, view)| queries::capacity(view).map(|(region, of)| ((name.clone(), region), of)))
-            .map(|(region, of)| (region, of.used.saturating_mul(100) / of.total.max(1)))
+            .flat_map(|(name, view)| queries::fill(view).map(|(region, of)| ((name.clone(), region), of)))
             .collect();
         let live = state.catalog.hosts().filter(|(node, _)| !state.suspended.contains(node));
         let first = live.min_by_key(|(_, host)| host.number).map(|(node, _)| node);
@@ -121,11 +120,11 @@ fn tell_capacity(agent: &Agent, before: &mut BTreeSet<(Name, Region)>) {
     }
     *before = full(&fill, before);
     let problem = |(name, region): &(Name, Region)| {
-        let (what, percent) = (queries::word_of(*region), fill.get(&(name.clone(), *region)).copied());
+        let what = queries::word_of(*region);
+        // Without the figure, which the gauge has: another text would be another failure.
         let error = format!(
-            "{} % of its {what} are in use; see svc-agent network inspect {name}; a network does not grow: \
-             create a larger one beside it, with --subnet, and move to it",
-            percent.unwrap_or_default()
+            "more than {ROOM} % of its {what} are in use; see svc-agent network inspect {name}; a network does not \
+             grow: create a larger one beside it, with --subnet, and move to it"
         );
         (format!("capacity/{name}/{what}"), error)
     };

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
+
 use crate::addresses::Layout;
 use crate::api::types::{
     AttachmentInfo, Behind, Capacity, Failure, HostStatus, NetworkInfo, NodeInfo, Problem, ReplicaInfo,
@@ -80,6 +82,24 @@ pub fn capacity(view: &NetworkView) -> [(Region, Capacity); 2] {
     let endpoints: usize = view.attachments.values().map(|it| it.addresses.len()).sum();
     let of = |region, used: usize| (region, Capacity { used: used as u64, total: total(region) });
     [of(Region::Endpoint, endpoints), of(Region::Vip, vips)]
+}
+
+/// How full each region of a network is, in percent: where it has two subnets, the fuller one counts, since every
+/// attachment and service needs an address of each.
+pub fn fill(view: &NetworkView) -> [(Region, u64); 2] {
+    let endpoints = || view.attachments.values().flat_map(|it| it.addresses.iter());
+    let vips = || view.services.values().flat_map(|service| service.vips.iter());
+    let percent = |region, count: &dyn Fn(&IpNetwork) -> usize| {
+        let of = |subnet: &IpNetwork| {
+            let total = Layout::new(*subnet).ok()?.capacity(region).max(1);
+            u64::try_from(count(subnet) as u128 * 100 / total).ok()
+        };
+        (region, view.definition.subnets.iter().filter_map(of).max().unwrap_or_default())
+    };
+    [
+        percent(Region::Endpoint, &|subnet| endpoints().filter(|it| subnet.contains(**it)).count()),
+        percent(Region::Vip, &|subnet| vips().filter(|vip| subnet.contains(**vip)).count()),
+    ]
 }
 
 /// What a region's addresses are called.
