@@ -142,8 +142,12 @@ pub(crate) fn refusal(state: &State, key: &ClaimKey, claimant: NodeId, attempt: 
     });
     for (of, holder, earlier) in rivals {
         let ClaimKey::Takeover { since: from, .. } = of else { continue };
-        let passed = Succession { object: object.clone(), from: *from, by: holder, attempt: earlier };
-        if !fact.succeeds.contains(&passed) {
+        // A claimant's attempts only grow: an earlier one has failed, and the word of it may not have come here.
+        let passed = fact
+            .succeeds
+            .iter()
+            .any(|it| (&it.object, it.from, it.by) == (object, *from, holder) && earlier <= it.attempt);
+        if !passed {
             let holder = Entry { key: of.clone(), claimant: holder, attempt: earlier };
             return Some(Reply::Taken { key: key.clone(), attempt, holder });
         }

@@ -86,6 +86,21 @@ fn a_member_promises_what_it_holds_to_be_suspended_to_one_heir_at_a_time() {
 }
 
 #[test]
+fn a_failed_attempt_of_the_one_that_is_succeeded_is_passed_over_and_a_later_one_is_not() {
+    for (left_behind, passed) in [(5, true), (7, true), (8, false)] {
+        let mut state = state(&[(2, "web", "10.0.0.2", 5)], &[2]);
+        assert_eq!(promise(&mut state, &key(2, 5), 3, left_behind), None);
+        // Attempt 7 was confirmed by others; of how the one kept here ended nothing was heard.
+        let Value::Attachment(fact) = attachment(&["10.0.0.3"], stamp(9, 3)) else { unreachable!() };
+        let succeeds = vec![Succession { object: web(), from: stamp(5, 2), by: node(3), attempt: 7 }];
+        say(&mut state.catalog, 3, "web", Value::Attachment(AttachmentFact { succeeds, ..fact }));
+        state.suspended = [node(2), node(3)].into();
+        let reply = promise(&mut state, &key(3, 9), 4, 1);
+        assert_eq!(reply.is_none(), passed, "attempt {left_behind}: {reply:?}");
+    }
+}
+
+#[test]
 fn a_takeover_is_used_while_an_attachment_relies_on_it_or_is_being_made() {
     let mut state = state(&[], &[]);
     assert!(!is_used(&state, &key(2, 5)));
