@@ -2,6 +2,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use agent::api::routes;
+use agent::api::types::AttachmentInfo;
 use agent::bed::{Sandbox, ask_udp};
 use tests::cluster::Cluster;
 use tests::runner::Scenario;
@@ -57,6 +59,9 @@ fn wait_fenced(cluster: &Cluster, host: &str, container: &str, name: &str, said:
             other => Err(format!("{other:?}")),
         }
     });
+    let attached: Vec<AttachmentInfo> = cluster.get(host, routes::ATTACHMENTS, &[]);
+    let copy = attached.iter().find(|it| it.local && it.name.as_str() == name);
+    assert!(copy.is_some_and(|it| it.interface.is_none()), "it has no link: {copy:?}");
     let events = cluster.ok(host, "events");
     assert!(events.contains(&format!("attachment/{name} fails: fenced")), "{events}");
 }
@@ -120,6 +125,13 @@ fn a_suspended_hosts_address_is_taken_over_and_its_copy_fenced(sandbox: &Sandbox
     cluster.wait_members(3);
     cluster.kill_host("h3");
     wait_suspended(&cluster, "h3", &["h1", "h2"]);
+    // The fence leads to what can be done now, also after an attempt that failed on the way.
+    let away = ["on host h3, which is suspended", "attach it here again", "svc-agent node rm h3"];
+    wait_fenced(&cluster, "h1", "c1a", "db", &away);
+    let busy = cluster.resolve("c2x", "c2x");
+    let otherwise = format!("attach db --network payment --netns c1a --ip {busy}");
+    cluster.refused("h1", &otherwise, 1, &["in use by \"c2x\""]);
+    wait_fenced(&cluster, "h1", "c1a", "db", &away);
     let took = cluster.ok("h1", &again);
     assert!(took.contains("taken over from h3"), "{took}");
     wait_lands(&cluster, db, "c1a", &["c1x", "c2x"]);
