@@ -274,12 +274,9 @@ impl Claimant {
         if let Some(holder) = self.taken.values().max_by_key(|entry| named(entry)) {
             return Outcome::Lost { holder: holder.clone() };
         }
-        let silent = self.view.members().map(|m| m.node).filter(|node| !self.promised.contains(node));
-        Outcome::NoMajority {
-            answered: self.promised.len(),
-            needed: self.view.majority(),
-            silent: silent.collect(),
-        }
+        let others = self.view.members().map(|m| m.node).filter(|node| !self.promised.contains(node));
+        let (refused, silent) = others.partition(|node| self.refused.contains(node));
+        Outcome::NoMajority { answered: self.promised.len(), needed: self.view.majority(), refused, silent }
     }
 
     /// Written before the first withdrawal leaves: a restart in between must not finish an attempt that members have

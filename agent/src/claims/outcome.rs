@@ -22,7 +22,9 @@ pub enum Outcome {
         answered: usize,
         /// How many would have been enough.
         needed: usize,
-        /// Who did not answer, or could not promise.
+        /// Who answered, and could not promise it: not ready, or full.
+        refused: Vec<NodeId>,
+        /// Who did not answer.
         silent: Vec<NodeId>,
     },
     /// Members know others than this claimant counts: claim anew with this view.

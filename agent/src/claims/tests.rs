@@ -217,8 +217,8 @@ fn the_deadline_names_who_is_silent_and_a_late_promise_is_withdrawn() {
     let (mut claimant, _) = claim(3);
     claimant.on_reply(node(1), &yes());
     let step = claimant.on_deadline();
-    let silent = vec![node(2), node(3)];
-    assert_eq!(step.outcome, Some(Outcome::NoMajority { answered: 1, needed: 2, silent }));
+    let (refused, silent) = (Vec::new(), vec![node(2), node(3)]);
+    assert_eq!(step.outcome, Some(Outcome::NoMajority { answered: 1, needed: 2, refused, silent }));
     let step = claimant.on_reply(node(3), &yes());
     assert_eq!(step.outcome, None);
     assert!(matches!(&step.send[..], [(to, Request::Withdraw { attempt: 1, .. })] if *to == node(3)));
@@ -229,6 +229,20 @@ fn the_deadline_names_who_is_silent_and_a_late_promise_is_withdrawn() {
     assert_eq!(claimant.on_reply(node(2), &gone).persist, [ClaimPersist::Forget { key: VNI, attempt: 1 }]);
     assert!(claimant.finished());
     assert!(stray_promise(node(1), &yes(), None).is_some());
+}
+
+#[test]
+fn who_answered_that_it_cannot_promise_is_not_called_silent() {
+    let not_ready = || Reply::NotReady { key: VNI, attempt: 1 };
+    let (mut claimant, _) = claim(3);
+    claimant.on_reply(node(1), &yes());
+    assert_eq!(claimant.on_reply(node(2), &not_ready()).outcome, None);
+    let at_the_end = claimant.clone().on_deadline().outcome;
+    let (refused, silent) = (vec![node(2)], vec![node(3)]);
+    assert_eq!(at_the_end, Some(Outcome::NoMajority { answered: 1, needed: 2, refused, silent }));
+    let (refused, silent) = (vec![node(2), node(3)], Vec::new());
+    let at_once = claimant.on_reply(node(3), &not_ready()).outcome;
+    assert_eq!(at_once, Some(Outcome::NoMajority { answered: 1, needed: 2, refused, silent }));
 }
 
 #[test]

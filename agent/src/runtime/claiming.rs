@@ -42,15 +42,18 @@ pub enum ClaimError {
     },
     /// Too few members answered.
     #[error(
-        "no majority of the cluster's hosts confirmed it within 1 s ({answered} of {needed} needed; silent: {silent})"
+        "no majority of the cluster's hosts confirmed it within 1 s ({answered} of {needed} needed{})",
+        missing(&[("cannot promise it", .refused), ("silent", .silent)])
     )]
     NoMajority {
         /// How many promised.
         answered: usize,
         /// How many are needed.
         needed: usize,
+        /// Names of those who answered that they cannot promise it.
+        refused: Vec<String>,
         /// Names of the silent ones.
-        silent: String,
+        silent: Vec<String>,
     },
     /// The members do not agree on who is a member yet.
     #[error("the hosts do not agree yet on who is a member; try again in a second")]
@@ -64,6 +67,12 @@ pub enum ClaimError {
     /// The books could not be written.
     #[error("the claim cannot be written down")]
     Store(#[source] StoreError),
+}
+
+/// Who did not promise, by what became of them: `; silent: h2, h3`.
+pub(crate) fn missing(groups: &[(&str, &[String])]) -> String {
+    let told = groups.iter().filter(|(_, hosts)| !hosts.is_empty());
+    told.map(|(what, hosts)| format!("; {what}: {}", hosts.join(", "))).collect()
 }
 
 /// Answers a member's request; what was promised is durable before the answer leaves.
@@ -113,10 +122,11 @@ async fn claim_next(agent: &Arc<Agent>, mut key: ClaimKey) -> Result<ClaimKey, C
                 clear_if_abandoned(agent, &key, &holder).await;
                 return Err(ClaimError::Lost { holder: agent.host_name(holder.claimant) });
             }
-            Outcome::NoMajority { answered, needed, silent } => {
+            Outcome::NoMajority { answered, needed, refused, silent } => {
                 agent.metrics.claims.with_label_values(&["no_majority"]).inc();
-                let names: Vec<String> = silent.iter().map(|node| agent.host_name(*node)).collect();
-                return Err(ClaimError::NoMajority { answered, needed, silent: names.join(", ") });
+                let [refused, silent] = [refused, silent]
+                    .map(|nodes| nodes.iter().map(|node| agent.host_name(*node)).collect::<Vec<_>>());
+                return Err(ClaimError::NoMajority { answered, needed, refused, silent });
             }
             Outcome::StaleView { view: newer, pending } => {
                 learn(agent).await;

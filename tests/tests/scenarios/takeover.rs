@@ -120,6 +120,13 @@ fn a_suspended_hosts_address_is_taken_over_and_its_copy_fenced(sandbox: &Sandbox
     cluster.wait_members(3);
     cluster.kill_host("h3");
     wait_suspended(&cluster, "h3", &["h1", "h2"]);
+    // The fence leads to what can be done now, also after an attempt that failed on the way.
+    let away = ["on host h3, which is suspended", "attach it here again", "svc-agent node rm h3"];
+    wait_fenced(&cluster, "h1", "c1a", "db", &away);
+    let busy = cluster.resolve("c2x", "c2x");
+    let otherwise = format!("attach db --network payment --netns c1a --ip {busy}");
+    cluster.refused("h1", &otherwise, 1, &["in use by \"c2x\""]);
+    wait_fenced(&cluster, "h1", "c1a", "db", &away);
     let took = cluster.ok("h1", &again);
     assert!(took.contains("taken over from h3"), "{took}");
     wait_lands(&cluster, db, "c1a", &["c1x", "c2x"]);

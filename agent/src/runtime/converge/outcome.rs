@@ -62,14 +62,17 @@ impl Converger {
         agent.applied_local.send_replace(snapshot.revision);
     }
 
-    /// A link's name is settled when it is made; it is looked up once.
+    /// A link's name is settled when it is made; it is looked up once. A fenced copy has no link, and gets another one
+    /// when it stands again.
     pub(super) async fn remember_interfaces(&self) {
         let known = |key: &(Name, Name)| lock(&self.agent.interfaces).contains_key(key);
-        lock(&self.agent.interfaces)
-            .retain(|key, _| self.local.iter().any(|it| it.network == key.0 && it.name == key.1));
+        let fenced = |key: &(Name, Name)| self.fenced.contains_key(key);
+        lock(&self.agent.interfaces).retain(|key, _| {
+            !fenced(key) && self.local.iter().any(|it| it.network == key.0 && it.name == key.1)
+        });
         for record in &self.local {
             let key = (record.network.clone(), record.name.clone());
-            if known(&key) {
+            if known(&key) || fenced(&key) {
                 continue;
             }
             let Some(container) = self.spaces.containers.get(&record.cookie) else { continue };

@@ -10,6 +10,7 @@ use crate::paths::{Offload, Trial};
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::paths::prober::Prober;
 use crate::runtime::paths::words;
+use crate::runtime::verbs::namesakes;
 use crate::store::Writes;
 
 /// Narrow paths that a host tells of. The other end tells of each as well.
@@ -48,13 +49,14 @@ impl Prober {
         let own = words::Own { address: self.agent.identity.address, port: own };
         let mut problems: Vec<(String, String)> = self
             .ways
-            .values()
-            .filter_map(|way| {
+            .iter()
+            .filter_map(|(node, way)| {
                 let why = match taken {
                     Some(_) => Some(words::TAKEN.to_owned()),
                     None => words::problem(way, own, now),
                 };
-                Some((format!("path/{}", way.peer.name), why?))
+                let handle = self.agent.read(|state| namesakes::handle(state, *node, &way.peer.name));
+                Some((format!("path/{handle}"), why?))
             })
             .collect();
         problems.sort();

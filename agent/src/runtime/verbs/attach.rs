@@ -15,6 +15,8 @@ use crate::runtime::verbs::takeover::{self, Predecessor};
 use crate::runtime::{host, verbs};
 use crate::store::Writes;
 
+mod copy;
+
 /// How long what another network's namespace still holds may be in the way, and between two looks.
 const ENDING_LIMIT: Duration = Duration::from_secs(2);
 const ENDING_INTERVAL: Duration = Duration::from_millis(50);
@@ -184,19 +186,27 @@ pub async fn make(
         return Ok((record, *agent.own_head.borrow()));
     }
     let predecessors = predecessors(agent, &network, &name, &asked)?;
+    if predecessors.is_empty() {
+        agent.read(|state| refuse_same(state, agent.identity.node, (&network, &name), &asked))?;
+    }
     refuse_overlap(agent, &network, &resolved.namespace).await?;
     let subnets = agent.read(|state| state.catalog.network(&network).map(|it| it.definition.subnets.clone()));
     verbs::network::refuse_narrow(agent, &network, &subnets.unwrap_or_default())?;
     let taking = takeover::claim(agent, &network, &predecessors).await?;
-    if let Some(copy) = agent.read(|state| state.local.get(&(network.clone(), name.clone())).cloned()) {
-        // It is fenced, and this one is attached in its place.
-        verbs::detach::withdraw(agent, std::slice::from_ref(&copy))?;
-    }
-    let record = reserve(agent, &network, &name, asked, (&resolved, &predecessors)).await?;
-    drop(taking);
-    lock_opened(agent, record.cookie, resolved);
-    let done = plumb(agent, &record).await.and_then(|()| announce(agent, record.clone()));
-    let (record, head) = done.inspect_err(|_| verbs::detach::undo(agent, &record))?;
+    // A copy that is there is fenced, and this one is attached in its place.
+    let copy = agent.read(|state| state.local.get(&(network.clone(), name.clone())).cloned());
+    let copy = copy.map(|record| copy::Withdrawn::take(agent, record)).transpose()?;
+    let made = establish(agent, (&network, &name), asked, resolved, &predecessors, taking).await;
+    let (record, head) = match (made, copy) {
+        (Ok(made), copy) => {
+            changed.extend(copy.and_then(|copy| copy.ended()));
+            made
+        }
+        (Err(failure), copy) => {
+            copy.into_iter().for_each(|copy| copy.put_back(agent));
+            return Err(failure);
+        }
+    };
     let mut line =
         format!("{name} attached to network {network}: {} ({})", list(&record.addresses), record.mac);
     let mut from: Vec<String> = predecessors.iter().map(|it| agent.host_name(it.owner)).collect();
@@ -206,6 +216,22 @@ pub async fn make(
     }
     changed.push(line);
     Ok((record, head))
+}
+
+/// Reserves, plumbs and announces; of an attempt that fails nothing is left.
+async fn establish(
+    agent: &Arc<Agent>,
+    (network, name): (&Name, &Name),
+    asked: Asked,
+    resolved: Resolved,
+    predecessors: &[Predecessor],
+    taking: takeover::Taking,
+) -> Result<(LocalAttachment, Head), Failure> {
+    let record = reserve(agent, network, name, asked, (&resolved, predecessors)).await?;
+    drop(taking);
+    lock_opened(agent, record.cookie, resolved);
+    let done = plumb(agent, &record).await.and_then(|()| announce(agent, record.clone()));
+    done.inspect_err(|_| verbs::detach::undo(agent, &record))
 }
 
 /// The attachment as it stands, if it was asked for in the same words.
@@ -232,6 +258,24 @@ fn existing(
     }
     let hint = format!("detach it first: svc-agent detach {name} --network {network}");
     Err(refused(format!("{name} is attached to {network} otherwise: {}", differs.join("; ")), &[&hint]))
+}
+
+/// A fenced copy that is attached again in the same words, with nobody to take it back from, would be given another address
+/// without a word.
+fn refuse_same(
+    state: &State,
+    me: NodeId,
+    (network, name): (&Name, &Name),
+    asked: &Asked,
+) -> Result<(), Failure> {
+    let mut fenced =
+        takeover::fenced(state, me).filter(|(of, attachment, _)| (*of, *attachment) == (network, name));
+    let why = fenced.find_map(|(_, _, conflict)| takeover::fence_text(state, conflict));
+    let same = state.local.get(&(network.clone(), name.clone())).filter(|it| it.difference(asked).is_empty());
+    match (why, same) {
+        (Some(why), Some(_)) => Err(refused(format!("{name} is attached to {network} here, {why}"), &[])),
+        _ => Ok(()),
+    }
 }
 
 fn is_fenced(state: &State, me: NodeId, network: &Name, name: &Name) -> bool {

@@ -18,9 +18,10 @@ use crate::catalog::facts::{AttachmentFact, ClaimKey, SUCCEEDS_MAX, Succession, 
 use crate::claims::{Entry, Reply};
 use crate::model::{Name, NodeId, Stamp};
 use crate::runtime::agent::{Agent, chain, host_name, refused};
-use crate::runtime::claiming;
+use crate::runtime::claiming::{self, ClaimError};
 use crate::runtime::events::lock;
 use crate::runtime::state::State;
+use crate::runtime::verbs::namesakes;
 use crate::view::Conflict;
 
 /// An attachment on a suspended host that is to be succeeded.
@@ -142,8 +143,12 @@ pub(crate) fn refusal(state: &State, key: &ClaimKey, claimant: NodeId, attempt: 
     });
     for (of, holder, earlier) in rivals {
         let ClaimKey::Takeover { since: from, .. } = of else { continue };
-        let passed = Succession { object: object.clone(), from: *from, by: holder, attempt: earlier };
-        if !fact.succeeds.contains(&passed) {
+        // A claimant's attempts only grow: an earlier one has failed, and the word of it may not have come here.
+        let passed = fact
+            .succeeds
+            .iter()
+            .any(|it| (&it.object, it.from, it.by) == (object, *from, holder) && earlier <= it.attempt);
+        if !passed {
             let holder = Entry { key: of.clone(), claimant: holder, attempt: earlier };
             return Some(Reply::Taken { key: key.clone(), attempt, holder });
         }
@@ -190,16 +195,26 @@ pub(crate) fn fenced(state: &State, me: NodeId) -> impl Iterator<Item = (&Name, 
 
 /// Why a copy is fenced, and what its operator can do.
 pub(crate) fn fence_text(state: &State, conflict: &Conflict) -> Option<String> {
-    let (what, network, name, standing) = match conflict {
+    let (what, again, network, name, standing) = match conflict {
         Conflict::Name { network, attachment, standing, .. } => {
-            (format!("the name {attachment} stands"), network, attachment, standing)
+            (format!("the name {attachment} stands"), String::new(), network, attachment, standing)
         }
         Conflict::Address { network, attachment, address, holder, standing, .. } => {
-            (format!("its address {address} is held by {holder}"), network, attachment, standing)
+            let (what, again) =
+                (format!("its address {address} is held by {holder}"), format!(" with --ip {address}"));
+            (what, again, network, attachment, standing)
         }
         _ => return None,
     };
     let host = host_name(&state.catalog, *standing);
+    if state.suspended.contains(standing) {
+        let handle = namesakes::handle(state, *standing, &host);
+        return Some(format!(
+            "fenced: {what} on host {host}, which is suspended, so this copy has no link; attach it here \
+             again{again}, and it is taken back; or, if {host} will not return: svc-agent node rm {handle}; or \
+             detach it here: svc-agent detach {name} --network {network}"
+        ));
+    }
     Some(format!(
         "fenced: {what} on host {host}, so this copy has no link; detach it here: svc-agent detach {name} --network \
          {network}; or detach the one on {host}, and this one stands again; or attach it again under another name"
@@ -241,17 +256,29 @@ pub(crate) async fn claim(
                     "another --ip",
                 ),
             };
+            let why = refusal_text(&error, &host);
             let gone = format!("or, if {host} will not return: svc-agent node rm {host}");
             return Err(refused(
-                format!(
-                    "{what} on host {host}, which is suspended here, and it cannot be taken over: {}",
-                    chain(&error)
-                ),
+                format!("{what} on host {host}, which is suspended here, and it cannot be taken over: {why}"),
                 &[&format!("choose {other}"), &gone],
             ));
         }
     }
     Ok(taking)
+}
+
+/// Why no majority promised to take something over from a host; a member that holds that host to be live says so at once.
+fn refusal_text(error: &ClaimError, host: &str) -> String {
+    match error {
+        ClaimError::NoMajority { answered, needed, refused, silent } if !refused.is_empty() => {
+            let doubting = format!("does not hold {host} to be suspended");
+            let missing = claiming::missing(&[(&doubting, refused), ("silent", silent)]);
+            format!(
+                "no majority of the cluster's hosts agreed ({answered} of {needed} needed{missing}); try again"
+            )
+        }
+        _ => chain(error),
+    }
 }
 
 #[cfg(test)]
