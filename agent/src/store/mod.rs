@@ -16,6 +16,7 @@ mod error;
 mod file;
 #[cfg(test)]
 mod tests;
+mod untouched;
 
 pub use error::StoreError;
 
