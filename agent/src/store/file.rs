@@ -93,6 +93,11 @@ fn guarded<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| damaged(path, text_of(&*panic)))
 }
 
+/// As [`guarded`], of work with a database that is open.
+pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, Boxed>) -> Result<T, Boxed> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(text_of(&*panic).into()))
+}
+
 fn text_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it cannot be read")
