@@ -229,6 +229,13 @@ impl Converger {
         }
     }
 
+    fn store_problem(&self, now: Instant) -> Option<(String, String)> {
+        let store = &self.agent.store;
+        // Making room for a call that blocks is not free, and nearly always needless.
+        let reason = store.has_failed().then(|| tokio::task::block_in_place(|| store.fails(now)))??;
+        Some(("host/state".to_owned(), reason))
+    }
+
     /// One round.
     pub async fn round(&mut self) {
         let began = Instant::now();
@@ -241,7 +248,7 @@ impl Converger {
             problems.extend(self.open_paths());
         }
         problems.extend(self.keep_again());
-        problems.extend(self.agent.store.fails().map(|reason| ("host/state".to_owned(), reason)));
+        problems.extend(self.store_problem(began));
         let fenced = self.fenced.iter();
         problems.extend(
             fenced

@@ -311,7 +311,7 @@ pub async fn save_now(agent: &Arc<Agent>) {
         return;
     }
     let saver = Arc::clone(agent);
-    let saved = tokio::task::spawn_blocking(move || match saver.store.commit(&unsaved, true) {
+    let saved = tokio::task::spawn_blocking(move || match saver.store.save(&unsaved) {
         Ok(()) => Vec::new(),
         Err(error) => {
             let mut state = lock(&saver.state);

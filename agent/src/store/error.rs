@@ -1,7 +1,7 @@
 //! Why the store could not do what it was asked.
 use std::path::PathBuf;
 
-/// A failed operation on the store; the database is as it was before it.
+/// A failed operation on the store; what is read from it afterwards is as it was before it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file could not be opened or created.
@@ -37,7 +37,7 @@ pub enum StoreError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A transaction failed; nothing of it was written.
+    /// A transaction failed; what may be in the file of it is taken back before anything else is done with it.
     #[error("write {what} to the state database")]
     Write {
         /// Which table or key.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use redb::{Builder, Database, DatabaseError, StorageError};
 
+use super::untouched::Untouched;
 use super::{Boxed, CACHE_BYTES, FACTS, HEADS, LAYOUT, LOCAL, META, StoreError};
 
 /// As much as many verbs write.
@@ -20,30 +21,27 @@ pub(super) fn open(directory: &Path, path: &Path) -> Result<Database, StoreError
     }
     // For root alone: it holds promises and facts.
     restrict(directory).map_err(|e| failed(e.into()))?;
-    open_existing(path)
+    open_checked(path)
 }
 
-/// Opens the file and looks whether all of it is as it was written. An empty one is damaged: it never was so before it got
-/// its name.
-pub(super) fn open_existing(path: &Path) -> Result<Database, StoreError> {
-    let mark = path.with_extension("redb.damaged");
-    if let Ok(reason) = std::fs::read_to_string(&mark) {
-        return Err(damaged(path, reason.trim_end()));
-    }
-    let opened = guarded(path, || builder().open(path))?;
-    let mut database = opened.map_err(|error| named(path, error))?;
+/// Opens the file once all of it has been found to be as it was written. An empty one is damaged: it never was so before
+/// it got its name.
+fn open_checked(path: &Path) -> Result<Database, StoreError> {
     // What the disk has changed since would be read as something else, or as less.
-    match guarded(path, || database.check_integrity())? {
-        Ok(true) => Ok(database),
-        Ok(false) => {
-            let reason = "its checksums do not fit";
-            // The library has made the best of it, which may be less than there was: no later start may take it for whole.
-            let marked = std::fs::write(&mark, reason);
-            marked.map_err(|e| StoreError::Open { path: mark, source: e.into() })?;
-            Err(damaged(path, reason))
-        }
+    let checked = guarded(path, || {
+        let mut database = builder().create_with_backend(Untouched::open(path)?)?;
+        database.check_integrity()
+    })?;
+    match checked {
+        Ok(true) => open_existing(path),
+        Ok(false) => Err(damaged(path, "its checksums do not fit")),
         Err(error) => Err(named(path, error)),
     }
+}
+
+/// Opens the file as it is, with what a kill has cut short taken back.
+pub(super) fn open_existing(path: &Path) -> Result<Database, StoreError> {
+    guarded(path, || builder().open(path))?.map_err(|error| named(path, error))
 }
 
 /// Under another name, until it is whole on disk: a crash in between leaves none that could be taken for a damaged one.
@@ -93,6 +91,11 @@ fn create_tables(database: &Database) -> Result<(), Boxed> {
 /// The library takes some of what it reads for granted, and panics where that is not so.
 fn guarded<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| damaged(path, text_of(&*panic)))
+}
+
+/// As [`guarded`], of work with a database that is open.
+pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, Boxed>) -> Result<T, Boxed> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(text_of(&*panic).into()))
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {

@@ -5,18 +5,21 @@
 //! incarnations) is durable before it is spoken of; what can be had again from peers is written behind.
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod before;
 mod error;
 mod file;
 #[cfg(test)]
 mod tests;
+mod untouched;
 
+use before::Before;
 pub use error::StoreError;
 
 /// Single values: identity, incarnation, promises, sysctls to restore.
@@ -35,6 +38,9 @@ const LAYOUT: u32 = 1;
 /// nothing; redb's own bound of 1 GiB kept the whole catalog a second time.
 const CACHE_BYTES: usize = 4 << 20;
 
+/// Between two looks whether a disk that has failed works again: each opens the file anew, which reads much of it.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Makes the error constructors below short.
 type Boxed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -45,7 +51,16 @@ pub struct Store {
     /// `None` after a failure, until it is opened again: the library does nothing more on a file that failed once.
     database: RwLock<Option<Database>>,
     /// Why a write failed, until there is room again.
-    failing: Mutex<Option<String>>,
+    failing: Mutex<Option<Failing>>,
+    /// What the last transaction found, if it failed when it was to become durable: it may be in the file all the same.
+    before: Mutex<Option<Before>>,
+}
+
+#[derive(Debug)]
+struct Failing {
+    reason: String,
+    /// When it was last looked whether there is room again.
+    probed: Option<Instant>,
 }
 
 /// One entry as stored: an owner, its key and its (version, value), both JSON.
@@ -135,13 +150,17 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join("state.redb");
         let database = file::open(directory, &path)?;
-        let store =
-            Self { path: path.clone(), database: RwLock::new(Some(database)), failing: Mutex::default() };
+        let store = Self::new(path.clone(), database);
         match store.meta::<u32>("layout")? {
             Some(LAYOUT) => Ok(store),
             Some(found) => Err(StoreError::Layout { path, found }),
             None => Err(StoreError::Damaged { path, reason: "it says nothing of its layout".to_owned() }),
         }
+    }
+
+    fn new(path: PathBuf, database: Database) -> Self {
+        let database = RwLock::new(Some(database));
+        Self { path, database, failing: Mutex::default(), before: Mutex::default() }
     }
 
     /// Works with the database; after a failure with one that is opened anew, so that a disk that was full is no failure
@@ -152,10 +171,10 @@ impl Store {
             drop(open);
             return self.reopen_and(work);
         };
-        let done = work(database);
+        let done = file::caught(|| work(database));
         drop(open);
         if done.is_err() {
-            *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+            close(&mut self.database.write().unwrap_or_else(PoisonError::into_inner));
         }
         done
     }
@@ -163,15 +182,34 @@ impl Store {
     fn reopen_and<T>(&self, work: impl FnOnce(&Database) -> Result<T, Boxed>) -> Result<T, Boxed> {
         let mut open = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have come first.
-        let database = match open.take() {
-            Some(database) => database,
-            None => file::open_existing(&self.path)?,
-        };
-        let done = work(&database);
-        if done.is_ok() {
-            *open = Some(database);
+        if open.is_none() {
+            *open = Some(file::open_existing(&self.path)?);
+        }
+        let Some(database) = open.as_ref() else { return Err("it is not open".into()) };
+        let done = file::caught(|| {
+            self.put_back(database)?;
+            work(database)
+        });
+        if done.is_err() {
+            close(&mut open);
         }
         done
+    }
+
+    fn before(&self) -> MutexGuard<'_, Option<Before>> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes back what a failed transaction may have left in the file. Before anything else is read or written.
+    fn put_back(&self, database: &Database) -> Result<(), Boxed> {
+        let mut before = self.before();
+        if let Some(rows) = before.as_ref() {
+            let transaction = database.begin_write()?;
+            rows.put_back(&transaction)?;
+            transaction.commit()?;
+            *before = None;
+        }
+        Ok(())
     }
 
     /// A meta value.
@@ -241,37 +279,75 @@ impl Store {
     /// Writes all or nothing. `durable`: on disk when this returns; else with the next durable write.
     ///
     /// # Errors
-    /// When the disk is full or fails; nothing was written then, and what was not durable before may be as it was. Another
-    /// call begins anew.
+    /// When the disk is full or fails. Nothing of it is read from then on, and what was not durable before may be as it
+    /// was. Where only the last sync failed it is in the file, until the file can be written again: the first thing that
+    /// the next call does, or [`Store::fails`], is to put back what was there.
     pub fn commit(&self, writes: &Writes, durable: bool) -> Result<(), StoreError> {
-        self.write(writes, durable).map_err(|source| {
-            *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = Some(chain(&*source));
-            StoreError::Write { what: "a change".to_owned(), source }
-        })
+        self.write(writes, durable, true).map_err(|source| self.failed(source))
+    }
+
+    /// Writes what is true whether it is on disk or not, durably. The caller keeps it until this succeeds.
+    ///
+    /// # Errors
+    /// When the disk is full or fails; all or nothing of it is in the file then.
+    pub fn save(&self, writes: &Writes) -> Result<(), StoreError> {
+        self.write(writes, true, false).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: Boxed) -> StoreError {
+        let mut failing = self.failing();
+        let probed = failing.as_ref().and_then(|it| it.probed);
+        *failing = Some(Failing { reason: chain(&*source), probed });
+        StoreError::Write { what: "a change".to_owned(), source }
+    }
+
+    fn failing(&self) -> MutexGuard<'_, Option<Failing>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether something could not be written since there last was room.
+    pub fn has_failed(&self) -> bool {
+        self.failing().is_some()
     }
 
     /// Why something could not be written, while there is no room or no way for more. Costs nothing while all is well,
-    /// and a few writes while it is not: a small one may pass although the disk is full.
-    pub fn fails(&self) -> Option<String> {
-        let failing = || self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = failing().clone()?;
+    /// and a few writes once a second while it is not: a small one may pass although the disk is full. These may block.
+    pub fn fails(&self, now: Instant) -> Option<String> {
+        let reason = {
+            let mut failing = self.failing();
+            let failing = failing.as_mut()?;
+            if failing.probed.is_some_and(|at| now.saturating_duration_since(at) < PROBE_INTERVAL) {
+                return Some(failing.reason.clone());
+            }
+            failing.probed = Some(now);
+            failing.reason.clone()
+        };
         let mut writes = Writes::default();
         let written = writes.put_meta("layout", &LAYOUT).and_then(|()| self.commit(&writes, true));
         if written.is_ok() && file::has_room(&self.path) {
-            *failing() = None;
+            *self.failing() = None;
             return None;
         }
         Some(reason)
     }
 
-    fn write(&self, writes: &Writes, durable: bool) -> Result<(), Boxed> {
+    fn write(&self, writes: &Writes, durable: bool, revocable: bool) -> Result<(), Boxed> {
         self.with(|database| {
             let mut transaction = database.begin_write()?;
             if !durable {
                 transaction.set_durability(Durability::None)?;
             }
+            // Held until this is decided: who writes next must not find it half so.
+            let mut pending = self.before();
+            if pending.is_some() {
+                // One that began before the file was closed: what is to be put back comes first.
+                return Err("another write has failed".into());
+            }
+            let before = if revocable { Some(Before::of(&transaction, writes)?) } else { None };
             put(&transaction, writes)?;
+            *pending = before;
             transaction.commit()?;
+            *pending = None;
             Ok(())
         })
     }
@@ -301,6 +377,17 @@ impl Store {
             transaction.commit()?;
             Ok(())
         })
+    }
+}
+
+/// One that has failed may panic once more while it ends.
+fn close(open: &mut Option<Database>) {
+    let closing = || {
+        drop(open.take());
+        Ok(())
+    };
+    if let Err(error) = file::caught(closing) {
+        tracing::warn!("closing the state database: {error}");
     }
 }
 

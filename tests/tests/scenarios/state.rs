@@ -25,6 +25,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
         a_full_disk_refuses_verbs_and_stops_nothing once,
         a_disk_that_fails_refuses_verbs_until_it_works_again once,
+        what_was_refused_for_a_failed_sync_stays_refused_after_a_start once,
         a_state_that_cannot_be_used_is_refused_and_forwarding_goes_on once,
     ]
 }
@@ -196,6 +197,40 @@ fn a_disk_that_fails_refuses_verbs_until_it_works_again(sandbox: &Sandbox) {
         strike.end().expect("a watch");
         works_again(&cluster);
     }
+    has_gone_on(flow);
+}
+
+/// All of it is in the file when its sync fails, and would be read as true by the next start.
+fn what_was_refused_for_a_failed_sync_stays_refused_after_a_start(sandbox: &Sandbox) {
+    let Scene { mut cluster, flow, disk: _disk, _server } = scene(sandbox);
+    let before = cluster.kernel_state("c2b");
+    for verb in
+        ["attach c2b --network payment --netns c2b", "register other --on c2a", "drain payment-api --on c2a"]
+    {
+        let fail = |call: &Call| match call.kind {
+            Kind::Store if call.name.starts_with("sync") => Verdict::Fail(libc::EIO),
+            _ => Verdict::Pass,
+        };
+        let strike = Strike::attach(cluster.agent_pid("h2"), fail).expect("a watch");
+        let refused = cluster.cli("h2", verb);
+        assert!(refused.exit == 1 && refused.stderr.contains("Input/output error"), "{verb}: {refused:?}");
+        is_named(&cluster, "Input/output error");
+        strike.end().expect("a watch");
+        cluster.wait_well(LIMIT);
+    }
+    cluster.kill_agent("h2");
+    cluster.restart_agent("h2");
+    cluster.wait_members(2);
+    cluster.wait_well(LIMIT);
+    for host in ["h1", "h2"] {
+        let attached = cluster.ok(host, "attachments");
+        assert!(!attached.contains("c2b"), "{host}: {attached}");
+        assert!(cluster.service(host, "other").is_none(), "{host} knows a service that was refused");
+        let replicas = cluster.service(host, "payment-api").expect("the service").replicas;
+        assert!(replicas.iter().all(|it| it.state == "serving"), "{host}: {replicas:?}");
+    }
+    assert_eq!(cluster.kernel_state("c2b"), before);
+    works_again(&cluster);
     has_gone_on(flow);
 }
 
