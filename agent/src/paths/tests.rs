@@ -118,8 +118,9 @@ fn p11_small_sizes_are_measured_and_what_never_passed_is_not_claimed() {
 fn a_pause_keeps_what_was_found_and_is_no_silence() {
     let mut path = Path::new(FULL, Some(1300));
     rounds(&mut path, 3, up_to(1300));
-    for _ in 0..20 {
-        rounds(&mut path, 1, |_| false);
+    // Pauses after short silences, and then after every round.
+    for silent in [[DEAD_AFTER - 1; 10], [1; 10]].concat() {
+        rounds(&mut path, silent, |_| false);
         path.pause();
     }
     assert_eq!((path.is_dead(), path.narrow()), (false, Some(1300)));
