@@ -23,7 +23,7 @@ pub use kernel::faulty::FaultyKernel;
 pub use kernel::linux::{Enter, Handles, LinuxKernel};
 pub use kernel::{Kernel, KernelError};
 pub use name::{
-    TABLE, TAG, gateway_mac, host_link, host_port, link_addresses, link_addresses_six, link_pool_six,
+    PATHS, TABLE, TAG, gateway_mac, host_link, host_port, link_addresses, link_addresses_six, link_pool_six,
     network_port,
 };
 pub use observed::{ChainState, ForwardHook, Link, LinkKind, Observed, PortFlags, Route, TableState, Vxlan};

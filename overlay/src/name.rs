@@ -14,7 +14,7 @@ pub(crate) const BRIDGE: &str = "br";
 /// The VXLAN device of a network, in its namespace.
 pub(crate) const VXLAN: &str = "vxlan";
 /// The VXLAN device that paths are tried through, in its namespace.
-pub(crate) const PATHS: &str = "paths";
+pub const PATHS: &str = "paths";
 /// A network's end of its link to the host.
 pub(crate) const LINK: &str = "link";
 /// What the host's ends of those links begin with. No hashed port name does: "l" is no hexadecimal digit.

@@ -2,6 +2,7 @@
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
+use rustix::net::{netdevice, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::{Error, Namespace};
@@ -32,7 +33,10 @@ impl Namespace {
             let icmp = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
             icmp.set_header_included_v4(true)?;
             icmp.set_nonblocking(true)?;
-            icmp.set_recv_buffer_size(BUFFER_BYTES)?;
+            // What some packet made the kernel believe of the path must not decide what others find.
+            sockopt::set_ip_mtu_discover(&icmp, sockopt::Ipv4PathMtuDiscovery::PROBE)?;
+            // Beyond what net.core.rmem_max leaves to others.
+            sockopt::set_socket_recv_buffer_size_force(&icmp, BUFFER_BYTES)?;
             let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
             udp.set_nonblocking(true)?;
             Ok(ProbeSockets { icmp, udp, buffer: vec![0; PACKET_BYTES_MAX] })
@@ -70,6 +74,11 @@ impl ProbeSockets {
     /// What send(2) returns.
     pub fn send_datagram(&self, to: Ipv4Addr, port: u16, content: &[u8]) -> io::Result<()> {
         self.udp.send_to(content, (to, port)).map(drop)
+    }
+
+    /// The index of a device of that name in this namespace.
+    pub fn device(&self, name: &str) -> Option<u32> {
+        netdevice::name_to_index(&self.udp, name).ok()
     }
 
     /// Shows every packet that has come in.

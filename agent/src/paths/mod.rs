@@ -11,7 +11,7 @@ mod tests;
 
 use std::net::Ipv4Addr;
 
-pub use offload::{Offload, Trial};
+pub use offload::{Damage, Offload, Trial};
 pub use packet::{Answer, Tag, answer, datagram, echo, outer_source, tunnel_filter};
 pub use path::{DEAD_AFTER, Path, Probe};
 

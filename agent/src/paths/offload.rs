@@ -3,6 +3,31 @@ use std::time::{Duration, Instant};
 
 /// So long it is tried without, before that is judged.
 const TRIAL: Duration = Duration::from_secs(10);
+/// So long it is tried without while nothing is known of whether that helps.
+const TRIAL_MAX: Duration = Duration::from_secs(300);
+
+/// What is known of checksums: on one path, or on all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Nothing is known: a path that is dead, new, or not tried now says neither.
+    Unknown,
+    /// They arrive damaged.
+    Damaged,
+    /// They arrive as they should.
+    Intact,
+}
+
+impl Damage {
+    /// Of several paths, each with whether it is one of those that were damaging when that began: only these can tell that
+    /// there is no damage any more.
+    pub fn of_all(paths: impl IntoIterator<Item = (Self, bool)>) -> Self {
+        paths.into_iter().fold(Self::Unknown, |all, path| match (all, path) {
+            (Self::Damaged, _) | (_, (Self::Damaged, _)) => Self::Damaged,
+            (_, (Self::Intact, true)) => Self::Intact,
+            (all, _) => all,
+        })
+    }
+}
 
 /// What is done about damaged checksums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,15 +62,20 @@ impl Offload {
         matches!(self, Self::On | Self::InVain)
     }
 
-    /// Follows whether any path damages checksums now.
-    pub fn follow(&mut self, damaged: bool, now: Instant) -> Trial {
-        let (next, trial) = match (*self, damaged) {
-            (Self::On, true) => (Self::Tried(now), Trial::Began),
-            (Self::Tried(since), damaged) if now.saturating_duration_since(since) >= TRIAL => match damaged {
-                true => (Self::InVain, Trial::Failed),
-                false => (Self::Off, Trial::Helped),
-            },
-            (Self::InVain, false) => (Self::On, Trial::Same),
+    /// Follows what is known of checksums now ([`Damage::of_all`]).
+    pub fn follow(&mut self, damage: Damage, now: Instant) -> Trial {
+        let (next, trial) = match (*self, damage) {
+            (Self::On, Damage::Damaged) => (Self::Tried(now), Trial::Began),
+            (Self::Tried(since), damage) => {
+                let tried = now.saturating_duration_since(since);
+                match damage {
+                    Damage::Damaged if tried >= TRIAL => (Self::InVain, Trial::Failed),
+                    Damage::Intact if tried >= TRIAL => (Self::Off, Trial::Helped),
+                    Damage::Unknown if tried >= TRIAL_MAX => (Self::On, Trial::Failed),
+                    _ => (*self, Trial::Same),
+                }
+            }
+            (Self::InVain, Damage::Intact) => (Self::On, Trial::Same),
             (same, _) => (same, Trial::Same),
         };
         *self = next;

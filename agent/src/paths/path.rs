@@ -1,6 +1,8 @@
 //! One way to another host: what is sent in each round, and what its answers mean.
 use std::collections::BTreeSet;
 
+use super::offload::Damage;
+
 /// Bytes of the smallest probe, which any path carries.
 const SMALL: u32 = 64;
 /// Less than this is not believed of a path: the smallest MTU of IPv4 (RFC 791), less a tunnel over IPv6.
@@ -10,9 +12,9 @@ pub(super) const MTU_FLOOR: u32 = 576 - 70;
 pub const DEAD_AFTER: u32 = 5;
 /// Rounds with an answer until a dead path lives.
 const ALIVE_AFTER: u32 = 2;
-/// Probes of one kind that are lost in a row, while others of the same rounds are answered, until that is no chance: with
-/// 30 % of all packets lost it takes months until it is.
-const LOST_MAX: u32 = 13;
+/// Probes of one kind that are lost in a row, while others of the same rounds are answered, until that is no chance: where
+/// 30 % of all packets are lost in both directions, which is 51 % of probes, it takes a century until it is. Nine rounds.
+const LOST_MAX: u32 = 33;
 /// Probes of a kind in a round that follows their loss.
 const BURST: u32 = 4;
 /// Sizes tried at once when a narrow path's is sought, each so many times.
@@ -38,6 +40,8 @@ pub struct Path {
     full: u32,
     /// What it carries, if less than that.
     narrow: Option<u32>,
+    /// Something of that size has passed.
+    proven: bool,
     known: bool,
     dead: bool,
     silent: u32,
@@ -45,6 +49,8 @@ pub struct Path {
     /// Lost in a row.
     lost_large: u32,
     lost_datagrams: u32,
+    /// One was answered since they were last found damaged, or nothing was known of them.
+    datagrams_pass: bool,
     wide: u32,
     narrow_rounds: u32,
     search: Option<Search>,
@@ -57,20 +63,25 @@ pub struct Path {
 struct Search {
     low: u32,
     high: u32,
+    /// Something of the size `low` has passed; or it is but the least that is looked for.
+    passed: bool,
 }
 
 impl Path {
     /// Nothing is known yet but what was once found it to carry. `full` is what it should carry, in bytes.
     pub fn new(full: u32, narrow: Option<u32>) -> Self {
+        let narrow = narrow.filter(|narrow| *narrow < full);
         Self {
             full,
-            narrow: narrow.filter(|narrow| *narrow < full),
+            narrow,
+            proven: narrow.is_some(),
             known: false,
             dead: false,
             silent: 0,
             answered_rounds: 0,
             lost_large: 0,
             lost_datagrams: 0,
+            datagrams_pass: false,
             wide: 0,
             narrow_rounds: 0,
             search: None,
@@ -82,9 +93,19 @@ impl Path {
     /// What it should carry has changed.
     pub fn set_full(&mut self, full: u32) {
         if self.full != full {
-            let (known, dead) = (self.known, self.dead);
-            *self = Self { known, dead, ..Self::new(full, self.narrow) };
+            let Self { known, dead, lost_datagrams, datagrams_pass, .. } = *self;
+            let anew = Self::new(full, self.narrow());
+            *self = Self { known, dead, lost_datagrams, datagrams_pass, ..anew };
         }
+    }
+
+    /// Nothing is sent for a while: what was found stays, and what was lost before counts for nothing afterwards.
+    pub fn pause(&mut self) {
+        self.sent.clear();
+        self.answered.clear();
+        (self.silent, self.answered_rounds) = (0, 0);
+        (self.lost_large, self.lost_datagrams, self.datagrams_pass) = (0, 0, false);
+        self.search = None;
     }
 
     /// An answer to a probe of this path came in, of this round or shortly before.
@@ -104,12 +125,27 @@ impl Path {
 
     /// What it carries in bytes, if that is less than it should.
     pub fn narrow(&self) -> Option<u32> {
-        self.narrow
+        self.narrow.filter(|_| self.proven)
+    }
+
+    /// Of all sizes that were tried none has passed, while small echoes do: what it carries is not known.
+    pub fn carries_no_size(&self) -> bool {
+        self.narrow.is_some() && !self.proven
     }
 
     /// Datagrams arrive with wrong checksums.
     pub fn is_damaging(&self) -> bool {
-        !self.dead && self.lost_datagrams >= LOST_MAX
+        self.damage() == Damage::Damaged
+    }
+
+    /// What is known of datagrams' checksums.
+    pub fn damage(&self) -> Damage {
+        match () {
+            () if self.dead => Damage::Unknown,
+            () if self.lost_datagrams >= LOST_MAX => Damage::Damaged,
+            () if self.datagrams_pass => Damage::Intact,
+            () => Damage::Unknown,
+        }
     }
 
     /// Ends a round, and says what to send in the next.
@@ -129,6 +165,7 @@ impl Path {
             self.dead |= self.silent >= DEAD_AFTER;
             if self.dead {
                 (self.search, self.lost_large, self.lost_datagrams) = (None, 0, 0);
+                self.datagrams_pass = false;
             }
             return;
         }
@@ -142,6 +179,8 @@ impl Path {
             return;
         }
         self.lost_datagrams = self.lost(Probe::Datagram, self.lost_datagrams);
+        self.datagrams_pass |= self.lost_datagrams == 0;
+        self.datagrams_pass &= self.lost_datagrams < LOST_MAX;
         self.judge_size();
     }
 
@@ -157,8 +196,10 @@ impl Path {
             return self.go_on(search);
         }
         self.lost_large = self.lost(Probe::Echo(self.size()), self.lost_large);
+        self.proven |= self.lost_large == 0;
         if self.lost_large >= LOST_MAX {
-            self.search = Some(Search { low: MTU_FLOOR, high: self.size() });
+            let low = MTU_FLOOR.min(self.size());
+            self.search = Some(Search { low, high: self.size(), passed: false });
             self.lost_large = 0;
             return;
         }
@@ -172,7 +213,7 @@ impl Path {
             (self.narrow, self.wide, self.narrow_rounds) = (None, 0, 0);
         } else if self.narrow_rounds >= SEEK_AFTER {
             self.narrow_rounds = 0;
-            self.search = Some(Search { low: self.size(), high: self.full });
+            self.search = Some(Search { low: self.size(), high: self.full, passed: self.proven });
         }
     }
 
@@ -180,11 +221,13 @@ impl Path {
         let passed = search.sizes().filter(|size| self.answered.contains(&Probe::Echo(*size))).max();
         let low = passed.unwrap_or(search.low);
         let high = search.sizes().find(|size| *size > low).unwrap_or(search.high);
-        if high - low > 1 {
-            self.search = Some(Search { low, high });
+        let passed = search.passed || passed.is_some();
+        if high.saturating_sub(low) > 1 {
+            self.search = Some(Search { low, high, passed });
             return;
         }
         self.search = None;
+        self.proven = passed;
         self.narrow = Some(low).filter(|low| *low < self.full);
         (self.wide, self.narrow_rounds) = (0, 0);
     }

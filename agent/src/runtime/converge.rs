@@ -80,6 +80,8 @@ pub struct Converger {
     unburied: BTreeSet<u64>,
     /// Hosts to which no path leads: their replicas get no new flows from here.
     away: Arc<BTreeSet<NodeId>>,
+    /// Who has the tunnels' port, if it is not ours.
+    port_holder: crate::runtime::port_holder::Holder,
 }
 
 /// What one round takes out of the shared state.
@@ -143,6 +145,7 @@ impl Converger {
             balancer_problems: BTreeMap::new(),
             unburied: BTreeSet::new(),
             away: Arc::default(),
+            port_holder: crate::runtime::port_holder::Holder::default(),
         }
     }
 

@@ -36,6 +36,8 @@ pub enum Endpoint {
     Absent,
     /// In place in this namespace.
     Open(Namespace),
+    /// It was last seen there, and something about it fails: whether it still is there is to be looked at.
+    Failing(Namespace),
     /// There, but somebody else has the tunnel's port: no path leads anywhere. With what is known of it.
     Taken(Namespace, String),
 }

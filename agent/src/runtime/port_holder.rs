@@ -1,8 +1,29 @@
 //! Who has a UDP port of the host.
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Processes that are looked at; a machine with more names none.
 const PROCESSES_MAX: usize = 65_536;
+
+/// So long an answer is kept: to find one reads every process's descriptors.
+const KEPT: Duration = Duration::from_secs(10);
+
+/// What was last found.
+#[derive(Debug, Default)]
+pub struct Holder(Option<(u16, Instant, String)>);
+
+impl Holder {
+    /// Who has the port, as found within the last 10 s, or by `find` now.
+    pub fn of(&mut self, port: u16, now: Instant, find: impl FnOnce(u16) -> String) -> String {
+        let fresh = |at: Instant| now.saturating_duration_since(at) < KEPT;
+        if let Some((_, _, words)) = self.0.as_ref().filter(|(known, at, _)| *known == port && fresh(*at)) {
+            return words.clone();
+        }
+        let words = find(port);
+        self.0 = Some((port, now, words.clone()));
+        words
+    }
+}
 
 /// In words. A port that no process has is mostly the kernel's: another tunnel, whose settings do not go with ours.
 pub fn of(port: u16) -> String {
@@ -11,12 +32,17 @@ pub fn of(port: u16) -> String {
     let found = processes.filter(|process| has_one(&process.path(), &sockets)).find_map(|process| {
         let id: u32 = process.file_name().to_str()?.parse().ok()?;
         let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        Some(format!("process {id} ({})", name.trim()))
+        Some(format!("process {id} ({})", printable(&name)))
     });
     found.unwrap_or_else(|| {
         "a tunnel that is not ours, or a process that is not seen from here (ip -d link show type vxlan)"
             .to_owned()
     })
+}
+
+/// A process may call itself anything.
+fn printable(name: &str) -> String {
+    name.trim().chars().filter(|character| !character.is_control()).collect()
 }
 
 /// Inodes of the sockets at a port, in the calling thread's namespace: the host's.
@@ -54,5 +80,20 @@ mod tests {
         assert!(named.contains(&format!("process {} (", std::process::id())), "{named}");
         drop(socket);
         assert!(of(port).contains("a tunnel"));
+        assert_eq!(printable("a\u{1b}[2J\tb\n"), "a[2Jb");
+    }
+
+    #[test]
+    fn who_has_a_port_is_sought_once_in_ten_seconds() {
+        let (mut holder, start) = (Holder::default(), Instant::now());
+        let mut sought = 0;
+        for (port, seconds) in [(1, 0), (1, 0), (1, 9), (1, 10), (2, 11), (2, 12)] {
+            let words = holder.of(port, start + Duration::from_secs(seconds), |port| {
+                sought += 1;
+                port.to_string()
+            });
+            assert_eq!(words, port.to_string());
+        }
+        assert_eq!(sought, 3);
     }
 }

@@ -8,10 +8,12 @@ use std::time::Instant;
 use overlay::{Phase, Report, Space};
 
 use super::{Converger, OVERLAY_CHECK};
-use crate::runtime::agent::Agent;
 use crate::runtime::local::list;
 use crate::runtime::metrics::raise;
 use crate::runtime::port_holder;
+
+/// What stands in the error of a port that somebody else has.
+pub(super) const TAKEN: &str = "has the port";
 
 impl Converger {
     /// Has the overlay read again what was touched and whose turn it is; those namespaces.
@@ -50,7 +52,7 @@ impl Converger {
             .with_label_values(&["overlay"])
             .inc_by(u64::try_from(report.operations).unwrap_or(0));
         self.note_repairs(&report);
-        problems.extend(report.problems.iter().map(|it| overlay_problem(&self.agent, it)));
+        problems.extend(report.problems.iter().map(|it| self.overlay_problem(it)));
     }
 
     /// Says what was brought back, and counts it.
@@ -79,7 +81,7 @@ impl Converger {
         self.overlay_checked = Instant::now();
         let report = self.overlay.verify(desired).await;
         self.note_repairs(&report);
-        problems.extend(report.problems.iter().map(|it| overlay_problem(&self.agent, it)));
+        problems.extend(report.problems.iter().map(|it| self.overlay_problem(it)));
         self.count_drops();
     }
 
@@ -95,26 +97,24 @@ impl Converger {
         raise(&drops.with_label_values(&["tunnel"]), tunnel);
         raise(&drops.with_label_values(&["source"]), source);
     }
-}
 
-/// What stands in the error of a port that somebody else has.
-pub(super) const TAKEN: &str = "has the port";
-
-fn overlay_problem(agent: &Agent, problem: &overlay::Problem) -> (String, String) {
-    let object = match &problem.object {
-        overlay::Object::Host => "host".to_owned(),
-        overlay::Object::Network(network) => format!("network/{network}"),
-        overlay::Object::Attachment(network, name) => format!("network/{network}/attachment/{name}"),
-        overlay::Object::Remote(network, mac) => format!("network/{network}/remote/{mac}"),
-        overlay::Object::Paths => "paths".to_owned(),
-        overlay::Object::Leftover(name) => format!("leftover/{name}"),
-    };
-    let mut error = format!("{}: {}", problem.operation, problem.error);
-    // The only thing of ours that takes a port in the host's namespace.
-    if problem.errno == Some(libc::EADDRINUSE) {
-        let port = agent.settings.load().vxlan_port;
-        let holder = port_holder::of(port);
-        error = format!("the tunnel needs UDP port {port} of this host, and {holder} {TAKEN} ({error})");
+    fn overlay_problem(&mut self, problem: &overlay::Problem) -> (String, String) {
+        let object = match &problem.object {
+            overlay::Object::Host => "host".to_owned(),
+            overlay::Object::Network(network) => format!("network/{network}"),
+            overlay::Object::Attachment(network, name) => format!("network/{network}/attachment/{name}"),
+            overlay::Object::Remote(network, mac) => format!("network/{network}/remote/{mac}"),
+            overlay::Object::Paths => "paths".to_owned(),
+            overlay::Object::Leftover(name) => format!("leftover/{name}"),
+        };
+        let mut error = format!("{}: {}", problem.operation, problem.error);
+        // The only thing of ours that takes a port in the host's namespace.
+        if problem.errno == Some(libc::EADDRINUSE) {
+            let port = self.agent.settings.load().vxlan_port;
+            let find = |port| tokio::task::block_in_place(|| port_holder::of(port));
+            let holder = self.port_holder.of(port, Instant::now(), find);
+            error = format!("the tunnel needs UDP port {port} of this host, and {holder} {TAKEN} ({error})");
+        }
+        (object, error)
     }
-    (object, error)
 }

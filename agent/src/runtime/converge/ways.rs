@@ -21,7 +21,7 @@ impl Converger {
             Some((_, error)) if error.contains(super::repair::TAKEN) => {
                 Endpoint::Taken(namespace.clone(), error.clone())
             }
-            Some(_) => Endpoint::Absent,
+            Some(_) => Endpoint::Failing(namespace.clone()),
         };
         self.agent.paths.show(endpoint);
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::facts::{HostFact, Key, Value};
 use crate::model::NodeId;
-use crate::paths::{Offload, Trial};
+use crate::paths::{Damage, Offload, Trial};
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::paths::prober::Prober;
 use crate::runtime::paths::words;
@@ -48,8 +48,7 @@ impl Prober {
         let own = self.agent.settings.load().vxlan_port;
         let own = words::Own { address: self.agent.identity.address, port: own };
         let mut problems: Vec<(String, String)> = self
-            .ways
-            .iter()
+            .tried()
             .filter_map(|(node, way)| {
                 let why = match taken {
                     Some(_) => Some(words::TAKEN.to_owned()),
@@ -70,13 +69,13 @@ impl Prober {
 
     fn count(&self, taken: bool) {
         let mut counts: BTreeMap<&str, i64> = STATES.iter().map(|state| (*state, 0)).collect();
-        for way in self.ways.values() {
+        for (_, way) in self.tried() {
             let path = &way.path;
             let state = match () {
                 () if taken || path.is_dead() => "dead",
                 () if !path.is_settled() => "unknown",
                 () if path.is_damaging() => "damaging",
-                () if path.narrow().is_some() => "narrow",
+                () if path.narrow().is_some() || path.carries_no_size() => "narrow",
                 () => "fine",
             };
             *counts.entry(state).or_default() += 1;
@@ -87,12 +86,22 @@ impl Prober {
     }
 
     fn follow_damage(&mut self, now: Instant) {
-        let damaging = self.ways.values().filter(|way| way.path.is_damaging());
-        let names: Vec<String> = damaging.map(|way| way.peer.name.clone()).take(NAMED_MAX).collect();
-        match self.offload.follow(!names.is_empty(), now) {
+        // Who has left the cluster will not tell that the damage is over.
+        let left = |node: &NodeId| self.agent.read(|state| state.catalog.host(*node).is_none());
+        if self.offload == Offload::InVain && self.suspects.iter().all(left) {
+            self.offload = Offload::On;
+        }
+        let suspects = &self.suspects;
+        let told = self.tried().map(|(node, way)| (way.path.damage(), suspects.contains(node)));
+        let damage = Damage::of_all(told);
+        match self.offload.follow(damage, now) {
             Trial::Same => {}
             Trial::Began => {
-                self.damaged_by = names;
+                let damaging = self.tried().filter(|(_, way)| way.path.is_damaging());
+                let (nodes, mut names): (BTreeSet<NodeId>, Vec<String>) =
+                    damaging.map(|(node, way)| (*node, way.peer.name.clone())).unzip();
+                names.truncate(NAMED_MAX);
+                (self.suspects, self.damaged_by) = (nodes, names);
                 self.apply_offload();
             }
             Trial::Helped => self.keep(Some(KeptOffload {
@@ -134,7 +143,7 @@ impl Prober {
         let next = |known: &HostFact, is_host: &dyn Fn(NodeId) -> bool| {
             let mut narrow = known.narrow.clone();
             narrow.retain(|node, _| is_host(*node));
-            for (node, way) in self.ways.iter().filter(|(_, way)| way.path.is_settled()) {
+            for (node, way) in self.tried().filter(|(_, way)| way.path.is_settled()) {
                 match way.path.narrow() {
                     Some(mtu) => narrow.insert(*node, mtu),
                     None => narrow.remove(node),

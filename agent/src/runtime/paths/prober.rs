@@ -1,5 +1,5 @@
 //! Sends probes and takes in what comes back.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +22,10 @@ const PACKETS_MAX: usize = 60;
 const LOOK: Duration = Duration::from_secs(1);
 /// So long it is believed what was last seen of a peer's frames.
 pub(super) const SEEN_FOR: Duration = Duration::from_secs(5);
+/// What was found stays so long while it cannot be looked at: the tunnel is missing, or the host is suspended.
+const KEPT: Duration = Duration::from_secs(60);
+/// Less no IPv4 host may have (RFC 791).
+const FULL_MIN: u32 = 68;
 
 /// Tries paths.
 pub(super) struct Prober {
@@ -35,9 +39,15 @@ pub(super) struct Prober {
     /// Open while a peer is not heard.
     tap: Option<TunnelTap>,
     looked: Option<Instant>,
+    /// The tunnel's device, as it was when all was in place.
+    device: Option<u32>,
+    /// There is nothing to try paths through, since then.
+    paused: Option<Instant>,
     pub(super) offload: Offload,
     /// Who it was that found checksums damaged.
     pub(super) damaged_by: Vec<String>,
+    /// These, when checksums began to be computed here.
+    pub(super) suspects: BTreeSet<NodeId>,
 }
 
 /// The way to one host.
@@ -45,6 +55,8 @@ pub(super) struct Way {
     pub(super) path: Path,
     pub(super) peer: Peer,
     due: Instant,
+    /// It is not among the live hosts, since then.
+    gone: Option<Instant>,
     /// This round, and the one before, whose answers may still come.
     rounds: [u64; 2],
     /// When its own probes last arrived.
@@ -73,6 +85,9 @@ impl Prober {
             sockets: None,
             tap: None,
             looked: None,
+            device: None,
+            paused: None,
+            suspects: BTreeSet::new(),
             offload: kept.as_ref().map_or(Offload::On, |_| Offload::Off),
             damaged_by: kept.map(|kept| kept.damaged_by).unwrap_or_default(),
             agent,
@@ -84,25 +99,22 @@ impl Prober {
     /// What has come in, then what is due; it never waits.
     pub(super) fn turn(&mut self, now: Instant) {
         let (namespace, taken) = match self.agent.paths.endpoint() {
-            Endpoint::Absent => {
-                (self.sockets, self.tap, self.looked) = (None, None, None);
-                if !self.ways.is_empty() {
-                    self.ways.clear();
-                    self.conclude(None, now);
-                }
-                return;
-            }
-            Endpoint::Open(namespace) => (namespace, None),
+            Endpoint::Absent => return self.pause(now),
+            Endpoint::Failing(namespace) if !self.has_device(&namespace) => return self.pause(now),
+            Endpoint::Failing(namespace) | Endpoint::Open(namespace) => (namespace, None),
             Endpoint::Taken(namespace, why) => (namespace, Some(why)),
         };
         if let Err(error) = self.open(&namespace) {
             tracing::warn!("paths cannot be tried: {}", chain(&error));
             return;
         }
+        self.paused = None;
         self.receive(now);
         let look = self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK);
         if look {
             self.looked = Some(now);
+            let sockets = self.sockets.as_ref();
+            self.device = sockets.and_then(|(_, sockets)| sockets.device(overlay::PATHS));
             self.follow_peers(now);
         }
         let judged = self.send(now);
@@ -110,6 +122,24 @@ impl Prober {
             self.conclude(taken.as_deref(), now);
             self.watch();
         }
+    }
+
+    /// Nothing is sent and nothing judged; what was found stays for a while.
+    fn pause(&mut self, now: Instant) {
+        (self.sockets, self.tap, self.looked, self.device) = (None, None, None, None);
+        let since = *self.paused.get_or_insert(now);
+        self.ways.values_mut().for_each(|way| way.path.pause());
+        if !self.ways.is_empty() && now.saturating_duration_since(since) >= KEPT {
+            self.ways.clear();
+            self.conclude(None, now);
+        }
+    }
+
+    /// The tunnel through which paths were tried is still there: that something about it fails does not end it.
+    fn has_device(&self, namespace: &Namespace) -> bool {
+        let sockets = self.sockets.as_ref().filter(|(cookie, _)| *cookie == namespace.cookie());
+        let device = sockets.and_then(|(_, sockets)| sockets.device(overlay::PATHS));
+        device.is_some() && device == self.device
     }
 
     fn open(&mut self, namespace: &Namespace) -> Result<(), crate::netns::Error> {
@@ -151,29 +181,43 @@ impl Prober {
         let Some(own) = self.agent.read(|state| state.catalog.host(me).cloned()) else { return };
         let room = inner_mtu(own.underlay_mtu, own.address);
         let live = self.agent.live_peers();
-        self.ways.retain(|node, _| live.iter().any(|(other, _)| other == node));
+        let lives: BTreeSet<NodeId> = live.iter().map(|(node, _)| *node).collect();
+        for (_, way) in self.ways.iter_mut().filter(|(node, _)| !lives.contains(node)) {
+            way.gone.get_or_insert(now);
+            way.path.pause();
+        }
+        // A host that comes and goes is not taken for one to which a path leads each time.
+        let kept = |way: &Way| way.gone.is_none_or(|since| now.saturating_duration_since(since) < KEPT);
+        self.ways.retain(|node, way| lives.contains(node) || kept(way));
         for (node, host) in live {
             let Some(inner) = address(host.number) else { continue };
-            let full = room.min(inner_mtu(host.underlay_mtu, host.address));
+            let full = room.min(inner_mtu(host.underlay_mtu, host.address)).max(FULL_MIN);
             let peer = Peer { name: host.name, inner, underlay: host.address, port: host.vxlan_port };
             let way = self.ways.entry(node).or_insert_with(|| Way {
                 path: Path::new(full, own.narrow.get(&node).copied()),
                 peer: peer.clone(),
                 due: now,
+                gone: None,
                 rounds: [0; 2],
                 heard: None,
                 source: None,
             });
             way.path.set_full(full);
-            way.peer = peer;
+            (way.peer, way.gone) = (peer, None);
         }
-        self.nodes = self.ways.iter().map(|(node, way)| (way.peer.inner, *node)).collect();
+        self.nodes = self.tried().map(|(node, way)| (way.peer.inner, *node)).collect();
+    }
+
+    /// The ways that are tried: those to live hosts.
+    pub(super) fn tried(&self) -> impl Iterator<Item = (&NodeId, &Way)> {
+        self.ways.iter().filter(|(_, way)| way.gone.is_none())
     }
 
     /// Ends the rounds that are due, and begins others. Whether any was judged.
     fn send(&mut self, now: Instant) -> bool {
         let Some((_, sockets)) = &self.sockets else { return false };
-        let mut due: Vec<&mut Way> = self.ways.values_mut().filter(|way| way.due <= now).collect();
+        let mut due: Vec<&mut Way> =
+            self.ways.values_mut().filter(|way| way.gone.is_none() && way.due <= now).collect();
         due.sort_by_key(|way| way.due);
         let (mut sent, mut judged) = (0, false);
         for way in due {
@@ -203,7 +247,7 @@ impl Prober {
 
     /// While somebody is not heard it is looked at what arrives on the underlay.
     fn watch(&mut self) {
-        let unheard = self.ways.values().any(|way| way.path.is_dead());
+        let unheard = self.tried().any(|(_, way)| way.path.is_dead());
         if !unheard {
             self.tap = None;
         } else if self.tap.is_none() {

@@ -23,10 +23,18 @@ pub(super) fn problem(way: &Way, own: Own, now: Instant) -> Option<String> {
     if way.path.is_damaging() {
         return Some("datagrams arrive there with wrong checksums; small echoes do not".to_owned());
     }
+    if way.path.carries_no_size() {
+        return Some(
+            "small echoes pass inside the tunnel, and of all larger sizes that were tried none does: what it carries is not \
+             known"
+                .to_owned(),
+        );
+    }
     way.path.narrow().map(|mtu| {
         format!(
             "it carries packets of up to {mtu} bytes inside the tunnel, less than the underlay of both ends does: larger \
-             ones are lost on the way without a word. Networks on both hosts use {mtu} bytes"
+             ones are lost on the way without a word. Networks of IPv4 that both hosts use keep to that, those of \
+             IPv6 too as far as IPv6 allows (1280 bytes)"
         )
     })
 }
