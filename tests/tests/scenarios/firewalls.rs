@@ -1,10 +1,10 @@
 //! Beside tools that keep a host's firewall.
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use agent::bed::{Process, Sandbox, ask_tcp, connect};
+use agent::bed::{Process, Sandbox, Server, ask_tcp, connect};
 use tests::cluster::Cluster;
 use tests::load::Load;
 use tests::runner::{Scenario, skip};
@@ -18,12 +18,49 @@ pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![ufw_reloads_and_nothing_breaks once, firewalld_reloads_and_nothing_breaks once]
 }
 
-/// As `svc-agent ports` says, and nothing else, is open; it reloads, ends and begins anew under traffic.
-fn ufw_reloads_and_nothing_breaks(sandbox: &Sandbox) {
+/// The first is behind the firewall, the last no member: where egress goes.
+fn three_hosts(sandbox: &Sandbox) -> Cluster {
     let mut cluster = Cluster::empty(sandbox);
     for number in [1, 2, 9] {
         cluster.add_host(number);
     }
+    cluster
+}
+
+/// Agents on two of them, and a service with a replica on each; its VIP.
+fn two_members(cluster: &mut Cluster) -> ([Server; 3], SocketAddr) {
+    cluster.start_agent("h1", "--init");
+    cluster.wait_ready("h1");
+    cluster.start_agent("h2", "--join 192.168.77.1");
+    cluster.wait_ready("h2");
+    cluster.wait_members(2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c1x c2a c2x");
+    let servers = ["c1a", "c2a", "h9"].map(|name| cluster.server(name, 80));
+    cluster.ok("h1", "register payment-api --on c1a");
+    cluster.ok("h2", "register payment-api --on c2a");
+    (servers, SocketAddr::new(cluster.vip("h1", "payment-api"), 80))
+}
+
+/// What went on while a firewall wrote its rules anew was late at most.
+fn went_on(loads: impl IntoIterator<Item = Load>, mut standing: TcpStream) {
+    for load in loads {
+        let tally = load.stop();
+        println!("  {} connections, longest gap {:?}, {:?}", tally.good, tally.longest_gap, tally.failures);
+        // It drops all that comes to the host until its rules are whole again: what is sent meanwhile is sent again.
+        assert!(tally.failures.keys().all(|it| it.contains("timed out")) && tally.good > 20, "{tally:?}");
+        assert!(tally.longest_gap < CLOSED_MAX, "{tally:?}");
+    }
+    standing.set_read_timeout(Some(LIMIT)).expect("a time-out");
+    let greeting = standing.read(&mut [0; 64]).expect("the greeting");
+    assert!(greeting > 0);
+    standing.write_all(b"x").expect("sent");
+    standing.read_exact(&mut [0]).expect("the standing connection goes on");
+}
+
+/// As `svc-agent ports` says, and nothing else, is open; it reloads, ends and begins anew under traffic.
+fn ufw_reloads_and_nothing_breaks(sandbox: &Sandbox) {
+    let mut cluster = three_hosts(sandbox);
     // Its files as the package brings them, where what it writes is nobody else's.
     let files = cluster.bed().state_directory("h1").with_file_name("ufw").display().to_string();
     cluster.shell("h1", &format!("cp -a /etc/ufw {files}"));
@@ -40,18 +77,8 @@ fn ufw_reloads_and_nothing_breaks(sandbox: &Sandbox) {
     ufw(&cluster, "--force enable");
     let rules = cluster.shell("h1", "iptables -S");
     assert!(rules.contains("-P INPUT DROP") && rules.contains("-P FORWARD DROP"), "{rules}");
-    cluster.start_agent("h1", "--init");
-    cluster.wait_ready("h1");
-    cluster.start_agent("h2", "--join 192.168.77.1");
-    cluster.wait_ready("h2");
-    cluster.wait_members(2);
-    cluster.ok("h1", "network create payment");
-    cluster.attach("payment", "c1a c1x c2a c2x");
-    let _servers = ["c1a", "c2a", "h9"].map(|name| cluster.server(name, 80));
-    cluster.ok("h1", "register payment-api --on c1a");
-    cluster.ok("h2", "register payment-api --on c2a");
-    let vip = SocketAddr::new(cluster.vip("h1", "payment-api"), 80);
-    let mut standing = connect(&cluster.namespace("c2x"), vip, LIMIT).expect("a connection");
+    let (_servers, vip) = two_members(&mut cluster);
+    let standing = connect(&cluster.namespace("c2x"), vip, LIMIT).expect("a connection");
     let loads = ["c1x", "c2x"]
         .map(|client| Load::connections(cluster.namespace(client), vip, Duration::from_millis(10)));
     // What leaves is forwarded, which ufw drops: that is said, and what would let it pass.
@@ -66,18 +93,7 @@ fn ufw_reloads_and_nothing_breaks(sandbox: &Sandbox) {
     for words in ["reload", "disable", "--force enable"] {
         ufw(&cluster, words);
     }
-    for load in loads {
-        let tally = load.stop();
-        println!("  {} connections, longest gap {:?}, {:?}", tally.good, tally.longest_gap, tally.failures);
-        // It drops all that comes to the host until its rules are whole again: what is sent meanwhile is sent again.
-        assert!(tally.failures.keys().all(|it| it.contains("timed out")) && tally.good > 20, "{tally:?}");
-        assert!(tally.longest_gap < CLOSED_MAX, "{tally:?}");
-    }
-    standing.set_read_timeout(Some(LIMIT)).expect("a time-out");
-    let greeting = standing.read(&mut [0; 64]).expect("the greeting");
-    assert!(greeting > 0);
-    standing.write_all(b"x").expect("sent");
-    standing.read_exact(&mut [0]).expect("the standing connection goes on");
+    went_on(loads, standing);
     // With the words of `status` it passes.
     ufw(&cluster, "route allow in on svc-link0");
     wait_until("egress", LIMIT, egress);
@@ -138,10 +154,7 @@ impl Firewalld {
 
 /// Row P62: what `svc-agent ports` says is open, and nothing else; it reloads, with and without its state, under traffic.
 fn firewalld_reloads_and_nothing_breaks(sandbox: &Sandbox) {
-    let mut cluster = Cluster::empty(sandbox);
-    for number in [1, 2, 9] {
-        cluster.add_host(number);
-    }
+    let mut cluster = three_hosts(sandbox);
     let firewalld = Firewalld::start(&cluster, "h1");
     let run = |cluster: &Cluster, line: &str| cluster.shell("h1", &firewalld.line(line));
     let ports = cluster.ok("h1", "ports");
@@ -154,18 +167,8 @@ fn firewalld_reloads_and_nothing_breaks(sandbox: &Sandbox) {
         ports.iter().filter_map(|line| line.strip_prefix("firewall-cmd --permanent")).collect();
     run(&cluster, &format!("firewall-cmd --permanent{permanent}"));
     run(&cluster, "firewall-cmd --reload");
-    cluster.start_agent("h1", "--init");
-    cluster.wait_ready("h1");
-    cluster.start_agent("h2", "--join 192.168.77.1");
-    cluster.wait_ready("h2");
-    cluster.wait_members(2);
-    cluster.ok("h1", "network create payment");
-    cluster.attach("payment", "c1a c1x c2a c2x");
-    let _servers = ["c1a", "c2a", "h9"].map(|name| cluster.server(name, 80));
-    cluster.ok("h1", "register payment-api --on c1a");
-    cluster.ok("h2", "register payment-api --on c2a");
-    let vip = SocketAddr::new(cluster.vip("h1", "payment-api"), 80);
-    let mut standing = connect(&cluster.namespace("c2x"), vip, LIMIT).expect("a connection");
+    let (_servers, vip) = two_members(&mut cluster);
+    let standing = connect(&cluster.namespace("c2x"), vip, LIMIT).expect("a connection");
     // What leaves is forwarded, which its last rule rejects: that is said, and what would let it pass.
     let outside: SocketAddr = "192.168.77.9:80".parse().expect("an address");
     let egress = || ask_tcp(&cluster.namespace("c1x"), outside, Duration::from_millis(500));
@@ -185,18 +188,7 @@ fn firewalld_reloads_and_nothing_breaks(sandbox: &Sandbox) {
     for line in ["--reload", "--complete-reload"] {
         run(&cluster, &format!("firewall-cmd {line}"));
     }
-    for load in loads.into_iter().chain([leaving]) {
-        let tally = load.stop();
-        println!("  {} connections, longest gap {:?}, {:?}", tally.good, tally.longest_gap, tally.failures);
-        // It drops all that comes to the host until its rules are whole again: what is sent meanwhile is sent again.
-        assert!(tally.failures.keys().all(|it| it.contains("timed out")) && tally.good > 20, "{tally:?}");
-        assert!(tally.longest_gap < CLOSED_MAX, "{tally:?}");
-    }
-    standing.set_read_timeout(Some(LIMIT)).expect("a time-out");
-    let greeting = standing.read(&mut [0; 64]).expect("the greeting");
-    assert!(greeting > 0);
-    standing.write_all(b"x").expect("sent");
-    standing.read_exact(&mut [0]).expect("the standing connection goes on");
+    went_on(loads.into_iter().chain([leaving]), standing);
     cluster.wait_well(LIMIT);
     let before = cluster.shell("h1", "nft list table inet firewalld | sha256sum");
     cluster.ok("h1", "leave");
