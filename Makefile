@@ -23,6 +23,7 @@ nightly: deps
 	$(CARGO) build --locked --workspace --release
 	NIGHTLY=1 $(CARGO) test --locked --workspace --release
 	$(CARGO) test --locked --release -p agent --lib thirty_hosts_keep_up_over_streams -- --ignored
+	$(CARGO) test --locked --release -p agent --lib opening_takes -- --ignored --nocapture
 
 check:
 	$(CARGO) fmt --all --check

@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use redb::{Builder, Database, DatabaseError, StorageError};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::untouched::Untouched;
 use super::{Boxed, CACHE_BYTES, FACTS, HEADS, LAYOUT, LOCAL, META, StoreError};
@@ -16,7 +18,7 @@ const ROOM_BYTES: usize = 1 << 18;
 pub(super) fn open(directory: &Path, path: &Path) -> Result<Database, StoreError> {
     let failed = |source: Boxed| StoreError::Open { path: path.to_owned(), source };
     std::fs::create_dir_all(directory).map_err(|e| failed(e.into()))?;
-    if !path.exists() {
+    if !path.try_exists().map_err(|e| failed(e.into()))? {
         make(directory, path)?;
     }
     // For root alone: it holds promises and facts.
@@ -45,7 +47,7 @@ pub(super) fn open_existing(path: &Path) -> Result<Database, StoreError> {
 }
 
 /// Under another name, until it is whole on disk: a crash in between leaves none that could be taken for a damaged one.
-fn make(directory: &Path, path: &Path) -> Result<(), StoreError> {
+pub(super) fn make(directory: &Path, path: &Path) -> Result<(), StoreError> {
     let new = path.with_extension("redb.new");
     let failed = |source: Boxed| StoreError::Open { path: path.to_owned(), source };
     let created = match guarded(&new, || builder().create(&new)).and_then(|it| it.map_err(|e| named(path, e)))
@@ -58,8 +60,12 @@ fn make(directory: &Path, path: &Path) -> Result<(), StoreError> {
         created => created?,
     };
     create_tables(&created).map_err(failed)?;
-    // Ours while it has its name: nobody else opens it before.
-    std::fs::rename(&new, path).map_err(|e| failed(e.into()))?;
+    // Ours while it has its name: nobody else opens it before. Nor does it take the place of one that another start made.
+    match renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return Err(StoreError::InUse { path: path.to_owned() }),
+        Err(error) => return Err(failed(io::Error::from(error).into())),
+    }
     drop(created);
     std::fs::File::open(directory).and_then(|it| it.sync_all()).map_err(|e| failed(e.into()))
 }

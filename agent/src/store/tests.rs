@@ -269,9 +269,21 @@ fn a_disk_that_fails_is_probed_once_a_second() {
     assert_eq!(store.fails(began + PROBE_INTERVAL), None);
 }
 
+#[test]
+fn a_new_store_does_not_take_the_place_of_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.redb");
+    drop(Store::open(directory.path()).unwrap());
+    let before = std::fs::read(&path).unwrap();
+    // As a second first start does that has looked before the first one was done.
+    let refused = file::make(directory.path(), &path);
+    assert!(matches!(refused, Err(StoreError::InUse { .. })), "{refused:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
 /// Each start reads all of it to see whether it is as it was written.
 #[test]
-#[ignore = "a measurement: cargo test --release -p agent --lib opening_takes -- --ignored --nocapture"]
+#[ignore = "a measurement, of use with optimisation only: `make nightly` runs it"]
 fn opening_takes() {
     let directory = tempfile::tempdir().unwrap();
     {

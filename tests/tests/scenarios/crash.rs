@@ -72,12 +72,21 @@ fn killed_at_any_operation_it_leaves_nothing_behind(sandbox: &Sandbox) {
     for (number, point) in points.iter().enumerate() {
         println!("  {}/{}: {point}", number + 1, points.len());
         // Every second pair is not asked for again: what was half done goes all the same.
-        missed += usize::from(!live_and_die(&mut cluster, point, number / 2 % 2 == 0));
+        let mut point = point.clone();
+        while !live_and_die(&mut cluster, &point, number / 2 % 2 == 0) {
+            before.wait_for_return(&cluster, &point.to_string());
+            // How often hosts talk and save differs from one life to the next: an earlier call of the kind is surer.
+            if point.aim.nth == 1 {
+                missed += 1;
+                break;
+            }
+            point.aim.nth /= 2;
+            println!("    not reached, so {point}");
+        }
         before.wait_for_return(&cluster, &point.to_string());
     }
     println!("  {missed} of {} were not reached again, and it was killed when idle", points.len());
-    // How often hosts talk and save differs from one life to the next, and so what the n-th of a kind is.
-    assert!(missed * 3 <= points.len() * 2, "{missed} of {} points were not reached", points.len());
+    assert!(missed * 4 <= points.len(), "{missed} of {} points were not reached", points.len());
     has_gone_on(flow);
 }
 

@@ -71,14 +71,15 @@ fn tell_routes(agent: &Agent, routes: Vec<IpNetwork>) {
 
 /// Says when a route of this host and a network's subnet come to overlap, and when they do not any more.
 fn tell_overlaps(agent: &Agent, before: &mut BTreeSet<(Name, String)>) {
-    let own = format!("host {} has", agent.identity.name);
     let now: BTreeSet<(Name, String)> = agent.read(|state| {
         let networks = state.catalog.networks();
         networks
             .flat_map(|name| {
-                network::overlapping_routes(state, name).into_iter().map(|it| (name.clone(), it))
+                let overlaps = network::overlapping_routes(state, name).into_iter();
+                overlaps.map(|(node, overlap)| (node, (name.clone(), overlap)))
             })
-            .filter(|(_, overlap)| overlap.starts_with(&own))
+            .filter(|(node, _)| *node == agent.identity.node)
+            .map(|(_, overlap)| overlap)
             .collect()
     });
     for (network, overlap) in now.difference(before) {
@@ -123,7 +124,7 @@ fn tell_capacity(agent: &Agent, before: &mut BTreeSet<(Name, Region)>) {
         let what = queries::word_of(*region);
         // Without the figure, which the gauge has: another text would be another failure.
         let error = format!(
-            "more than {ROOM} % of its {what} are in use; see svc-agent network inspect {name}; a network does not \
+            "{ROOM} % of its {what} or more are in use; see svc-agent network inspect {name}; a network does not \
              grow: create a larger one beside it, with --subnet, and move to it"
         );
         (format!("capacity/{name}/{what}"), error)

@@ -33,6 +33,7 @@ pub async fn create(agent: &Arc<Agent>, request: NetworkCreate, origin: &str) ->
     let head = *agent.own_head.borrow();
     let laggards = verbs::everywhere(agent, None, head, request.wait).await;
     let notes = agent.read(|state| overlapping_routes(state, &network));
+    let notes = notes.into_iter().map(|(_, overlap)| overlap).collect();
     let object = verbs::queries::network(agent, &network).and_then(|info| serde_json::to_value(info).ok());
     Ok(Done { changed, notes, laggards, object })
 }
@@ -219,17 +220,19 @@ pub(crate) fn vni_user(catalog: &Catalog, vni: u32) -> Option<&Name> {
     })
 }
 
-/// Where a network's subnets are in use by routes of hosts: from its containers those addresses cannot be reached.
-pub fn overlapping_routes(state: &State, name: &Name) -> Vec<String> {
+/// Where a network's subnets are in use by routes of hosts: from its containers those addresses cannot be reached. Each with
+/// the host.
+pub fn overlapping_routes(state: &State, name: &Name) -> Vec<(NodeId, String)> {
     let Some(record) = state.catalog.network(name) else { return Vec::new() };
     let subnets = &record.definition.subnets;
     let on = |subnet: &IpNetwork| {
-        let hosts = state.catalog.hosts().filter_map(|(_, host)| {
+        let hosts = state.catalog.hosts().filter_map(|(node, host)| {
             let route = addresses::first_overlap(subnet, &host.routes)?;
-            Some(format!(
+            let overlap = format!(
                 "host {} has a route to {route}, which overlaps the subnet {subnet}: containers do not reach what is there",
                 host.name
-            ))
+            );
+            Some((node, overlap))
         });
         hosts.collect::<Vec<_>>()
     };

@@ -64,7 +64,9 @@ pub fn network(agent: &Agent, name: &Name) -> Option<NetworkInfo> {
             problems: view
                 .conflicts()
                 .map(|conflict| describe(state, conflict))
-                .chain(verbs::network::overlapping_routes(state, name))
+                .chain(
+                    verbs::network::overlapping_routes(state, name).into_iter().map(|(_, overlap)| overlap),
+                )
                 .collect(),
         })
     })

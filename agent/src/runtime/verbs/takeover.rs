@@ -257,7 +257,8 @@ pub(crate) async fn claim(
                 ),
             };
             let why = refusal_text(&error, &host);
-            let gone = format!("or, if {host} will not return: svc-agent node rm {host}");
+            let handle = agent.read(|state| namesakes::handle(state, predecessor.owner, &host));
+            let gone = format!("or, if {host} will not return: svc-agent node rm {handle}");
             return Err(refused(
                 format!("{what} on host {host}, which is suspended here, and it cannot be taken over: {why}"),
                 &[&format!("choose {other}"), &gone],
