@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::api::types::{Failure, NetworkCreate, Wait};
-use agent::catalog::facts::{
-    AttachmentFact, Health, Key, ReplicaFact, ServiceDefinition, ServiceSettings, Value,
-};
+use agent::catalog::facts::{Key, Value};
 use agent::cluster::{ClusterKey, KeyRing};
 use agent::config::{JoinAddress, Start};
 use agent::model::{Head, Name, NodeId};
@@ -21,19 +19,17 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+mod facts;
 mod watch;
 
+use facts::{NETWORK, SUBNET, registration, replica};
 pub use watch::Seen;
 use watch::Watchers;
 
-/// The network that everything is on.
-const NETWORK: &str = "default";
-/// Endpoints of host n begin at 10.0.0.0 + 1024 n, VIPs at 10.14.0.0 + 256 n.
-const SUBNET: &str = "10.0.0.0/12";
-/// Facts of each host beside those that name it and its network: a third each attachments, services and replicas.
-const SERVICES_EACH: u32 = 33;
 /// Until a host has joined, or what was written is everywhere. Nobody promised it.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Slowed hosts are waited for as many times longer, up to this.
+const SLOWED_MAX: u32 = 5;
 /// Changes whose way to all hosts is followed, of those in a second: to follow each would cost more than the change.
 const FOLLOWED_PER_SECOND: u32 = 50;
 /// Open files for a few hundred hosts; the kernel gives a process no more unless told to (fs.nr_open).
@@ -41,10 +37,25 @@ const FILES_WANTED: u64 = 1 << 20;
 /// Disks in memory: many hosts on one disk would measure the disk.
 const MEMORY: &str = "/dev/shm";
 
+/// What the hosts are like.
+#[derive(Clone, Copy, Debug)]
+pub struct Nature {
+    /// Services of each host, with one attachment and one replica each: a third of its facts, 255 at most.
+    pub services: u32,
+    /// How many times longer than the product's all periods between hosts are.
+    pub slowed: u32,
+}
+
+impl Nature {
+    /// The product at its own pace, with 100 facts on each host: those of its services, and the one that names it.
+    pub const PLAIN: Self = Self { services: 33, slowed: 1 };
+}
+
 /// The cluster. Dropped, it is gone.
 pub struct Simulated {
     watchers: Watchers,
     hosts: Vec<Bare>,
+    nature: Nature,
     keys: KeyRing,
     started: u32,
     directory: TempDir,
@@ -57,7 +68,7 @@ impl Simulated {
     ///
     /// # Errors
     /// When the host does not start.
-    pub fn found() -> Result<Self> {
+    pub fn found(nature: Nature) -> Result<Self> {
         // Each host has a connection to and from each other one.
         agent::limits::raise_file_limit(FILES_WANTED);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -66,8 +77,9 @@ impl Simulated {
         let random = std::array::from_fn(|index| u8::try_from(index).unwrap_or_default());
         let keys = KeyRing::parse(&ClusterKey::found(random).to_text())?;
         let watchers = Watchers::default();
-        let mut cluster = Self { watchers, hosts: Vec::new(), keys, started: 0, directory, runtime };
-        cluster.start(Start::Init)?;
+        let hosts = Vec::new();
+        let mut cluster = Self { watchers, hosts, nature, keys, started: 0, directory, runtime };
+        cluster.start(1, &Start::Init)?;
         let first = Arc::clone(cluster.hosts[0].agent());
         let network = NetworkCreate {
             name: NETWORK.to_owned(),
@@ -89,9 +101,8 @@ impl Simulated {
     /// When it takes more than a minute.
     pub fn join(&mut self) -> Result<Duration> {
         let before = self.heads();
-        let through = JoinAddress { host: address(self.started - 1).to_string(), port: None };
         let begun = Instant::now();
-        self.start(Start::Join(vec![through]))?;
+        self.join_at_once(1)?;
         let joiner = Arc::clone(self.hosts.last().context("no host")?.agent());
         for (owner, head) in before {
             self.runtime.block_on(reached(&joiner, owner, head))?;
@@ -105,22 +116,33 @@ impl Simulated {
         Ok(begun.elapsed())
     }
 
-    fn start(&mut self, start: Start) -> Result<()> {
-        let (address, number) = (address(self.started), self.started);
-        let directory = self.directory.path().join(number.to_string());
-        let name = format!("host-{number}");
-        let keys = self.keys.clone();
-        let starting =
-            self.runtime.spawn(async move { Bare::start(&name, address, directory, keys, start).await });
-        let host = self.runtime.block_on(starting)?.map_err(failed)?;
-        self.watchers.follow(&self.runtime, host.agent());
-        self.runtime.block_on(reached(
-            host.agent(),
-            host.agent().identity.node,
-            Head { incarnation: host.agent().identity.incarnation, version: 1 },
-        ))?;
-        self.hosts.push(host);
-        self.started += 1;
+    /// Lets so many more hosts join at once, and waits until each has a node number.
+    ///
+    /// # Errors
+    /// When it takes more than a minute.
+    pub fn join_at_once(&mut self, count: u32) -> Result<()> {
+        let through = JoinAddress { host: address(self.started - 1).to_string(), port: None };
+        self.start(count, &Start::Join(vec![through]))
+    }
+
+    fn start(&mut self, count: u32, start: &Start) -> Result<()> {
+        let first = self.hosts.len();
+        for _ in 0..count {
+            let (address, number) = (address(self.started), self.started);
+            let directory = self.directory.path().join(number.to_string());
+            let name = format!("host-{number}");
+            let (keys, start, slowed) = (self.keys.clone(), start.clone(), self.nature.slowed);
+            let starting = async move { Bare::start(&name, address, directory, keys, start, slowed).await };
+            let host = self.runtime.block_on(self.runtime.spawn(starting))?.map_err(failed)?;
+            self.watchers.follow(&self.runtime, host.agent());
+            self.hosts.push(host);
+            self.started += 1;
+        }
+        for host in &self.hosts[first..] {
+            let identity = &host.agent().identity;
+            let named = Head { incarnation: identity.incarnation, version: 1 };
+            self.runtime.block_on(reached(host.agent(), identity.node, named))?;
+        }
         Ok(())
     }
 
@@ -139,24 +161,35 @@ impl Simulated {
         self.hosts.iter().map(|host| Arc::clone(host.agent())).collect()
     }
 
+    /// What they are like.
+    pub fn nature(&self) -> Nature {
+        self.nature
+    }
+
     /// What runs them.
     pub fn runtime(&self) -> &Runtime {
         &self.runtime
     }
 
-    /// Lets a host say that it has some attachments, services and replicas: 99 facts; returns when all know them.
+    /// Lets some hosts say that they have their attachments, services and replicas; returns when all know them.
     ///
     /// # Errors
-    /// When it takes more than a minute.
-    pub fn fill(&self, at: usize) -> Result<()> {
-        let agent = self.hosts[at].agent();
-        let mut facts = Vec::new();
-        for index in 0..SERVICES_EACH {
-            facts.extend(registration(agent, index, &format!("service-{at}-{index}"))?);
+    /// When it takes more than a minute for one of them.
+    pub fn fill(&self, of: std::ops::Range<usize>) -> Result<()> {
+        let mut heads = Vec::new();
+        for at in of {
+            let agent = self.hosts[at].agent();
+            let (number, mut facts) = (number(agent).context("no number")?, Vec::new());
+            for index in 0..self.nature.services {
+                let service = format!("service-{at}-{index}");
+                facts.extend(registration(number, agent.stamp(), index, &service)?);
+            }
+            heads.push((agent.identity.node, self.write(at, facts)?));
         }
-        let head = self.write(at, facts)?;
         for host in &self.hosts {
-            self.runtime.block_on(reached(host.agent(), agent.identity.node, head))?;
+            for (owner, head) in &heads {
+                self.runtime.block_on(reached(host.agent(), *owner, *head))?;
+            }
         }
         Ok(())
     }
@@ -168,7 +201,8 @@ impl Simulated {
     pub fn register(&self, at: usize, service: &str) -> Result<Duration> {
         let agent = self.hosts[at].agent();
         let name: Name = service.parse()?;
-        let facts = registration(agent, SERVICES_EACH, service)?;
+        let number = number(agent).context("no number")?;
+        let facts = registration(number, agent.stamp(), self.nature.services, service)?;
         let begun = Instant::now();
         let head = self.write(at, facts)?;
         let seen = self.watchers.watch(agent.identity.node, head, begun);
@@ -207,7 +241,8 @@ impl Simulated {
         for (at, host) in self.hosts.iter().enumerate() {
             let (agent, watchers) = (Arc::clone(host.agent()), self.watchers.clone());
             let later = each * u32::try_from(at)? / u32::try_from(self.hosts.len())?;
-            let work = change_on(agent, watchers, at, (later, each, time), followed_of);
+            let services = self.nature.services;
+            let work = change_on(agent, watchers, at, (later, each, time), services, followed_of);
             tasks.spawn_on(work, self.runtime.handle());
         }
         let mut took = Vec::new();
@@ -300,6 +335,7 @@ async fn change_on(
     watchers: Watchers,
     at: usize,
     (later, each, time): (Duration, Duration, Duration),
+    services: u32,
     followed_of: u32,
 ) -> Result<Vec<Seen>> {
     let number = number(&agent).context("no number")?;
@@ -308,9 +344,9 @@ async fn change_on(
     let (mut seen, mut turn) = (Vec::new(), u32::try_from(at)?);
     while begun.elapsed() < time {
         ticks.tick().await;
-        let index = turn % SERVICES_EACH;
+        let index = turn % services;
         let service = format!("service-{at}-{index}");
-        let weight = u16::try_from(turn / SERVICES_EACH % 256)? + 1;
+        let weight = u16::try_from(turn / services % 256)? + 1;
         let (key, value) = replica(number, index, &service, weight)?;
         let asked = Instant::now();
         let head = agent.write(vec![(key, Some(value))], Writes::default()).map_err(failed)?;
@@ -339,11 +375,16 @@ fn number(agent: &Agent) -> Option<u32> {
     agent.read(|state| state.books.promises.number())
 }
 
+/// Until what is so at one host is so at another.
+fn limit(agent: &Agent) -> Duration {
+    LIMIT * agent.slowed.min(SLOWED_MAX)
+}
+
 async fn reached(agent: &Agent, owner: NodeId, head: Head) -> Result<()> {
     let name = &agent.identity.name;
     let said = || agent.events.after(0).into_iter().map(|event| event.message).collect::<Vec<_>>();
     ensure!(
-        agent.wait_applied(owner, head, LIMIT).await,
+        agent.wait_applied(owner, head, limit(agent)).await,
         "{name} has not heard {head} of {owner}; it said {:?}",
         said()
     );
@@ -359,52 +400,8 @@ async fn until(agent: &Agent, holds: impl Fn(&State) -> bool) -> Result<()> {
         }
         anyhow::Ok(())
     };
-    let waited = tokio::time::timeout(LIMIT, wait).await;
-    waited.with_context(|| format!("{} does not see it within {} s", agent.identity.name, LIMIT.as_secs()))?
-}
-
-/// An attachment, a service of its own and its replica there.
-fn registration(agent: &Agent, index: u32, service: &str) -> Result<Vec<(Key, Value)>> {
-    let number = number(agent).context("no number")?;
-    let (network, name): (Name, Name) = (NETWORK.parse()?, service.parse()?);
-    let born = agent.stamp();
-    let attachment = Key::Attachment { network: network.clone(), name: container(number, index)? };
-    let [_, a, b, c] = (number * 1_024 + index).to_be_bytes();
-    let attached = AttachmentFact {
-        succeeds: Default::default(),
-        addresses: vec![endpoint(number, index)],
-        mac: format!("02:00:00:{a:02x}:{b:02x}:{c:02x}"),
-        aliases: Vec::new(),
-        since: born,
-    };
-    let vip = Ipv4Addr::from_bits(Ipv4Addr::new(10, 14, 0, 0).to_bits() + number * 256 + index);
-    let definition = ServiceDefinition {
-        revision: born,
-        removed: false,
-        vips: vec![vip.into()],
-        settings: ServiceSettings::default(),
-    };
-    Ok(vec![
-        (attachment, Value::Attachment(attached)),
-        (Key::Service { network, name, born }, Value::Service(definition)),
-        replica(number, index, service, 100)?,
-    ])
-}
-
-fn replica(number: u32, index: u32, service: &str, weight: u16) -> Result<(Key, Value)> {
-    let key = Key::Replica {
-        network: NETWORK.parse()?,
-        service: service.parse()?,
-        attachment: container(number, index)?,
-    };
-    let addresses = vec![endpoint(number, index)];
-    Ok((key, Value::Replica(ReplicaFact { addresses, weight, health: Health::Serving })))
-}
-
-fn container(number: u32, index: u32) -> Result<Name> {
-    Ok(format!("container-{number}-{index}").parse()?)
-}
-
-fn endpoint(number: u32, index: u32) -> IpAddr {
-    Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number * 1_024 + index).into()
+    let waited = tokio::time::timeout(limit(agent), wait).await;
+    waited.with_context(|| {
+        format!("{} does not see it within {} s", agent.identity.name, limit(agent).as_secs())
+    })?
 }

@@ -22,6 +22,7 @@ use crate::runtime::events::{Events, lock};
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::paths::Shown;
+use crate::runtime::peers::Settled;
 use crate::runtime::problems::Problems;
 use crate::runtime::state::Unwritten;
 use crate::runtime::touched::Touched;
@@ -62,6 +63,10 @@ pub struct Agent {
     pub touched: Arc<Touched>,
     /// This host's own head: wakes the pushers.
     pub own_head: watch::Sender<Head>,
+    /// Up to where somebody waits for this host's facts to be in force elsewhere: pushers do not rest before it.
+    pub awaited: watch::Sender<Head>,
+    /// What was known a while ago.
+    pub settled: Mutex<Settled>,
     /// Heads that are in force in this host's kernel.
     pub applied: watch::Sender<Arc<BTreeMap<NodeId, Head>>>,
     /// The sealed transport; set once it has started.
@@ -106,6 +111,9 @@ pub struct Agent {
     pub rounded: Mutex<Instant>,
     /// The service manager was told that this host is ready.
     pub told_ready: AtomicBool,
+    /// How many times longer than they are all periods between hosts are: 1, but where more hosts are measured than a
+    /// machine carries.
+    pub slowed: u32,
     /// Why this host cannot be the member that it was to be: the agent ends with it.
     pub unfit: OnceLock<Failure>,
 }

@@ -18,6 +18,9 @@ pub enum Request {
     Sync {
         /// The sender's heads.
         heads: BTreeMap<NodeId, Head>,
+        /// Of owners of which the sender lacks only what has just become known, nothing is wanted: they tell it themselves.
+        #[serde(default)]
+        settled: bool,
     },
     /// A step of a claim.
     Claim(claims::Request),

@@ -2,6 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::seq::IteratorRandom;
@@ -15,6 +16,12 @@ use crate::runtime::events::lock;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::state::State;
 use crate::runtime::{claiming, problems, verbs};
+
+mod pace;
+mod settled;
+
+use pace::Pace;
+pub use settled::Settled;
 
 /// Between two comparisons of heads with a live host picked at random.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -63,7 +70,10 @@ impl Handler for PeerHandler {
 async fn answer(agent: &Arc<Agent>, peer: Peer, request: Request) -> Answer {
     match request {
         Request::Push(update) => Answer::Have(agent.receive(update)),
-        Request::Sync { heads } => Answer::Updates(agent.read(|state| updates_for(state, &heads))),
+        Request::Sync { heads, settled } => {
+            let old = if settled { lock(&agent.settled).old() } else { None };
+            Answer::Updates(agent.read(|state| updates_for(state, &heads, old.as_deref())))
+        }
         Request::Claim(request) => match claiming::answer(agent, request) {
             Ok(reply) => Answer::Claim(reply),
             Err(error) => Answer::NotUnderstood(chain(&error)),
@@ -97,10 +107,17 @@ async fn answer(agent: &Arc<Agent>, peer: Peer, request: Request) -> Answer {
     }
 }
 
-/// What a host with these heads lacks.
-pub(crate) fn updates_for(state: &State, heads: &BTreeMap<NodeId, Head>) -> Vec<Update> {
+/// What a host with these heads lacks; where it lacks nothing of what was known at the time of `old`, nothing of that
+/// owner.
+pub(crate) fn updates_for(
+    state: &State,
+    heads: &BTreeMap<NodeId, Head>,
+    old: Option<&BTreeMap<NodeId, Head>>,
+) -> Vec<Update> {
     let have = |owner| heads.get(&owner).copied().unwrap_or_default();
-    let owners = state.catalog.owners().map(|(owner, _)| owner);
+    let behind =
+        |owner: &NodeId| old.is_none_or(|old| old.get(owner).is_some_and(|known| have(*owner) < *known));
+    let owners = state.catalog.owners().map(|(owner, _)| owner).filter(behind);
     owners.filter_map(|owner| state.catalog.delta_since(owner, have(owner))).take(OWNERS_MAX).collect()
 }
 
@@ -125,13 +142,14 @@ pub async fn run(agent: Arc<Agent>) {
     let Some(cluster) = agent.cluster.get() else { return };
     let mut members = cluster.members();
     let mut pushers = BTreeMap::<NodeId, (SocketAddr, JoinHandle<()>)>::new();
+    let others = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(250));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stop = agent.stop.subscribe();
     loop {
         let now = members.borrow_and_update().clone();
-        keep_pushers(&agent, &now, &mut pushers);
+        keep_pushers(&agent, &now, &mut pushers, &others);
         follow_liveness(&agent, &now, started);
         tokio::select! {
             changed = members.changed() => if changed.is_err() { break },
@@ -148,6 +166,7 @@ fn keep_pushers(
     agent: &Arc<Agent>,
     members: &BTreeMap<NodeId, Member>,
     pushers: &mut BTreeMap<NodeId, (SocketAddr, JoinHandle<()>)>,
+    others: &Arc<AtomicUsize>,
 ) {
     let wanted: BTreeMap<NodeId, SocketAddr> = members
         .values()
@@ -161,8 +180,10 @@ fn keep_pushers(
         }
         keep
     });
+    others.store(wanted.len(), Ordering::Relaxed);
     for (node, address) in wanted {
-        pushers.entry(node).or_insert_with(|| (address, tokio::spawn(push(Arc::clone(agent), address))));
+        let pusher = || tokio::spawn(push(Arc::clone(agent), address, Arc::clone(others)));
+        pushers.entry(node).or_insert_with(|| (address, pusher()));
     }
 }
 
@@ -190,15 +211,26 @@ pub(crate) fn suspended(
         .collect()
 }
 
-/// Brings one host up to this host's head, again and again.
-async fn push(agent: Arc<Agent>, address: SocketAddr) {
+/// Brings one host, which is one of so many `others`, up to this host's head, again and again.
+async fn push(agent: Arc<Agent>, address: SocketAddr, others: Arc<AtomicUsize>) {
     let node = agent.identity.node;
     let mut own_head = agent.own_head.subscribe();
+    let mut awaited = agent.awaited.subscribe();
+    let mut pace = Pace::new(Instant::now());
     let mut known = None;
     let mut retry = RETRY_MIN;
     loop {
+        if known.is_some_and(|known| known != *own_head.borrow()) {
+            let rest = pace.rest(Instant::now(), others.load(Ordering::Relaxed));
+            // Somebody who waits for it, as verbs do, is not kept waiting.
+            let wanted = awaited.wait_for(|head| known.is_some_and(|known| known < *head));
+            if !rest.is_zero() {
+                let _rested_or_wanted = tokio::time::timeout(rest, wanted).await.is_ok();
+            }
+        }
         let head = *own_head.borrow_and_update();
         if known != Some(head) {
+            pace.pushed(Instant::now(), others.load(Ordering::Relaxed));
             let update = match known {
                 Some(known) => agent.read(|state| state.catalog.delta_since(node, known)),
                 // Nothing yet: only to be told how far that host has come.
@@ -241,8 +273,8 @@ pub(crate) fn greeting(owner: NodeId, head: Head) -> Update {
 
 /// Compares heads with a live host and takes what is missing; says whether it was complete.
 pub async fn pull(agent: &Agent, from: SocketAddr) -> Result<bool, AskError> {
-    let heads = agent.read(|state| state.catalog.heads());
-    match ask(agent, from, &Request::Sync { heads }, TRANSFER_LIMIT).await? {
+    let (heads, settled) = agent.read(|state| (state.catalog.heads(), state.synced));
+    match ask(agent, from, &Request::Sync { heads, settled }, TRANSFER_LIMIT).await? {
         Answer::Updates(updates) => {
             let complete = updates.len() < OWNERS_MAX;
             for update in updates {
@@ -259,10 +291,11 @@ pub async fn sync(agent: Arc<Agent>) {
     let Some(cluster) = agent.cluster.get() else { return };
     let mut members = cluster.members();
     let started = Instant::now();
-    let mut ticks = tokio::time::interval(SYNC_INTERVAL);
+    let mut ticks = tokio::time::interval(SYNC_INTERVAL * agent.slowed);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let synced = agent.read(|state| state.synced);
+        let (synced, heads) = agent.read(|state| (state.synced, state.catalog.heads()));
+        lock(&agent.settled).note(Instant::now(), heads);
         // The first sync does not wait for the tick: look-ups for unknown names wait for it.
         tokio::select! {
             _ = ticks.tick() => {}

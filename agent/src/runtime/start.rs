@@ -112,7 +112,8 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     let watcher = Watcher::start(deaths_sender).map_err(|error| fail(&error))?;
     let (leaving, leave_requests) = mpsc::channel(1);
     let pid = holder.ping().map_err(|error| fail(&error))?.pid;
-    let agent = build(settings, store, identity, books, host_namespace, leaving, pid)?;
+    let agent = build(settings, store, identity, books, host_namespace, leaving, 1)?;
+    agent.holder_pid.store(pid, std::sync::atomic::Ordering::Relaxed);
     let adopted = sweep(&agent, &holder)?;
 
     let links: BTreeMap<Name, u16> =
@@ -203,7 +204,7 @@ fn build(
     books: Books,
     host_namespace: Namespace,
     leaving: mpsc::Sender<tokio::sync::oneshot::Sender<Vec<String>>>,
-    holder_pid: u32,
+    slowed: u32,
 ) -> Result<Arc<Agent>, Failure> {
     let fail = |error: crate::store::StoreError| refused(chain(&error), &[]);
     let (mut catalog, unreadable) = records::load(&store).map_err(fail)?;
@@ -238,7 +239,9 @@ fn build(
         changed: Notify::new(),
         touched: Default::default(),
         own_head: watch::Sender::new(head),
+        awaited: watch::Sender::default(),
         applied: watch::Sender::default(),
+        settled: Mutex::default(),
         cluster: OnceLock::new(),
         problems: Mutex::new(Problems::default()),
         events: Events::default(),
@@ -253,10 +256,11 @@ fn build(
         interfaces: Mutex::default(),
         host_namespace,
         dns_stats: Arc::new(dns::Stats::default()),
-        holder_pid: holder_pid.into(),
+        holder_pid: 0.into(),
         paths: paths::Shown::default(),
         rounded: Mutex::new(Instant::now()),
         told_ready: false.into(),
+        slowed,
         unfit: OnceLock::new(),
         started: Instant::now(),
         leaving,
@@ -325,7 +329,7 @@ async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Resu
         advertise: address,
         seeds: asked,
         keys,
-        gossip_interval: crate::cluster::GOSSIP_INTERVAL,
+        gossip_interval: crate::cluster::GOSSIP_INTERVAL * agent.slowed,
         failure_after: settings.failure_after,
         max_incarnations: max_incarnations.into_iter().collect(),
     };

@@ -197,7 +197,7 @@ impl Cluster {
         let node = host.node;
         host.step(|state, commit| match request {
             Request::Push(update) => Some(Answer::Have(state.receive(node, now, update, commit))),
-            Request::Sync { heads } => Some(Answer::Updates(peers::updates_for(state, &heads))),
+            Request::Sync { heads, .. } => Some(Answer::Updates(peers::updates_for(state, &heads, None))),
             Request::Claim(request) => steps::answer(state, request, commit).ok().map(Answer::Claim),
             Request::RemovalTable { member } => {
                 Some(Answer::RemovalTable(steps::removal_table(state, member)))

@@ -146,7 +146,9 @@ impl Cluster {
         }
         let Some(heads) = self.with(at, |running, _, _| running.state.catalog.heads()) else { return false };
         let limit = milliseconds(peers::TRANSFER_LIMIT);
-        let Some(Answer::Updates(updates)) = self.ask(at, from, Request::Sync { heads }, limit).await else {
+        let Some(Answer::Updates(updates)) =
+            self.ask(at, from, Request::Sync { heads, settled: false }, limit).await
+        else {
             return false;
         };
         let complete = updates.len() < peers::OWNERS_MAX;

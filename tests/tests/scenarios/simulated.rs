@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use agent::bed::Sandbox;
 use tests::runner::{Scenario, is_nightly};
-use tests::simulated::Simulated;
+use tests::simulated::{Nature, Simulated};
 
 pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![p55_changes_are_everywhere_in_time_and_nothing_grows once]
@@ -17,11 +17,11 @@ fn p55_changes_are_everywhere_in_time_and_nothing_grows(_sandbox: &Sandbox) {
     } else {
         (8, 80, Duration::from_secs(4), Duration::from_secs(15))
     };
-    let mut cluster = Simulated::found().expect("a cluster");
+    let mut cluster = Simulated::found(Nature::PLAIN).expect("a cluster");
     while cluster.len() < hosts {
         cluster.join().expect("one more host");
     }
-    (0..hosts).for_each(|at| cluster.fill(at).expect("its facts"));
+    (0..hosts).for_each(|at| cluster.fill(at..at + 1).expect("its facts"));
     cluster.churn(per_second, time / 10).expect("changes");
     let before = resident_bytes();
     let mut took = cluster.churn(per_second, time).expect("changes that are everywhere");

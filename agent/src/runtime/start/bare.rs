@@ -31,7 +31,8 @@ pub struct Bare {
 
 impl Bare {
     /// Starts a host that reaches the others, and is reached, at `address`; what it keeps is in `directory`. Returns
-    /// before it has joined. To be called on a runtime of several threads.
+    /// before it has joined. All periods between hosts are `slowed` times as long as they are (1 is the product), so that
+    /// one machine can carry that many times as many. To be called on a runtime of several threads.
     ///
     /// # Errors
     /// What the product's start is refused for.
@@ -41,14 +42,17 @@ impl Bare {
         directory: PathBuf,
         keys: KeyRing,
         start: Start,
+        slowed: u32,
     ) -> Result<Self, Failure> {
-        let settings = Settings { node: name.to_owned(), state_dir: directory, ..Settings::default() };
+        let failure_after = Settings::default().failure_after * slowed;
+        let node = name.to_owned();
+        let settings = Settings { node, state_dir: directory, failure_after, ..Settings::default() };
         let store = Store::open(&settings.state_dir).map_err(|error| refused(chain(&error), &[]))?;
         let identity = identity::identify(&store, &settings, &keys, address)?;
         let books = Books::load(&store, identity.node).map_err(|error| refused(chain(&error), &[]))?;
         let namespace = Namespace::current().map_err(|error| refused(chain(&error), &[]))?;
         let (leaving, _nobody_leaves) = mpsc::channel(1);
-        let agent = build(settings, store, identity, books, namespace, leaving, 0)?;
+        let agent = build(settings, store, identity, books, namespace, leaving, slowed)?;
         agent.derive_all();
         agent.reassert_all();
         start_cluster(&agent, keys, &start).await?;

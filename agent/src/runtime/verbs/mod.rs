@@ -92,6 +92,7 @@ pub async fn everywhere(agent: &Arc<Agent>, network: Option<&Name>, head: Head, 
         return Vec::new();
     }
     let limit = Duration::from_millis(wait.milliseconds.min(600_000));
+    agent.awaited.send_if_modified(|awaited| std::mem::replace(awaited, head.max(*awaited)) < head);
     let here = async {
         let applied = agent.wait_applied(agent.identity.node, head, limit).await;
         let hinders = |object: &str| network.is_some_and(|name| problems::hinders(name.as_str(), object));

@@ -4,11 +4,18 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tests::simulated::Simulated;
+use tests::simulated::{Nature, Simulated};
 
 use super::Options;
 use crate::machine;
 use crate::report::{Goal, Row};
+
+/// As many as gossip is good for.
+const HOSTS_MANY: usize = 300;
+/// Of these at one time: they claim their node numbers from each other.
+const JOINING_AT_ONCE: usize = 15;
+/// How long they are watched, at the product's pace.
+const IDLE_AT_PACE: Duration = Duration::from_secs(2);
 
 /// How a cluster is measured.
 struct Course {
@@ -40,24 +47,30 @@ pub(crate) fn fifty(options: &Options) -> Result<Vec<Row>> {
     measure(&course)
 }
 
-/// As many as two cores carry: what a host spends on gossip grows with their number, and so all of them together with its
-/// square. What it comes to with more hosts can be told from the two.
-pub(crate) fn seventy_five() -> Result<Vec<Row>> {
-    measure(&Course {
-        hosts: 75,
-        joins: 2,
-        registrations: 100,
-        deaths: 1,
-        changes: &[50],
-        churn: Duration::from_secs(5),
-        idle: Duration::from_secs(5),
-        parted: Duration::from_secs(6),
-    })
+/// What each of 300 costs, of as many facts in all as the fifty have. All of them together need ten times what this machine
+/// has, since each message of gossip names all hosts: so their periods are slowed, and what they spend is given as at the
+/// product's pace.
+pub(crate) fn three_hundred() -> Result<Vec<Row>> {
+    let (before, nature) = (machine::resident_bytes(None), Nature { services: 5, slowed: 30 });
+    let mut cluster = Simulated::found(nature)?;
+    while cluster.len() < HOSTS_MANY {
+        let at_once = JOINING_AT_ONCE.min(HOSTS_MANY - cluster.len());
+        cluster.join_at_once(u32::try_from(at_once)?)?;
+        eprintln!("  {} of {HOSTS_MANY} hosts have joined", cluster.len());
+    }
+    cluster.fill(0..HOSTS_MANY)?;
+    cluster.agree()?;
+    let mut rows = Vec::new();
+    let period = nature.slowed * IDLE_AT_PACE;
+    cost(&cluster, period, before, &mut |what, unit, goal, samples| {
+        rows.extend(Row::new(what, unit, goal, samples));
+    })?;
+    Ok(rows)
 }
 
 fn measure(course: &Course) -> Result<Vec<Row>> {
     let (own, before) = (std::process::id(), machine::resident_bytes(None));
-    let mut cluster = Simulated::found()?;
+    let mut cluster = Simulated::found(Nature::PLAIN)?;
     machine::prioritise(own, true);
     let mut rows = Vec::new();
     let measured = on(course, &mut cluster, before, &mut rows);
@@ -72,31 +85,19 @@ fn on(course: &Course, cluster: &mut Simulated, before: u64, rows: &mut Vec<Row>
     while cluster.len() < of - course.joins {
         let at = cluster.len();
         cluster.join()?;
-        cluster.fill(at)?;
+        cluster.fill(at..at + 1)?;
     }
-    cluster.fill(0)?;
+    cluster.fill(0..1)?;
     let joins = (0..course.joins).map(|_| cluster.join().map(|took| took.as_secs_f64()));
     let joins: Vec<f64> = joins.collect::<Result<_>>()?;
     row(format!("{of} hosts x 100 facts: one more has joined"), "s", Goal::AtMost(5.0), joins);
-    for at in of - course.joins..of {
-        cluster.fill(at)?;
-    }
+    cluster.fill(of - course.joins..of)?;
     let registered = (0..course.registrations)
         .map(|turn| Ok(cluster.register(turn % of, &format!("new-{turn}"))?.as_secs_f64()));
     let registered: Vec<f64> = registered.collect::<Result<_>>()?;
     row(format!("{of} hosts: a registration is taken up by all"), "s", Goal::P99AtMost(1.0), registered);
 
-    let idle = Load::over(cluster, course.idle, || {
-        // A parked thread may be woken early.
-        cluster.runtime().block_on(async { tokio::time::sleep(course.idle).await });
-        Ok(())
-    })?;
-    row(format!("  {of} hosts, idle: sent by each"), "kB/s", Goal::None, vec![idle.kilobytes]);
-    row(format!("  {of} hosts, idle: processor time of each"), "ms/s", Goal::None, vec![idle.processor]);
-    #[allow(clippy::cast_precision_loss)] // Far below 2^52 bytes.
-    let each = machine::resident_bytes(None).saturating_sub(before) as f64 / of as f64 / f64::from(1 << 20);
-    row(format!("  {of} hosts: memory of each"), "MiB", Goal::AtMost(25.0), vec![each]);
-
+    cost(cluster, course.idle, before, &mut row)?;
     for changes in course.changes {
         churn(course, cluster, *changes, &mut row)?;
     }
@@ -110,6 +111,28 @@ fn on(course: &Course, cluster: &mut Simulated, before: u64, rows: &mut Vec<Row>
     let deaths = (0..course.deaths).map(|_| Ok(cluster.kill(cluster.len() / 2)?.as_secs_f64()));
     let deaths: Vec<f64> = deaths.collect::<Result<_>>()?;
     row(format!("{of} hosts: a dead one is out of names and VIPs of all"), "s", Goal::AtMost(5.0), deaths);
+    Ok(())
+}
+
+/// What hosts spend while nothing happens, at the product's pace.
+fn cost(
+    cluster: &Simulated,
+    time: Duration,
+    before: u64,
+    row: &mut impl FnMut(String, &'static str, Goal, Vec<f64>),
+) -> Result<()> {
+    let (of, slowed) = (cluster.len(), f64::from(cluster.nature().slowed));
+    let idle = Load::over(cluster, time, || {
+        // A parked thread may be woken early.
+        cluster.runtime().block_on(async { tokio::time::sleep(time).await });
+        Ok(())
+    })?;
+    let (sent, processor) = (idle.kilobytes * slowed, idle.processor * slowed);
+    row(format!("  {of} hosts, idle: sent by each"), "kB/s", Goal::None, vec![sent]);
+    row(format!("  {of} hosts, idle: processor time of each"), "ms/s", Goal::None, vec![processor]);
+    #[allow(clippy::cast_precision_loss)] // Far below 2^52 bytes.
+    let each = machine::resident_bytes(None).saturating_sub(before) as f64 / of as f64 / f64::from(1 << 20);
+    row(format!("  {of} hosts: memory of each"), "MiB", Goal::AtMost(25.0), vec![each]);
     Ok(())
 }
 

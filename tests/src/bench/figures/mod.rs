@@ -29,7 +29,7 @@ pub(crate) enum Figure {
     Balancer,
     /// Clusters of 50 simulated hosts.
     Hosts,
-    /// And of 75.
+    /// What each of 300 costs.
     MoreHosts,
     /// A change taken up and derived at 10,000 services of 10 replicas.
     Derive,
@@ -106,7 +106,7 @@ pub(crate) fn measure(
         emit(Figure::Hosts, hosts::fifty(options)?);
     }
     if wanted(Figure::MoreHosts) && !options.quick {
-        emit(Figure::MoreHosts, hosts::seventy_five()?);
+        emit(Figure::MoreHosts, hosts::three_hundred()?);
     }
     if wanted(Figure::Balancer) {
         emit(Figure::Balancer, balancer::measure(options)?);
