@@ -13,10 +13,8 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 /// Share of the limit, in percent, from which on it is worth a word.
 const FULL_PERCENT: u64 = 80;
-/// And below which it is not any more.
-const ROOM_PERCENT: u64 = 70;
-/// After the last refusal; where one thing was refused, others are soon.
-const REFUSING: Duration = Duration::from_secs(10);
+/// How long a finding lasts: the kernel tidies up when the table is full, so that each moment looks different.
+const LASTS: Duration = Duration::from_secs(10);
 /// Answers of one dump: one for each family and for each link of this namespace, some hundred bytes each.
 const DATAGRAMS_MAX: usize = 4096;
 
@@ -114,7 +112,7 @@ pub struct Watch {
     /// As of the last look; none yet at first, as older refusals are nobody's trouble now.
     refused: Option<u64>,
     refused_at: Option<Instant>,
-    nearly: bool,
+    full_at: Option<Instant>,
 }
 
 impl Watch {
@@ -124,19 +122,18 @@ impl Watch {
             self.refused_at = Some(now);
         }
         self.refused = Some(table.refused);
-        self.nearly = is_nearly_full(table, permanent, self.nearly);
-        if self.refused_at.is_some_and(|at| now.saturating_duration_since(at) < REFUSING) {
-            return Some(Pressure::Refusing);
+        let counting = table.entries.saturating_sub(permanent);
+        if table.limit > 0 && counting.saturating_mul(100) >= table.limit.saturating_mul(FULL_PERCENT) {
+            self.full_at = Some(now);
         }
-        self.nearly.then_some(Pressure::NearlyFull)
+        let lasts =
+            |since: Option<Instant>| since.is_some_and(|at| now.saturating_duration_since(at) < LASTS);
+        match () {
+            () if lasts(self.refused_at) => Some(Pressure::Refusing),
+            () if lasts(self.full_at) => Some(Pressure::NearlyFull),
+            () => None,
+        }
     }
-}
-
-/// Whether nearly as many are resolved as may be. What was so stays so until there is room again.
-pub fn is_nearly_full(table: Table, permanent: u64, before: bool) -> bool {
-    let percent = if before { ROOM_PERCENT } else { FULL_PERCENT };
-    let counting = table.entries.saturating_sub(permanent);
-    table.limit > 0 && counting.saturating_mul(100) >= table.limit.saturating_mul(percent)
 }
 
 /// What is said of it: what, the limit, and how it is raised. Without a number that changes from look to look.
@@ -184,9 +181,10 @@ mod tests {
         let mut watch = Watch::default();
         assert_eq!(watch.look(table(79, 7), 0, now), None, "refusals before the first look are past");
         assert_eq!(watch.look(table(80, 7), 0, now), Some(Pressure::NearlyFull));
-        assert_eq!(watch.look(table(70, 7), 0, now), Some(Pressure::NearlyFull));
-        assert_eq!(watch.look(table(69, 7), 0, now), None);
-        assert_eq!(watch.look(table(1_079, 7), 1_000, now), None, "permanent ones do not count");
+        assert_eq!(watch.look(table(16, 7), 0, now + 9 * SECOND), Some(Pressure::NearlyFull));
+        assert_eq!(watch.look(table(16, 7), 0, now + 10 * SECOND), None);
+        let later = now + 20 * SECOND;
+        assert_eq!(watch.look(table(1_079, 7), 1_000, later), None, "permanent ones do not count");
     }
 
     #[test]
@@ -196,7 +194,7 @@ mod tests {
         assert_eq!(watch.look(table(10, 0), 0, now), None);
         assert_eq!(watch.look(table(100, 1), 0, now), Some(Pressure::Refusing));
         assert_eq!(watch.look(table(10, 1), 0, now + 9 * SECOND), Some(Pressure::Refusing));
-        assert_eq!(watch.look(table(10, 1), 0, now + 10 * SECOND), None);
+        assert_eq!(watch.look(table(10, 1), 0, now + 10 * SECOND), None, "being full is as long ago");
         let said = explain(Pressure::Refusing, "ipv4", 100);
         assert!(said.contains("the 100 addresses that net.ipv4.neigh.default.gc_thresh3 allows"), "{said}");
         assert!(said.contains("sysctl -w net.ipv4.neigh.default.gc_thresh1="), "{said}");
