@@ -11,9 +11,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour_table::{NeighbourTableAttribute, NeighbourTableMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-/// Share of the limit, in percent, from which on it is worth a word.
-const FULL_PERCENT: u64 = 80;
-/// How long a finding lasts: the kernel tidies up when the table is full, so that each moment looks different.
+/// How long a refusal is told of: where one was refused, others are soon.
 const LASTS: Duration = Duration::from_secs(10);
 /// Answers of one dump: one for each family and for each link of this namespace, some hundred bytes each.
 const DATAGRAMS_MAX: usize = 4096;
@@ -97,57 +95,32 @@ fn table(attributes: &[NeighbourTableAttribute]) -> Option<(usize, Table)> {
     Some((place?, Table { limit: limit?, ..table }))
 }
 
-/// What is wrong with a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pressure {
-    /// Few more will be taken.
-    NearlyFull,
-    /// The kernel has refused some just now.
-    Refusing,
-}
-
-/// Follows a table.
+/// Follows a table, and tells when the kernel refuses. That it nearly does cannot be told for sure, as the permanent entries
+/// of others are among what is counted: that is for a gauge and a warning.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Watch {
     /// As of the last look; none yet at first, as older refusals are nobody's trouble now.
     refused: Option<u64>,
     refused_at: Option<Instant>,
-    full_at: Option<Instant>,
 }
 
 impl Watch {
-    /// Looks again. `permanent` entries of ours are known not to count.
-    pub fn look(&mut self, table: Table, permanent: u64, now: Instant) -> Option<Pressure> {
+    /// Looks again; whether neighbours were refused just now.
+    pub fn look(&mut self, table: Table, now: Instant) -> bool {
         if self.refused.is_some_and(|before| table.refused > before) {
             self.refused_at = Some(now);
         }
         self.refused = Some(table.refused);
-        let counting = table.entries.saturating_sub(permanent);
-        if table.limit > 0 && counting.saturating_mul(100) >= table.limit.saturating_mul(FULL_PERCENT) {
-            self.full_at = Some(now);
-        }
-        let lasts =
-            |since: Option<Instant>| since.is_some_and(|at| now.saturating_duration_since(at) < LASTS);
-        match () {
-            () if lasts(self.refused_at) => Some(Pressure::Refusing),
-            () if lasts(self.full_at) => Some(Pressure::NearlyFull),
-            () => None,
-        }
+        self.refused_at.is_some_and(|at| now.saturating_duration_since(at) < LASTS)
     }
 }
 
 /// What is said of it: what, the limit, and how it is raised. Without a number that changes from look to look.
-pub fn explain(pressure: Pressure, family: &str, limit: u64) -> String {
-    let what = match pressure {
-        Pressure::NearlyFull => format!("the machine's namespaces have come to resolve {FULL_PERCENT} % of"),
-        Pressure::Refusing => {
-            "the kernel refuses neighbours (\"neighbour table overflow\", ENOBUFS), so that what is not resolved yet \
-             cannot be reached: the machine's namespaces have resolved"
-                .to_owned()
-        }
-    };
+pub fn explain(family: &str, limit: u64) -> String {
     format!(
-        "{what} the {limit} addresses that net.{family}.neigh.default.gc_thresh3 allows all together. {}",
+        "the kernel refuses neighbours (\"neighbour table overflow\", ENOBUFS), so that what is not resolved yet cannot be \
+         reached: the machine's namespaces have resolved the {limit} addresses that net.{family}.neigh.default.gc_thresh3 \
+         allows all together. {}",
         hint(family)
     )
 }
@@ -165,10 +138,6 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn table(entries: u64, refused: u64) -> Table {
-        Table { limit: 100, entries, refused }
-    }
-
     #[test]
     fn p18_the_kernel_tells_its_limits_in_any_namespace() {
         let [four, six] = read().expect("tables");
@@ -176,26 +145,16 @@ mod tests {
     }
 
     #[test]
-    fn p18_nearly_full_is_said_before_anything_is_refused_and_not_again_and_again() {
+    fn p18_refusals_are_told_for_a_while_and_end_by_themselves() {
         let now = Instant::now();
+        let table = |refused| Table { limit: 100, entries: 100, refused };
         let mut watch = Watch::default();
-        assert_eq!(watch.look(table(79, 7), 0, now), None, "refusals before the first look are past");
-        assert_eq!(watch.look(table(80, 7), 0, now), Some(Pressure::NearlyFull));
-        assert_eq!(watch.look(table(16, 7), 0, now + 9 * SECOND), Some(Pressure::NearlyFull));
-        assert_eq!(watch.look(table(16, 7), 0, now + 10 * SECOND), None);
-        let later = now + 20 * SECOND;
-        assert_eq!(watch.look(table(1_079, 7), 1_000, later), None, "permanent ones do not count");
-    }
-
-    #[test]
-    fn p18_refusals_are_said_for_a_while_and_end_by_themselves() {
-        let now = Instant::now();
-        let mut watch = Watch::default();
-        assert_eq!(watch.look(table(10, 0), 0, now), None);
-        assert_eq!(watch.look(table(100, 1), 0, now), Some(Pressure::Refusing));
-        assert_eq!(watch.look(table(10, 1), 0, now + 9 * SECOND), Some(Pressure::Refusing));
-        assert_eq!(watch.look(table(10, 1), 0, now + 10 * SECOND), None, "being full is as long ago");
-        let said = explain(Pressure::Refusing, "ipv4", 100);
+        assert!(!watch.look(table(7), now), "refusals before the first look are past");
+        assert!(!watch.look(table(7), now), "as many as there may be is no refusal");
+        assert!(watch.look(table(8), now));
+        assert!(watch.look(table(8), now + 9 * SECOND));
+        assert!(!watch.look(table(8), now + 10 * SECOND));
+        let said = explain("ipv4", 100);
         assert!(said.contains("the 100 addresses that net.ipv4.neigh.default.gc_thresh3 allows"), "{said}");
         assert!(said.contains("sysctl -w net.ipv4.neigh.default.gc_thresh1="), "{said}");
     }

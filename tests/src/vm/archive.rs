@@ -62,6 +62,8 @@ mod tests {
         let starts: Vec<usize> = text.match_indices("070701").map(|(at, _)| at).collect();
         assert_eq!(starts.len(), 3);
         assert!(starts.iter().all(|at| at % 4 == 0));
-        assert!(text.contains("12345\0\0\0070701") && text[starts[2]..].contains("TRAILER!!!\0"));
+        assert!(
+            text.contains(concat!("12345\0\0\0", "070701")) && text[starts[2]..].contains("TRAILER!!!\0")
+        );
     }
 }

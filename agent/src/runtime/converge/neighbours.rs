@@ -3,27 +3,27 @@
 use std::time::Instant;
 
 use super::Converger;
-use crate::neighbours::{self, FAMILIES, Pressure, Table, Watch};
+use crate::neighbours::{self, FAMILIES, Table, Watch};
 
 /// What was seen of both families' tables.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours {
     watches: [Watch; 2],
-    found: [Option<(Pressure, u64)>; 2],
+    /// The limit that was met.
+    refusing: [Option<u64>; 2],
 }
 
 impl Neighbours {
-    fn look(&mut self, tables: [Table; 2], permanent: [u64; 2], now: Instant) {
+    fn look(&mut self, tables: [Table; 2], now: Instant) {
         for (place, watch) in self.watches.iter_mut().enumerate() {
-            let pressure = watch.look(tables[place], permanent[place], now);
-            self.found[place] = pressure.map(|pressure| (pressure, tables[place].limit));
+            self.refusing[place] = watch.look(tables[place], now).then_some(tables[place].limit);
         }
     }
 
     fn problems(&self) -> impl Iterator<Item = (String, String)> {
-        FAMILIES.iter().zip(self.found).filter_map(|(family, found)| {
-            let (pressure, limit) = found?;
-            Some((format!("host/neighbours/{family}"), neighbours::explain(pressure, family, limit)))
+        let refusing = FAMILIES.iter().zip(self.refusing);
+        refusing.filter_map(|(family, limit)| {
+            Some((format!("host/neighbours/{family}"), neighbours::explain(family, limit?)))
         })
     }
 }
@@ -38,7 +38,7 @@ impl Converger {
                 let gauge = self.agent.metrics.neighbours_permanent.with_label_values(&[family]);
                 gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
             }
-            self.neighbours.look(tables, permanent, Instant::now());
+            self.neighbours.look(tables, Instant::now());
         }
         problems.extend(self.neighbours.problems());
     }
