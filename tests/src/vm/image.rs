@@ -10,7 +10,7 @@ const KERNEL: &str = "/var/cache/svc-agent-tests/kernel";
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// The name under which this machine's files are offered.
 pub(super) const FILES: &str = "files";
-/// The kernel's own program loader needs it here.
+/// What is mounted or written to before this machine's files are there.
 const DIRECTORIES: [&str; 8] = ["bin", "modules", "proc", "sys", "dev", "below", "above", "root"];
 
 /// What is needed for a machine, found.
@@ -18,7 +18,7 @@ const DIRECTORIES: [&str; 8] = ["bin", "modules", "proc", "sys", "dev", "below",
 pub struct Image {
     /// The kernel.
     pub(super) kernel: PathBuf,
-    /// Its modules, with their index, and the files of the first file system but what it is to run.
+    /// Those of its modules without which it would see no files, in the order of loading.
     modules: Vec<PathBuf>,
     busybox: PathBuf,
     libraries: Vec<PathBuf>,

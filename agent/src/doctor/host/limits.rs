@@ -20,8 +20,8 @@ pub(super) fn checks() -> Vec<Check> {
     ]
 }
 
-/// One limit for all namespaces of the machine, told in each. The permanent entries among those of ours are not known
-/// here: a running agent's status tells of the others.
+/// One limit for all namespaces of the machine, told in each. How many of the entries are permanent nobody tells, so what is
+/// judged is the limit, and whether it was ever met.
 pub(super) fn neighbours(table: io::Result<Table>) -> Check {
     let table = match table {
         Ok(table) => table,
