@@ -16,6 +16,7 @@ pub mod doctor;
 pub mod holder;
 pub mod limits;
 pub mod model;
+pub mod neighbours;
 pub mod netns;
 pub mod paths;
 pub mod ports;

@@ -19,6 +19,8 @@ pub enum Chain {
     Output,
     /// Base chain: what comes from namespaces and machines inside this one.
     Prerouting,
+    /// Base chain: what goes over `lo`, before it would be tracked.
+    Local,
     /// Picks one of this many slots of a VIP, keeps the port.
     Class(u16),
     /// Picks one of this many slots, and translates the port.
@@ -30,6 +32,7 @@ impl fmt::Display for Chain {
         match self {
             Self::Output => f.write_str("output"),
             Self::Prerouting => f.write_str("prerouting"),
+            Self::Local => f.write_str("local"),
             Self::Class(slots) => write!(f, "class_{slots}"),
             Self::Ports(slots) => write!(f, "ports_{slots}"),
         }
@@ -40,13 +43,13 @@ impl Chain {
     /// Chains that every table has, base chains last: what they go to is there first.
     pub fn fixed() -> impl Iterator<Item = Self> {
         let classes = (1..=FIXED_CLASS_MAX).flat_map(|slots| [Self::Class(slots), Self::Ports(slots)]);
-        classes.chain([Self::Prerouting, Self::Output])
+        classes.chain([Self::Local, Self::Prerouting, Self::Output])
     }
 
     /// Whether every table has it.
     pub fn is_fixed(self) -> bool {
         match self {
-            Self::Output | Self::Prerouting => true,
+            Self::Output | Self::Prerouting | Self::Local => true,
             Self::Class(slots) | Self::Ports(slots) => slots <= FIXED_CLASS_MAX,
         }
     }
@@ -57,6 +60,7 @@ impl Chain {
         let chain = match name {
             "output" => Self::Output,
             "prerouting" => Self::Prerouting,
+            "local" => Self::Local,
             _ => match name.split_once('_')? {
                 ("class", slots) => Self::Class(number(slots)?),
                 ("ports", slots) => Self::Ports(number(slots)?),
@@ -84,15 +88,17 @@ pub enum Map {
     Slots,
     /// Range of VIPs → the namespace's own address.
     Ranges,
-    /// Address . protocol . port → address . port.
+    /// Address . protocol . port → another port of it.
     Redirects,
+    /// The way back: the other port → the first.
+    Answers,
     /// The protocols whose packets can be refused.
     Protocols,
 }
 
 impl Map {
     /// All maps, in the order they are made.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Vips,
         Self::Served,
         Self::VipPorts,
@@ -101,6 +107,7 @@ impl Map {
         Self::Slots,
         Self::Ranges,
         Self::Redirects,
+        Self::Answers,
         Self::Protocols,
     ];
 
@@ -115,6 +122,7 @@ impl Map {
             Self::Slots => "slots",
             Self::Ranges => "ranges",
             Self::Redirects => "redirects",
+            Self::Answers => "answers",
             Self::Protocols => "protocols",
         }
     }
@@ -127,10 +135,11 @@ impl Map {
             Self::Vips | Self::Echo => (address, SetData::Verdict),
             Self::Served => (address, SetData::None),
             Self::VipPorts => (service, SetData::Verdict),
-            Self::Targets => (service, SetData::Value(const { &[FieldType::PORT] })),
+            Self::Targets | Self::Redirects | Self::Answers => {
+                (service, SetData::Value(const { &[FieldType::PORT] }))
+            }
             Self::Slots => (const { &[A::FIELD, FieldType::MARK] }, SetData::Value(address)),
             Self::Ranges => (address, SetData::Value(address)),
-            Self::Redirects => (service, SetData::Value(const { &[A::FIELD, FieldType::PORT] })),
             Self::Protocols => (const { &[FieldType::PROTOCOL] }, SetData::None),
         };
         Set { name: self.name(), key, data, interval: self == Self::Ranges, size_max: None }
@@ -206,9 +215,14 @@ pub enum Element<A> {
     Redirect {
         /// What clients use.
         at: Endpoint<A>,
+        /// The port at which it is answered.
+        port: u16,
+    },
+    /// What comes back from where a redirect leads.
+    Answer {
         /// Where it is answered.
-        to: A,
-        /// At which port.
+        at: Endpoint<A>,
+        /// The port that clients use.
         port: u16,
     },
 }
@@ -225,6 +239,7 @@ impl<A: Address> Element<A> {
             Self::Slot { .. } => Map::Slots,
             Self::Range { .. } => Map::Ranges,
             Self::Redirect { .. } => Map::Redirects,
+            Self::Answer { .. } => Map::Answers,
         }
     }
 
@@ -233,7 +248,10 @@ impl<A: Address> Element<A> {
         out.clear();
         match self {
             Self::Vip { vip, .. } | Self::Served { vip } | Self::Echo { vip, .. } => vip.write(out),
-            Self::VipPort { at, .. } | Self::Target { at, .. } | Self::Redirect { at, .. } => {
+            Self::VipPort { at, .. }
+            | Self::Target { at, .. }
+            | Self::Redirect { at, .. }
+            | Self::Answer { at, .. } => {
                 at.address.write(out);
                 out.extend_from_slice(&[at.protocol, 0, 0, 0]);
                 write_port(at.port, out);
@@ -251,14 +269,11 @@ impl<A: Address> Element<A> {
     pub fn write_value(&self, out: &mut Vec<u8>) {
         out.clear();
         match self {
-            Self::Target { port, .. } => write_port(*port, out),
+            Self::Target { port, .. } | Self::Redirect { port, .. } | Self::Answer { port, .. } => {
+                write_port(*port, out);
+            }
             Self::Slot { replica, .. } => replica.write(out),
             Self::Range { own, .. } => own.write(out),
-            Self::Redirect { to, port, .. } => {
-                to.write(out);
-                write_port(*port, out);
-                out.extend_from_slice(&[0, 0]);
-            }
             Self::Vip { .. } | Self::Served { .. } | Self::VipPort { .. } | Self::Echo { .. } => {}
         }
     }
@@ -290,8 +305,10 @@ impl<A: Address> Element<A> {
                 Some(Self::Slot { vip, slot, replica: A::read(element.data)? })
             }
             Map::Redirects => {
-                let port = read_port(element.data.get(A::FIELD.length as usize..)?)?;
-                Some(Self::Redirect { at: read_endpoint(vip, rest)?, to: A::read(element.data)?, port })
+                Some(Self::Redirect { at: read_endpoint(vip, rest)?, port: read_port(element.data)? })
+            }
+            Map::Answers => {
+                Some(Self::Answer { at: read_endpoint(vip, rest)?, port: read_port(element.data)? })
             }
             Map::Ranges | Map::Protocols => None,
         }
@@ -344,7 +361,8 @@ impl<A: Copy> Element<A> {
             Self::Range { first, last, own } => {
                 Element::Range { first: form(first)?, last: form(last)?, own: form(own)? }
             }
-            Self::Redirect { at, to, port } => Element::Redirect { at: endpoint(at)?, to: form(to)?, port },
+            Self::Redirect { at, port } => Element::Redirect { at: endpoint(at)?, port },
+            Self::Answer { at, port } => Element::Answer { at: endpoint(at)?, port },
         })
     }
 }

@@ -16,8 +16,10 @@ pub struct Mirror<A: Address> {
     pub vips: HashMap<A, Entry<A>>,
     /// Ranges by first address: last address and own address.
     pub ranges: BTreeMap<A, (A, A)>,
-    /// Redirects.
-    pub redirects: BTreeMap<Endpoint<A>, (A, u16)>,
+    /// Redirects: the port at which it is answered.
+    pub redirects: BTreeMap<Endpoint<A>, u16>,
+    /// Their ways back: the port that clients use.
+    pub answers: BTreeMap<Endpoint<A>, u16>,
     /// How many elements go to each chain; none has no entry.
     pub users: BTreeMap<Chain, u32>,
 }
@@ -65,6 +67,7 @@ impl<A: Address> Default for Mirror<A> {
             vips: HashMap::new(),
             ranges: BTreeMap::new(),
             redirects: BTreeMap::new(),
+            answers: BTreeMap::new(),
             users: BTreeMap::new(),
         }
     }
@@ -150,11 +153,8 @@ impl<A: Address> Mirror<A> {
             last: *last,
             own: *own,
         }));
-        all.extend(self.redirects.iter().map(|(at, (to, port))| Element::Redirect {
-            at: *at,
-            to: *to,
-            port: *port,
-        }));
+        all.extend(self.redirects.iter().map(|(at, port)| Element::Redirect { at: *at, port: *port }));
+        all.extend(self.answers.iter().map(|(at, port)| Element::Answer { at: *at, port: *port }));
         all
     }
 
@@ -172,11 +172,19 @@ impl<A: Address> Mirror<A> {
                 };
                 return;
             }
-            Element::Redirect { at, to, port } => {
+            Element::Redirect { at, port } => {
                 if present {
-                    self.redirects.insert(at, (to, port))
+                    self.redirects.insert(at, port)
                 } else {
                     self.redirects.remove(&at)
+                };
+                return;
+            }
+            Element::Answer { at, port } => {
+                if present {
+                    self.answers.insert(at, port)
+                } else {
+                    self.answers.remove(&at)
                 };
                 return;
             }
@@ -194,7 +202,7 @@ impl<A: Address> Mirror<A> {
             }
             Element::VipPort { at, slots } => entry.port_mut(at).class = class(slots),
             Element::Target { at, port } => entry.port_mut(at).target = present.then_some(port),
-            Element::Range { .. } | Element::Redirect { .. } => {}
+            Element::Range { .. } | Element::Redirect { .. } | Element::Answer { .. } => {}
         }
         if !present {
             let used = |port: &PortEntry| port.class != 0 || port.target.is_some();

@@ -25,11 +25,13 @@ pub fn plan<A: Address>(wanted: &Wanted<A>, mirror: Option<&Mirror<A>>) -> Plan<
     let empty = Mirror::default();
     let mut transaction = Transaction { rebuild: mirror.is_none(), ..Transaction::default() };
     let mirror = mirror.unwrap_or(&empty);
-    difference(&mirror.redirects, &wanted.redirects, &mut transaction, |at, (to, port)| Element::Redirect {
+    difference(&mirror.redirects, &wanted.redirects, &mut transaction, |at, port| Element::Redirect {
         at,
-        to,
         port,
     });
+    let back = |(at, port): (&Endpoint<A>, &u16)| (Endpoint { port: *port, ..*at }, at.port);
+    let answers: BTreeMap<Endpoint<A>, u16> = wanted.redirects.iter().map(back).collect();
+    difference(&mirror.answers, &answers, &mut transaction, |at, port| Element::Answer { at, port });
     difference(&mirror.ranges, &wanted.ranges, &mut transaction, |first, (last, own)| Element::Range {
         first,
         last,

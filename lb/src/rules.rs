@@ -2,8 +2,11 @@
 //! every change of services, replicas, ranges and redirects is a change of elements.
 //!
 //! ```text
+//! local (output, before tracking):
+//!   oif != lo                            accept
+//!   tcp | udp                            notrack, dport set  daddr . proto . dport  map @redirects
+//!   tcp | udp                            notrack, sport set  saddr . proto . sport  map @answers
 //! output, prerouting:
-//!   (output only)                        dnat to  daddr . proto . dport  map @redirects
 //!   daddr                                vmap @vips
 //!   daddr @served                        accept      # missed in @vips for an instant: the client tries again
 //!   daddr . proto . dport                vmap @vip_ports
@@ -18,6 +21,9 @@
 //!
 //! A slot that is not found ends the chain, and with it the base chain that went to it: the packet is accepted
 //! untranslated, gets no answer, and is sent again.
+//!
+//! Look-ups are not translated as flows are: only their ports are written, there and back, and they are not tracked. So
+//! they need no entry, which a full table would refuse them, and no other redirect of a nat chain can win.
 use netfilter::{Base, ChainKind, Expression, Hook, HookPoint, Meta, Nat, Register, Verdict, fingerprint};
 
 use crate::address::Address;
@@ -27,8 +33,10 @@ use crate::kernel::Features;
 /// TCP, UDP and SCTP: a packet to port 0 is answered by a reset, port-unreachable or an ABORT. ICMP is not in it:
 /// translated to the own address it would be answered as if the VIP were there.
 pub const REFUSED_PROTOCOLS: [u8; 3] = [TCP, UDP, 132];
-/// Before dstnat (−100), so that an engine that also redirects 127.0.0.11 does not win.
+/// Before dstnat (−100): what others translate is not for a VIP.
 pub const PRIORITY: i32 = -110;
+/// Before connection tracking (−200), and after fragments were put together (−400).
+pub const LOCAL_PRIORITY: i32 = -300;
 /// Time-outs of TCP flows through a VIP.
 pub const TCP_TIMEOUT: &str = "tcp_timeout";
 /// Time-outs of UDP flows through a VIP.
@@ -36,6 +44,13 @@ pub const UDP_TIMEOUT: &str = "udp_timeout";
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
+/// Of ports in the header of either protocol.
+const SOURCE_PORT: u32 = 0;
+const DESTINATION_PORT: u32 = 2;
+/// Where each protocol has its checksum.
+const CHECKSUMS: [(u8, u32); 2] = [(TCP, 16), (UDP, 6)];
+/// The first link of each namespace (net/core/dev.c, loopback_net_init).
+const LOOPBACK_INDEX: u32 = 1;
 const KEY: Register = Register::word(0);
 /// Behind the longest key: four words of address, protocol, port.
 const FOUND: Register = Register::word(8);
@@ -50,23 +65,20 @@ pub(crate) const UDP_SECONDS: [(u16, u32); 2] = [(1, 30), (2, 120)];
 
 /// How a base chain is tied in; `None` for the others.
 pub fn hook(chain: Chain) -> Option<Hook> {
-    let point = match chain {
-        Chain::Output => HookPoint::Output,
-        Chain::Prerouting => HookPoint::Prerouting,
+    let (kind, point, priority) = match chain {
+        Chain::Output => (ChainKind::Nat, HookPoint::Output, PRIORITY),
+        Chain::Prerouting => (ChainKind::Nat, HookPoint::Prerouting, PRIORITY),
+        Chain::Local => (ChainKind::Filter, HookPoint::Output, LOCAL_PRIORITY),
         Chain::Class(_) | Chain::Ports(_) => return None,
     };
-    Some(Hook { kind: ChainKind::Nat, point, priority: PRIORITY, drop_by_default: false })
+    Some(Hook { kind, point, priority, drop_by_default: false })
 }
 
 /// The rules of a chain, in order.
 pub fn rules<A: Address>(chain: Chain, features: Features) -> Vec<Vec<Expression>> {
     match chain {
-        Chain::Output => {
-            let mut rules = vec![redirect::<A>()];
-            rules.extend(balance::<A>());
-            rules
-        }
-        Chain::Prerouting => balance::<A>().into(),
+        Chain::Output | Chain::Prerouting => balance::<A>().into(),
+        Chain::Local => local::<A>(),
         Chain::Class(slots) => with_timeouts(features, class::<A>(slots)),
         Chain::Ports(slots) => with_timeouts(features, ports::<A>(slots)),
     }
@@ -102,11 +114,31 @@ fn balance<A: Address>() -> [Vec<Expression>; 6] {
     ]
 }
 
-fn redirect<A: Address>() -> Vec<Expression> {
-    let mut rule = endpoint::<A>();
-    rule.push(Expression::map(Map::Redirects.name(), KEY, FOUND));
-    rule.push(translate::<A>(FOUND, Some(FOUND.after(A::WORDS))));
-    rule
+fn local<A: Address>() -> Vec<Vec<Expression>> {
+    let elsewhere = vec![
+        Expression::meta(Meta::OutgoingIndex, KEY),
+        Expression::not_equal(KEY, LOOPBACK_INDEX.to_ne_bytes()),
+        Expression::Verdict(Verdict::Accept),
+    ];
+    let mut rules = vec![elsewhere];
+    for (number, checksum) in CHECKSUMS {
+        for (map, address, port) in [
+            (Map::Redirects, A::DESTINATION_OFFSET, DESTINATION_PORT),
+            (Map::Answers, A::DESTINATION_OFFSET - A::FIELD.length, SOURCE_PORT),
+        ] {
+            let mut rule = protocol(number);
+            rule.extend([
+                Expression::payload(Base::Network, address, A::FIELD.length, KEY),
+                Expression::meta(Meta::TransportProtocol, KEY.after(A::WORDS)),
+                Expression::payload(Base::Transport, port, 2, KEY.after(A::WORDS + 1)),
+                Expression::map(map.name(), KEY, FOUND),
+                Expression::Untracked,
+                Expression::TransportSet { offset: port, length: 2, from: FOUND, checksum },
+            ]);
+            rules.push(rule);
+        }
+    }
+    rules
 }
 
 fn class<A: Address>(slots: u16) -> Vec<Expression> {

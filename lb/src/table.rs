@@ -52,7 +52,7 @@ impl<A: Address> FamilyTable<A> {
         &mut self,
         context: &mut Context<'_, K>,
         ranges: std::collections::BTreeMap<A, (A, A)>,
-        redirects: std::collections::BTreeMap<crate::element::Endpoint<A>, (A, u16)>,
+        redirects: std::collections::BTreeMap<crate::element::Endpoint<A>, u16>,
         changed: Option<&[IpAddr]>,
     ) -> Result<Outcome, Error> {
         let concerned = changed.is_none_or(|vips| vips.iter().any(|vip| A::of(*vip).is_some()));

@@ -32,8 +32,8 @@ pub struct Wanted<A: Address> {
     pub scope: Scope<A>,
     /// Ranges by first address, none of which touch: last address and own address.
     pub ranges: BTreeMap<A, (A, A)>,
-    /// Redirects.
-    pub redirects: BTreeMap<Endpoint<A>, (A, u16)>,
+    /// Redirects: the port at which it is answered.
+    pub redirects: BTreeMap<Endpoint<A>, u16>,
 }
 
 /// What a service's VIPs of one family need.
@@ -124,27 +124,27 @@ pub fn ranges<A: Address>(desired: &Desired, problems: &mut Vec<Problem>) -> BTr
     kept
 }
 
-/// The redirects of one family, for TCP and UDP each. Of two of one address and port the first stands.
-pub fn redirects<A: Address>(
-    desired: &Desired,
-    problems: &mut Vec<Problem>,
-) -> BTreeMap<Endpoint<A>, (A, u16)> {
-    let mut kept: BTreeMap<Endpoint<A>, (A, u16)> = BTreeMap::new();
+/// The redirects of one family, for TCP and UDP each. Of two of one address and port the first stands, and of two to one
+/// port, as nothing would tell whose answers they are.
+pub fn redirects<A: Address>(desired: &Desired, problems: &mut Vec<Problem>) -> BTreeMap<Endpoint<A>, u16> {
+    let mut kept: BTreeMap<Endpoint<A>, u16> = BTreeMap::new();
     for redirect in &desired.redirects {
         let Some(address) = A::of(redirect.from.ip()) else { continue };
-        let object = || format!("redirect of {} to {}", redirect.from, redirect.to);
-        let Some(to) = A::of(redirect.to.ip()) else {
-            problems.push(Problem { object: object(), reason: "its addresses are of two families".into() });
-            continue;
-        };
-        for protocol in [crate::rules::TCP, crate::rules::UDP] {
-            let at = Endpoint { address, protocol, port: redirect.from.port() };
-            let stands = *kept.entry(at).or_insert((to, redirect.to.port()));
-            if stands != (to, redirect.to.port()) && protocol == crate::rules::TCP {
-                problems
-                    .push(Problem { object: object(), reason: "there is another one of that port".into() });
+        let (from, to) = (redirect.from.port(), redirect.to.port());
+        let mut others = kept.iter().filter(|(at, _)| at.address == address);
+        let taken = others.any(|(at, port)| (at.port == from) != (*port == to));
+        let reason = match () {
+            () if redirect.to.ip() != redirect.from.ip() => "only the port can be another one",
+            () if taken => "there is another one of that port",
+            () => {
+                for protocol in [crate::rules::TCP, crate::rules::UDP] {
+                    kept.insert(Endpoint { address, protocol, port: from }, to);
+                }
+                continue;
             }
-        }
+        };
+        let object = format!("redirect of {} to {}", redirect.from, redirect.to);
+        problems.push(Problem { object, reason: reason.into() });
     }
     kept
 }

@@ -219,7 +219,9 @@ fn line<A: Address>(element: &Element<A>) -> String {
         Element::Target { at: endpoint, port } => Box::new(format!("{} {port}", at(endpoint))),
         Element::Slot { vip, slot, replica } => Box::new(format!("{vip} {slot} {replica}")),
         Element::Range { first, last, own } => Box::new(format!("{first} {last} {own}")),
-        Element::Redirect { at: endpoint, to, port } => Box::new(format!("{} {to} {port}", at(endpoint))),
+        Element::Redirect { at: endpoint, port } | Element::Answer { at: endpoint, port } => {
+            Box::new(format!("{} {port}", at(endpoint)))
+        }
     };
     format!("{} {rest}", element.map().name())
 }
@@ -238,6 +240,14 @@ fn word(landing: Landing, at: &SocketAddr) -> String {
 
 /// Sends one packet, asks conntrack where it went, and deletes the flow so that the next one is new.
 fn observe(socket: &mut netfilter::Socket, protocol: u8, at: SocketAddr) -> String {
+    if at.ip().is_loopback() {
+        let port = common::delivered_at(protocol, at);
+        return if port == at.port() {
+            "untouched".into()
+        } else {
+            SocketAddr::new(at.ip(), port).to_string()
+        };
+    }
     match protocol {
         // A reset of a connection that never was one ends its flow, so the error itself is the answer.
         6 => match TcpStream::connect_timeout(&at, Duration::from_millis(100)) {

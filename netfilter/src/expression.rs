@@ -147,6 +147,17 @@ pub enum Expression {
         /// First register filled.
         to: Register,
     },
+    /// Writes bytes of the packet's transport header.
+    TransportSet {
+        /// Offset in bytes, even.
+        offset: u32,
+        /// Length in bytes, even.
+        length: u32,
+        /// First register read.
+        from: Register,
+        /// Offset of the header's Internet checksum, which is brought up to date.
+        checksum: u32,
+    },
     /// Loads a property of the packet.
     Meta {
         /// Which.

@@ -177,6 +177,15 @@ impl<K: Kernel> Reconciler<K> {
         all.flat_map(|(space, seen)| seen.drops.iter().map(move |(reason, n)| (space, reason.as_str(), *n)))
     }
 
+    /// Permanent neighbours of IPv4 and of IPv6 that our namespaces hold, as of the last observation.
+    pub fn neighbours(&self) -> [usize; 2] {
+        let all = self.world.spaces.values().flat_map(|seen| seen.neighbours.keys());
+        all.fold([0; 2], |[four, six], (_, address)| match address {
+            IpAddr::V4(_) => [four + 1, six],
+            IpAddr::V6(_) => [four, six + 1],
+        })
+    }
+
     /// Removes everything of ours and puts the host's sysctls back (`restore`: what they were before, as
     /// [`Self::journal`] was told).
     pub async fn teardown_all(&mut self, restore: &BTreeMap<String, String>) -> Teardown {

@@ -12,6 +12,7 @@ use agent::netns::Namespace;
 
 use crate::cluster::Cluster;
 use crate::precedence;
+use crate::vm::patient;
 use crate::wait::pause;
 
 const LIMIT: Duration = Duration::from_secs(3);
@@ -82,12 +83,12 @@ impl Load {
 impl Cluster {
     /// One TCP question to a name server of the bed.
     pub fn tcp(&self, from: &str, to: IpAddr, port: u16) -> io::Result<Answer> {
-        ask_tcp(&self.namespace(from), SocketAddr::new(to, port), LIMIT)
+        ask_tcp(&self.namespace(from), SocketAddr::new(to, port), patient(LIMIT))
     }
 
     /// One UDP question to a name server of the bed.
     pub fn udp(&self, from: &str, to: IpAddr, port: u16) -> io::Result<Answer> {
-        ask_udp(&self.namespace(from), SocketAddr::new(to, port), LIMIT)
+        ask_udp(&self.namespace(from), SocketAddr::new(to, port), patient(LIMIT))
     }
 
     /// Many TCP questions, one after the other, none of which may fail.

@@ -12,6 +12,7 @@ use agent::netns::Namespace;
 
 use crate::cluster::Cluster;
 use crate::family::Family;
+use crate::vm::patient;
 pub use etc::Etc;
 pub use musl::{Musl, Said};
 pub use upstream::{Manner, Upstream};
@@ -204,7 +205,7 @@ impl Cluster {
 
     /// Asks a container's resolver.
     pub fn dns_by(&self, container: &str, name: &str, kind: &str, way: Way) -> Answer {
-        let answer = ask(&self.namespace(container), RESOLVER, name, number(kind), way, LIMIT);
+        let answer = ask(&self.namespace(container), RESOLVER, name, number(kind), way, patient(LIMIT));
         answer.unwrap_or_else(|error| panic!("{container}: {name} {kind} over {way:?}: {error}"))
     }
 
@@ -212,13 +213,13 @@ impl Cluster {
     /// or the code.
     pub fn resolve(&self, container: &str, name: &str) -> String {
         let number = if Family::now() == Family::Four { 1 } else { 28 };
-        let answer = ask(&self.namespace(container), RESOLVER, name, number, Way::Udp, LIMIT);
+        let answer = ask(&self.namespace(container), RESOLVER, name, number, Way::Udp, patient(LIMIT));
         answer.map_or_else(|error| error.to_string(), |answer| answer.summary())
     }
 
     /// The same for a name of others, which has an IPv4 address.
     pub fn resolve_outside(&self, container: &str, name: &str) -> String {
-        let answer = ask(&self.namespace(container), RESOLVER, name, 1, Way::Udp, LIMIT);
+        let answer = ask(&self.namespace(container), RESOLVER, name, 1, Way::Udp, patient(LIMIT));
         answer.map_or_else(|error| error.to_string(), |answer| answer.summary())
     }
 }

@@ -8,25 +8,34 @@ use agent::bed::{Error, Sandbox};
 
 use crate::family::Family;
 use crate::leaks::Traces;
+use crate::vm::{self, Image};
 
 /// A scenario: its name, and what it does in the sandbox. It fails by a panic.
 pub struct Scenario {
     /// Unique in its program; `rows.toml` names it.
     pub name: String,
     families: &'static [Family],
+    /// Whether it needs a machine of its own.
+    in_vm: bool,
     run: Box<dyn Fn(&Sandbox)>,
 }
 
 impl Scenario {
     /// A scenario.
     pub fn new(name: impl Into<String>, run: impl Fn(&Sandbox) + 'static) -> Self {
-        Self { name: name.into(), families: &Family::ALL, run: Box::new(run) }
+        Self { name: name.into(), families: &Family::ALL, in_vm: false, run: Box::new(run) }
     }
 
     /// It has nothing to do with the families inside networks, or brings its own: it runs once.
     #[must_use]
     pub fn once(self) -> Self {
         Self { families: &[Family::Four], ..self }
+    }
+
+    /// It runs, once, in a virtual machine ([`crate::vm`]), with all others that do.
+    #[must_use]
+    pub fn in_vm(self) -> Self {
+        Self { in_vm: true, ..self.once() }
     }
 }
 
@@ -75,6 +84,9 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
         scenario.families.iter().map(run)
     });
     let wanted = |run: &Run<'_>| {
+        if vm::is_inside() && !run.scenario.in_vm {
+            return false;
+        }
         let matches =
             |filter: &&String| if exact { run.name == **filter } else { run.name.contains(filter.as_str()) };
         filters.is_empty() || filters.iter().any(matches)
@@ -109,6 +121,9 @@ struct Run<'a> {
 /// moment now and then; what fails by itself fails again, or is one of more.
 const UNSTEADY_MAX: usize = 2;
 
+/// What begins the line that tells of such a one.
+pub(crate) const UNSTEADY: &str = "UNSTEADY, failed and then passed: ";
+
 /// How a scenario ended.
 enum Ended {
     Passed,
@@ -116,34 +131,83 @@ enum Ended {
     Failed,
 }
 
+/// How a run went.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    skipped: usize,
+    unsteady: Vec<String>,
+    failed: Vec<String>,
+}
+
 fn run_all(sandbox: &Sandbox, chosen: &[Run<'_>]) -> ExitCode {
     quiet_skips();
-    let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
+    let theirs = |run: &&Run<'_>| run.scenario.in_vm && !vm::is_inside();
+    let (theirs, ours): (Vec<&Run<'_>>, Vec<&Run<'_>>) = chosen.iter().partition(theirs);
+    let mut tally = run_here(sandbox, &ours);
+    if !theirs.is_empty() {
+        run_in_machine(&theirs, &mut tally);
+    }
+    tally.unsteady.iter().for_each(|name| println!("{UNSTEADY}{name}"));
+    tally.failed.iter().for_each(|name| println!("failed: {name}"));
+    if tally.skipped > 0 {
+        println!("{} skipped", tally.skipped);
+    }
+    if tally.unsteady.len() > UNSTEADY_MAX {
+        println!("failed: of a whole run at most {UNSTEADY_MAX} may be unsteady");
+        tally.failed.append(&mut tally.unsteady);
+    }
+    println!("{} passed, {} failed", tally.passed + tally.unsteady.len(), tally.failed.len());
+    if tally.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One after the other, in namespaces of this machine.
+fn run_here(sandbox: &Sandbox, chosen: &[&Run<'_>]) -> Tally {
+    let (mut tally, mut failed) = (Tally::default(), Vec::new());
     for run in chosen {
         match run_one(sandbox, run) {
-            Ended::Passed => passed += 1,
-            Ended::Skipped => skipped += 1,
+            Ended::Passed => tally.passed += 1,
+            Ended::Skipped => tally.skipped += 1,
             Ended::Failed => failed.push(run),
         }
     }
-    let mut unsteady = Vec::new();
     if failed.len() <= UNSTEADY_MAX && chosen.len() > failed.len() && !is_nightly() {
         failed.retain(|run| {
             println!("once more, as the others are done:");
             let passes = matches!(run_one(sandbox, run), Ended::Passed);
             if passes {
-                unsteady.push(&run.name);
+                tally.unsteady.push(run.name.clone());
             }
             !passes
         });
     }
-    unsteady.iter().for_each(|name| println!("UNSTEADY, failed and then passed: {name}"));
-    failed.iter().for_each(|run| println!("failed: {}", run.name));
-    if skipped > 0 {
-        println!("{skipped} skipped");
+    tally.failed = failed.into_iter().map(|run| run.name.clone()).collect();
+    tally
+}
+
+/// All of them in one virtual machine, where this program runs them as it does here.
+fn run_in_machine(chosen: &[&Run<'_>], tally: &mut Tally) {
+    let image = match Image::find() {
+        Ok(image) => image,
+        Err(missing) => {
+            for run in chosen {
+                match told_skipped(run, &missing) {
+                    Ended::Skipped => tally.skipped += 1,
+                    _ => tally.failed.push(run.name.clone()),
+                }
+            }
+            return;
+        }
+    };
+    let names: Vec<&str> = chosen.iter().map(|run| run.name.as_str()).collect();
+    for (name, ended) in vm::run(&image, &names) {
+        match ended {
+            vm::Ended::Passed => tally.passed += 1,
+            vm::Ended::Skipped => tally.skipped += 1,
+            vm::Ended::Unsteady => tally.unsteady.push(name),
+            vm::Ended::Failed => tally.failed.push(name),
+        }
     }
-    println!("{} passed, {} failed", passed + unsteady.len(), failed.len());
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_one(sandbox: &Sandbox, chosen: &Run<'_>) -> Ended {
@@ -160,19 +224,22 @@ fn run_one(sandbox: &Sandbox, chosen: &Run<'_>) -> Ended {
         return Ended::Passed;
     };
     match skipped_for(&*panic) {
-        Some(missing) if !is_ci() => {
-            println!("test {} ... skipped: {missing}", chosen.name);
-            Ended::Skipped
-        }
-        Some(missing) => {
-            println!("test {} ... FAILED: in CI it must run, but {missing}", chosen.name);
-            Ended::Failed
-        }
+        Some(missing) => told_skipped(chosen, missing),
         None => {
             println!("test {} ... FAILED ({seconds:.1} s)", chosen.name);
             Ended::Failed
         }
     }
+}
+
+/// Skipped here, failed in CI.
+fn told_skipped(chosen: &Run<'_>, missing: &str) -> Ended {
+    if is_ci() {
+        println!("test {} ... FAILED: in CI it must run, but {missing}", chosen.name);
+        return Ended::Failed;
+    }
+    println!("test {} ... skipped: {missing}", chosen.name);
+    Ended::Skipped
 }
 
 fn skipped_for(panic: &(dyn Any + Send)) -> Option<&str> {

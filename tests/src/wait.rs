@@ -1,6 +1,8 @@
 //! Waiting on states, with a deadline.
 use std::time::{Duration, Instant};
 
+use crate::vm::patient;
+
 /// Between two looks at a state.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -12,7 +14,7 @@ pub fn wait_until<T, E: std::fmt::Display>(
     limit: Duration,
     mut look: impl FnMut() -> Result<T, E>,
 ) -> T {
-    let started = Instant::now();
+    let (started, limit) = (Instant::now(), patient(limit));
     loop {
         match look() {
             Ok(seen) => return seen,

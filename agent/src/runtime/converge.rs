@@ -25,6 +25,7 @@ use crate::store::Writes;
 use crate::view::{NetworkView, ViewChanges};
 
 mod balancing;
+mod neighbours;
 mod outcome;
 mod places;
 mod repair;
@@ -80,6 +81,8 @@ pub struct Converger {
     unburied: BTreeSet<u64>,
     /// Hosts to which no path leads: their replicas get no new flows from here.
     away: Arc<BTreeSet<NodeId>>,
+    /// How many neighbours the machine has resolved.
+    neighbours: neighbours::Neighbours,
     /// Who has the tunnels' port, if it is not ours.
     port_holder: crate::runtime::port_holder::Holder,
 }
@@ -145,6 +148,7 @@ impl Converger {
             balancer_problems: BTreeMap::new(),
             unburied: BTreeSet::new(),
             away: Arc::default(),
+            neighbours: neighbours::Neighbours::default(),
             port_holder: crate::runtime::port_holder::Holder::default(),
         }
     }

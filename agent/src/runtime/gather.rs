@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::limits;
+use crate::neighbours;
 use crate::runtime::agent::Agent;
 use crate::runtime::events::lock;
 use crate::runtime::metrics::{gauge, raise, resident_bytes};
@@ -74,16 +75,15 @@ fn kernel(agent: &Agent) {
     let metrics = &agent.metrics;
     let host = limits::number("net/netfilter/nf_conntrack_count").unwrap_or_default();
     metrics.tracked_flows.with_label_values(&["host"]).set(i64::try_from(host).unwrap_or(i64::MAX));
-    for (family, statistics) in [("ipv4", "arp_cache"), ("ipv6", "ndisc_cache")] {
-        let used = limits::neighbours(statistics).unwrap_or_default();
-        let limit = limits::number(&format!("net/{family}/neigh/default/gc_thresh3")).unwrap_or_default();
+    // Where it is not told the numbers stay as they are.
+    let Ok(tables) = neighbours::read() else { return };
+    for (family, table) in neighbours::FAMILIES.iter().zip(tables) {
         let set = |gauge: &prometheus::IntGaugeVec, value: u64| {
             gauge.with_label_values(&[family]).set(i64::try_from(value).unwrap_or(i64::MAX));
         };
-        let refused = limits::neighbours_refused(statistics).unwrap_or_default();
-        raise(&metrics.neighbours_refused.with_label_values(&[family]), refused);
-        set(&metrics.neighbours, used);
-        set(&metrics.neighbours_max, limit);
+        raise(&metrics.neighbours_refused.with_label_values(&[family]), table.refused);
+        set(&metrics.neighbours, table.entries);
+        set(&metrics.neighbours_max, table.limit);
     }
 }
 

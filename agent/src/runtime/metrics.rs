@@ -102,11 +102,13 @@ metrics! {
     tracked_flows: IntGaugeVec = "svc_agent_conntrack_entries", "namespace";
     /// Flows that each namespace may track (net.netfilter.nf_conntrack_max); 0 if not known.
     tracked_flows_max: IntGauge = "svc_agent_conntrack_entries_max";
-    /// Neighbour entries of the whole machine, permanent ones included, by family (ipv4, ipv6); 0 outside its first
-    /// network namespace, where alone they are told.
+    /// Neighbour entries of the whole machine by family (ipv4, ipv6), permanent ones included, which are not limited: the
+    /// kernel tells no other number. How many of them are this host's own is svc_agent_neighbour_entries_permanent.
     neighbours: IntGaugeVec = "svc_agent_neighbour_entries", "family";
     /// Neighbour entries that the kernel refused because there were too many, by family.
     neighbours_refused: IntCounterVec = "svc_agent_neighbour_table_fulls_total", "family";
+    /// Permanent neighbour entries of this host's networks, by family.
+    neighbours_permanent: IntGaugeVec = "svc_agent_neighbour_entries_permanent", "family";
     /// Neighbour entries, without permanent ones, that the machine may have (gc_thresh3), by family; 0 if not known.
     neighbours_max: IntGaugeVec = "svc_agent_neighbour_entries_max", "family";
     /// Paths to other live hosts through the tunnel, by what was found (fine, narrow, damaging, dead, unknown).

@@ -154,10 +154,8 @@ impl Fake {
         let address: IpAddr = destination.into();
         let at = Endpoint { address: destination, protocol, port };
         let find = |element: Element<A>| table.elements.get(&key(&element)).copied();
-        if let Some(Element::Redirect { to, port, .. }) =
-            find(Element::Redirect { at, to: destination, port })
-        {
-            return vec![Landing::AtPort(to, port)];
+        if let Some(Element::Redirect { port, .. }) = find(Element::Redirect { at, port }) {
+            return vec![Landing::AtPort(address, port)];
         }
         if let Some(Element::Vip { slots, .. }) = find(Element::Vip { vip: destination, slots: 0 }) {
             return table.slots(destination, slots, None);

@@ -1,7 +1,7 @@
 //! The real kernel, through one netfilter socket.
 use std::collections::BTreeMap;
 
-use netfilter::{Batch, Error, Rule, SetData, SetState, Socket, Table, TableFlags, conntrack};
+use netfilter::{Batch, ChainKind, Error, Rule, SetData, SetState, Socket, Table, TableFlags, conntrack};
 
 use super::{Contents, Features, Kernel, TableStatus};
 use crate::TABLE_NAME;
@@ -213,7 +213,8 @@ fn tied_in(chain: Chain, found: &netfilter::Chain) -> bool {
     match (rules::hook(chain), &found.hook) {
         (None, None) => true,
         (Some(wanted), Some(found)) => {
-            found.priority == wanted.priority && found.kind == "nat" && !found.drop_by_default
+            let kind = if wanted.kind == ChainKind::Nat { "nat" } else { "filter" };
+            found.priority == wanted.priority && found.kind == kind && !found.drop_by_default
         }
         _ => false,
     }

@@ -73,6 +73,25 @@ pub(crate) fn ping(to: IpAddr) {
     sendto(&raw, &request, SendFlags::empty(), &std::net::SocketAddr::new(to, 0)).unwrap();
 }
 
+/// The port at which a packet to a loopback address is delivered; such packets are not tracked, and a raw socket sees
+/// them as they come in.
+pub(crate) fn delivered_at(protocol: u8, at: std::net::SocketAddr) -> u16 {
+    use rustix::net::{AddressFamily, RecvFlags, SocketType, bind, ipproto, recv, socket};
+    let transport = if protocol == 6 { ipproto::TCP } else { ipproto::UDP };
+    let raw = socket(AddressFamily::INET, SocketType::RAW, Some(transport)).unwrap();
+    bind(&raw, &std::net::SocketAddr::new(at.ip(), 0)).unwrap();
+    if protocol == 6 {
+        let _refused = std::net::TcpStream::connect(at);
+    } else {
+        std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", at).unwrap();
+    }
+    let mut packet = [0; 128];
+    let (length, _) = recv(&raw, &mut packet, RecvFlags::empty()).unwrap();
+    let header = usize::from(packet[0] & 0xf) * 4;
+    let port = packet[..length].get(header + 2..header + 4).unwrap();
+    u16::from_be_bytes([port[0], port[1]])
+}
+
 /// A balancer on the real kernel, with a new socket in the namespace of the calling thread.
 pub(crate) fn real() -> Balancer {
     Balancer::new(Real::new(netfilter::Socket::open().unwrap()))

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Cluster, READY_LIMIT};
 use crate::family::Family;
+use crate::vm::patient;
 use crate::wait::wait_until;
 
 /// How long a process may take to end.
@@ -81,7 +82,7 @@ impl Cluster {
     pub fn stop_agent(&mut self, host: &str) {
         let mut process = self.agents.get_mut(host).and_then(Option::take).expect("a running agent");
         process.signal(Signal::TERM).expect("a signal");
-        let ended = process.wait(END_LIMIT).expect("a wait");
+        let ended = process.wait(patient(END_LIMIT)).expect("a wait");
         assert!(ended.is_some_and(|status| status.success()), "{host}'s agent on SIGTERM: {ended:?}");
     }
 
@@ -99,7 +100,7 @@ impl Cluster {
     /// Waits for the end of a host's agent, as after `leave`.
     pub fn wait_agent_end(&mut self, host: &str) {
         let mut process = self.agents.get_mut(host).and_then(Option::take).expect("a running agent");
-        let ended = process.wait(END_LIMIT).expect("a wait");
+        let ended = process.wait(patient(END_LIMIT)).expect("a wait");
         assert!(ended.is_some(), "{host}'s agent still runs after {END_LIMIT:?}");
     }
 
@@ -151,7 +152,7 @@ impl Cluster {
     /// A client of a host's agent.
     pub fn client(&self, host: &str) -> BlockingClient {
         let socket = self.bed.run_directory(host).join("agent.sock");
-        BlockingClient::new(Client::new(socket, ANSWER_LIMIT)).expect("a client")
+        BlockingClient::new(Client::new(socket, patient(ANSWER_LIMIT))).expect("a client")
     }
 
     /// GET of the API.

@@ -7,9 +7,13 @@ use agent::api::types::Done;
 
 use super::Cluster;
 use crate::family::Family;
+use crate::vm;
+use crate::wait::wait_until;
 
 /// Longest run of a command.
 const LIMIT: Duration = Duration::from_secs(40);
+/// Where all is emulated a verb may take longer until it is in force everywhere.
+const TIMEOUT_INSIDE: &str = "60s";
 
 /// What a command came to.
 #[derive(Clone, Debug)]
@@ -40,11 +44,21 @@ impl Cluster {
         {
             command.args(Family::now().subnets(network));
         }
+        if vm::is_inside() && !words.contains(&"--timeout") {
+            command.args(["--timeout", TIMEOUT_INSIDE]);
+        }
         self.run(place, command)
     }
 
-    /// Runs `svc-agent`, which must succeed; returns its standard output.
+    /// Runs `svc-agent`, which must succeed; returns its standard output. Where all is emulated an agent may come up against
+    /// its own time-outs, and is asked again.
     pub fn ok(&self, place: &str, words: &str) -> String {
+        if vm::is_inside() {
+            return wait_until(&format!("{place}$ svc-agent {words}"), LIMIT, || {
+                let output = self.cli(place, words);
+                if output.exit == 0 { Ok(output.stdout) } else { Err(output.stderr) }
+            });
+        }
         let output = self.cli(place, words);
         assert_eq!(output.exit, 0, "{place}$ svc-agent {words}\n{}{}", output.stdout, output.stderr);
         output.stdout
@@ -89,8 +103,10 @@ impl Cluster {
 
     fn run(&self, place: &str, command: Command) -> Output {
         let started = Instant::now();
-        let output =
-            self.bed.output(place, command, LIMIT).unwrap_or_else(|error| panic!("{place}: {error:?}"));
+        let output = self
+            .bed
+            .output(place, command, vm::patient(LIMIT))
+            .unwrap_or_else(|error| panic!("{place}: {error:?}"));
         Output {
             exit: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

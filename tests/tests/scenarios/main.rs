@@ -5,6 +5,7 @@ mod conflicts;
 mod crash;
 mod crash_kernel;
 mod crash_members;
+mod crowd;
 mod deaths;
 mod docker;
 mod firewalls;
@@ -30,6 +31,8 @@ mod simulated;
 mod six;
 mod state;
 mod status;
+mod stock;
+mod tables;
 mod takeover;
 mod texts;
 mod tracking;
@@ -56,10 +59,12 @@ fn main() -> ExitCode {
         crash::all(),
         crash_kernel::all(),
         crash_members::all(),
+        crowd::all(),
         deaths::all(),
         partition::all(),
         paths::all(),
         healing::all(),
+        tables::all(),
         takeover::all(),
         hosts::all(),
         reboot::all(),
@@ -67,6 +72,7 @@ fn main() -> ExitCode {
         restart::all(),
         state::all(),
         status::all(),
+        stock::all(),
         routes::all(),
         keys::all(),
         simulated::all(),

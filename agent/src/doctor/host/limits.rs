@@ -1,7 +1,10 @@
 //! Limits of the kernel that bound what this host can carry, and settings that decide what passes.
+use std::io;
+
 use super::super::check::{Check, Verdict};
 use super::check;
 use crate::limits::number;
+use crate::neighbours::{self, Table};
 
 /// Share of a limit, in percent, from which on it is worth a warning.
 const FULL_PERCENT: u64 = 80;
@@ -10,36 +13,36 @@ const NEIGHBOURS_DEFAULT: u64 = 1024;
 
 pub(super) fn checks() -> Vec<Check> {
     vec![
-        neighbours(number("net/ipv4/neigh/default/gc_thresh3"), crate::limits::neighbours("arp_cache")),
+        neighbours(neighbours::read().map(|[four, _]| four)),
         conntrack(number("net/netfilter/nf_conntrack_count"), number("net/netfilter/nf_conntrack_max")),
         return_path(number("net/ipv4/conf/all/rp_filter")),
         forwarding(number("net/ipv4/ip_forward")),
     ]
 }
 
-/// One limit for all namespaces of the machine. Permanent entries, which svc-agent writes, do not count (kernel
-/// 5.0 and later); those that containers resolve do.
-pub(super) fn neighbours(limit: Option<u64>, used: Option<u64>) -> Check {
-    let Some(limit) = limit else {
-        let detail =
-            "net.ipv4.neigh.default.gc_thresh3 is seen in the machine's first network namespace only";
-        return check("neighbours", Verdict::Info, detail);
+/// One limit for all namespaces of the machine, told in each. How many of the entries are permanent nobody tells, so what is
+/// judged is the limit, and whether it was ever met.
+pub(super) fn neighbours(table: io::Result<Table>) -> Check {
+    let table = match table {
+        Ok(table) => table,
+        Err(error) => {
+            return check("neighbours", Verdict::Info, format!("the kernel does not tell: {error}"));
+        }
     };
-    let known = used.map(|used| format!(", {used} entries now, permanent ones included")).unwrap_or_default();
+    let Table { limit, entries, refused } = table;
     let detail = format!(
-        "net.ipv4.neigh.default.gc_thresh3 = {limit}{known}: bounds the addresses that all containers and this \
-         host have resolved at one time"
+        "net.ipv4.neigh.default.gc_thresh3 = {limit}: bounds the addresses that all containers and this host have \
+         resolved at one time; {entries} entries now, permanent ones included, which do not count; {refused} were refused \
+         since the machine started"
     );
-    let hint =
-        "raise gc_thresh1, 2 and 3 for ipv4 and ipv6: sysctl -w net.ipv4.neigh.default.gc_thresh3=65536";
     let needed_for = "many containers on one host; above it connects fail with \"neighbour table overflow\"";
-    if used.is_some_and(|used| is_full(used, limit)) {
-        return check("neighbours", Verdict::Degraded, detail).needed_for(needed_for).hint(hint);
-    }
-    if limit <= NEIGHBOURS_DEFAULT {
-        return check("neighbours", Verdict::Info, detail).needed_for(needed_for).hint(hint);
-    }
-    check("neighbours", Verdict::Ok, detail)
+    let verdict = match () {
+        // Those that were refused may have been so under a lower limit, which has been raised since.
+        () if limit < NEIGHBOURS_DEFAULT || refused > 0 && limit == NEIGHBOURS_DEFAULT => Verdict::Degraded,
+        () if limit == NEIGHBOURS_DEFAULT => Verdict::Info,
+        () => return check("neighbours", Verdict::Ok, detail),
+    };
+    check("neighbours", verdict, detail).needed_for(needed_for).hint(neighbours::hint("ipv4"))
 }
 
 /// The limit holds for each namespace by itself; the count is that of this host's own.

@@ -177,15 +177,16 @@ fn a_state_directory_is_there_or_can_be_made() {
 
 #[test]
 fn limits_warn_before_they_are_reached() {
-    assert_eq!(limits::neighbours(None, None).verdict, Verdict::Info);
-    assert_eq!(limits::neighbours(Some(1024), Some(3)).verdict, Verdict::Info);
-    assert_eq!(limits::neighbours(Some(1024), Some(820)).verdict, Verdict::Degraded);
-    assert_eq!(limits::neighbours(Some(65536), Some(820)).verdict, Verdict::Ok);
+    let neighbours = |limit, refused| {
+        limits::neighbours(Ok(crate::neighbours::Table { limit, entries: 820, refused })).verdict
+    };
+    assert_eq!(limits::neighbours(Err(std::io::ErrorKind::PermissionDenied.into())).verdict, Verdict::Info);
+    assert_eq!([neighbours(1024, 0), neighbours(65536, 0)], [Verdict::Info, Verdict::Ok]);
+    assert_eq!([neighbours(512, 0), neighbours(1024, 1)], [Verdict::Degraded; 2]);
+    assert_eq!(neighbours(65536, 1), Verdict::Ok, "it was raised since");
     assert_eq!(limits::conntrack(None, Some(5)).verdict, Verdict::Info);
     assert_eq!(limits::conntrack(Some(79), Some(100)).verdict, Verdict::Ok);
     assert_eq!(limits::conntrack(Some(80), Some(100)).verdict, Verdict::Degraded);
-    assert_eq!(crate::limits::entries_in("entries  allocs\n0000000a  00000001\n"), Some(10));
-    assert_eq!(crate::limits::entries_in("entries\n"), None);
     assert_eq!(limits::return_path(Some(1)).verdict, Verdict::Info);
     assert_eq!(limits::forwarding(Some(0)).verdict, Verdict::Info);
 }

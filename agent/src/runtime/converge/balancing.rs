@@ -76,6 +76,7 @@ impl Converger {
         }
         problems.extend(self.balancer_problems.values().flatten().cloned());
         self.note_tracked(problems);
+        self.note_neighbours(check, problems);
     }
 
     /// How full the fullest namespace's table of flows is; what is nearly full fails soon, and says so before.
@@ -100,8 +101,8 @@ impl Converger {
             // Without the number of the moment: a reason that changes is another failure each time.
             let reason = format!(
                 "its namespace has come to track {TRACKED_FULL_PERCENT} % of the {limit} flows that it may \
-                 (net.netfilter.nf_conntrack_max); above it new ones are dropped, look-ups among them: raise the limit, or \
-                 see what opens so many"
+                 (net.netfilter.nf_conntrack_max); above it new ones are dropped, but for look-ups: raise the limit, or see \
+                 what opens so many"
             );
             problems.push((format!("{}/conntrack", self.balancer_object(*cookie)), reason));
         }
