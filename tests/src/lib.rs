@@ -4,7 +4,8 @@
 //! [`cluster`] builds and breaks the hosts, [`names`] asks resolvers byte by byte, [`load`] keeps traffic going while
 //! something is broken, [`precedence`] keeps a measurement from waiting for its turn,
 //! [`wait`] waits on states, [`script`] runs scenarios that are text, [`runner`] is the `main`
-//! of a test program, [`simulated`] has clusters of many hosts in one process, [`leaks`] tells what a scenario left behind, [`rows`] reads `rows.toml`.
+//! of a test program, [`simulated`] has clusters of many hosts in one process, [`leaks`] tells what a scenario left behind, [`versions`] makes
+//! the program be of another version, [`rows`] reads `rows.toml`.
 #![allow(clippy::missing_panics_doc, reason = "a failed expectation is a panic here")]
 pub mod cluster;
 pub mod family;
@@ -19,4 +20,5 @@ pub mod script;
 pub mod simulated;
 pub mod statistics;
 pub mod strike;
+pub mod versions;
 pub mod wait;
