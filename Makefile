@@ -18,7 +18,8 @@ test: deps check
 	$(CARGO) build --locked --workspace
 	$(CARGO) test --locked --workspace --no-fail-fast
 
-# Tests too long for CI; tests/rows.toml says what they cover.
+# Tests too long for CI; tests/rows.toml says what they cover. What is killed everywhere can be gone on with where it was
+# broken off, or be divided: NIGHTLY=1 PLACES=300-672 cargo test --release -p tests --test scenarios -- killed_at_any
 nightly: deps
 	$(CARGO) build --locked --workspace --release
 	NIGHTLY=1 $(CARGO) test --locked --workspace --release

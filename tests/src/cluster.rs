@@ -24,6 +24,8 @@ const UNDERLAY: [u8; 3] = [192, 168, 77];
 pub struct Cluster {
     bed: Bed,
     program: PathBuf,
+    /// Of hosts that have one of their own.
+    programs: BTreeMap<String, PathBuf>,
     key_file: PathBuf,
     /// By host; `None` while it is stopped.
     agents: BTreeMap<String, Option<Process>>,
@@ -79,6 +81,7 @@ impl Cluster {
             key_file: bed.log_directory().join("cluster.key"),
             bed,
             program: program(),
+            programs: BTreeMap::new(),
             agents: BTreeMap::new(),
             flags: BTreeMap::new(),
             environment: BTreeMap::new(),
@@ -104,6 +107,16 @@ impl Cluster {
         }
         let [a, b, c] = UNDERLAY;
         format!("{a}.{b}.{c}.{number}")
+    }
+
+    /// The program that commands are run with, and agents of hosts that have none of their own.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Has later starts of a host's agent run another program.
+    pub fn set_program(&mut self, host: &str, program: PathBuf) {
+        self.programs.insert(host.to_owned(), program);
     }
 
     /// Names of the hosts that were given an agent.

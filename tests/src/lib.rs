@@ -5,7 +5,8 @@
 //! something is broken, [`precedence`] keeps a measurement from waiting for its turn,
 //! [`wait`] waits on states, [`script`] runs scenarios that are text, [`runner`] is the `main`
 //! of a test program, [`simulated`] has clusters of many hosts in one process, [`leaks`] tells what a scenario left behind,
-//! [`vm`] is a machine for scenarios that need another kernel or a first network namespace, [`rows`] reads `rows.toml`.
+//! [`versions`] makes the program be of another version, [`vm`] is a machine for scenarios that need another kernel or a
+//! first network namespace, [`rows`] reads `rows.toml`.
 #![allow(clippy::missing_panics_doc, reason = "a failed expectation is a panic here")]
 pub mod cluster;
 pub mod family;
@@ -20,5 +21,6 @@ pub mod script;
 pub mod simulated;
 pub mod statistics;
 pub mod strike;
+pub mod versions;
 pub mod vm;
 pub mod wait;

@@ -1,7 +1,7 @@
 //! Traffic that goes on while something is broken, and single questions to servers.
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -37,6 +37,36 @@ pub struct Tally {
     pub slowest_at: Duration,
     /// The longest time between two that worked.
     pub longest_gap: Duration,
+    /// From the begin to the end.
+    pub ran: Duration,
+    /// How much of that the thread was ready to run and had no processor.
+    pub starved: Duration,
+}
+
+impl Tally {
+    /// How often it worked in a second, on average.
+    pub fn per_second(&self) -> f64 {
+        self.good_f64() / self.ran.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    fn good_f64(&self) -> f64 {
+        f64::from(u32::try_from(self.good).unwrap_or(u32::MAX))
+    }
+
+    /// What several that went on at the same time came to together.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.good += other.good;
+        for (said, count) in &other.failures {
+            *self.failures.entry(said.clone()).or_default() += count;
+        }
+        if other.slowest > self.slowest {
+            (self.slowest, self.slowest_at) = (other.slowest, other.slowest_at);
+        }
+        self.longest_gap = self.longest_gap.max(other.longest_gap);
+        (self.ran, self.starved) = (self.ran.max(other.ran), self.starved.max(other.starved));
+        self
+    }
 }
 
 impl Load {
@@ -44,28 +74,34 @@ impl Load {
     pub fn start(interval: Duration, mut work: impl FnMut() -> io::Result<()> + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let began = Instant::now();
-            let (mut tally, mut last_good) = (Tally::default(), began);
-            while !stopped.load(Ordering::Relaxed) {
-                let started = Instant::now();
-                match work() {
-                    Ok(()) => {
-                        tally.good += 1;
-                        tally.longest_gap = tally.longest_gap.max(last_good.elapsed());
-                        last_good = Instant::now();
-                    }
-                    Err(error) => *tally.failures.entry(error.to_string()).or_default() += 1,
-                }
-                if started.elapsed() > tally.slowest {
-                    tally.slowest = started.elapsed();
-                    tally.slowest_at = started - began;
-                }
-                pause(interval.saturating_sub(started.elapsed()));
-            }
-            tally
-        });
+        let pace = move |started: Instant| started + interval;
+        let thread = std::thread::spawn(move || again_and_again(&stopped, pace, &mut work));
         Self { stop, thread }
+    }
+
+    /// Does `work` inside a namespace, each time `interval` after the last was due: what is late follows at once, so that
+    /// the rate is kept over what slows single ones down.
+    pub fn steady(
+        namespace: &Namespace,
+        interval: Duration,
+        mut work: impl FnMut() -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, namespace) = (Arc::clone(&stop), namespace.clone());
+        let mut due = Instant::now();
+        let pace = move |_| {
+            due += interval;
+            due
+        };
+        let mut inside = move || namespace.run(|| again_and_again(&stopped, pace, &mut work));
+        let thread = std::thread::spawn(move || inside().expect("a namespace"));
+        Self { stop, thread }
+    }
+
+    /// Clients in one container that together make so many new connections a second; each reads a server's answer.
+    pub fn clients(namespace: &Namespace, to: SocketAddr, count: u32, per_second: u32) -> Vec<Self> {
+        let interval = Duration::from_secs(1) * count / per_second;
+        (0..count).map(|_| Self::steady(namespace, interval, move || greeted(to))).collect()
     }
 
     /// New connections to a server, one after the other.
@@ -78,6 +114,58 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the load's thread")
     }
+}
+
+fn again_and_again(
+    stopped: &AtomicBool,
+    mut next: impl FnMut(Instant) -> Instant,
+    work: &mut dyn FnMut() -> io::Result<()>,
+) -> Tally {
+    let (began, starved) = (Instant::now(), starved());
+    let (mut tally, mut last_good) = (Tally::default(), began);
+    while !stopped.load(Ordering::Relaxed) {
+        let started = Instant::now();
+        match work() {
+            Ok(()) => {
+                tally.good += 1;
+                tally.longest_gap = tally.longest_gap.max(last_good.elapsed());
+                last_good = Instant::now();
+            }
+            Err(error) => *tally.failures.entry(error.to_string()).or_default() += 1,
+        }
+        if started.elapsed() > tally.slowest {
+            tally.slowest = started.elapsed();
+            tally.slowest_at = started - began;
+        }
+        pause(next(started).saturating_duration_since(Instant::now()));
+    }
+    tally.ran = began.elapsed();
+    tally.starved = self::starved().saturating_sub(starved);
+    tally
+}
+
+/// How long this thread has waited for a processor since its begin; zero where the kernel does not count.
+fn starved() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
+}
+
+/// One connection from the thread's own namespace, up to the end of the server's answer.
+fn greeted(to: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    // Ended by a reset: 500 ports a second that rest for a minute would be more than there are.
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+    let mut bytes = [0; 128];
+    let mut length = 0;
+    while !bytes[..length].ends_with(b"\n") {
+        match stream.read(&mut bytes[length..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => length += read,
+        }
+    }
+    Ok(())
 }
 
 impl Cluster {

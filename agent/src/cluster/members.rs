@@ -8,6 +8,7 @@ use chitchat::{Chitchat, NodeState};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use super::foreign;
 use super::gossip::{Running, identity};
 use super::liveness::{Beat, Liveness};
 use super::publish::{LEFT, NAME, Published, user_key};
@@ -156,6 +157,7 @@ pub(super) async fn run(
             Some(handle) => handle.with_chitchat(|chitchat| look(chitchat, &registry)).await,
             None => Vec::new(),
         };
+        let seen = foreign::kin(Instant::now(), &shared, seen);
         let mut now_members = {
             let mut liveness = locked(&shared.liveness);
             registry.take(Instant::now(), seen, &mut liveness);

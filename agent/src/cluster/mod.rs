@@ -26,6 +26,7 @@ use crate::model::NodeId;
 
 mod complaints;
 mod datagram;
+mod foreign;
 mod gossip;
 pub mod key;
 pub mod liveness;
@@ -45,6 +46,7 @@ mod wire;
 mod tests;
 
 pub use complaints::{KeyComplaint, Unreadable};
+pub use foreign::Foreign;
 pub use key::{ClusterId, ClusterKey, KeyFileError, KeyId, KeyRing, KeyRingError};
 pub use members::{Member, Members};
 pub use publish::{KEY_BYTES_MAX, KEYS_MAX, PublishError, VALUE_BYTES_MAX};
@@ -94,6 +96,8 @@ pub struct Config {
     pub failure_after: Duration,
     /// The newest incarnations of peers that were seen before this start; older ones are refused.
     pub max_incarnations: BTreeMap<NodeId, u64>,
+    /// Who founded the cluster that this host belongs to, if it belongs to one.
+    pub founder: Option<NodeId>,
 }
 
 /// Who asks.
@@ -186,7 +190,7 @@ impl Cluster {
         let shared = Arc::new(Shared::new(&config, boot_nonce(), Instant::now()));
         let datagrams = Arc::new(Datagrams::new(udp, config.listen.is_ipv6(), Arc::clone(&shared)));
         let pool = Pool::new(Arc::clone(&shared));
-        let published = Published::new(&config.name);
+        let published = Published::new(&config.name, config.founder);
         let (seeds, names) = Seeds::new(config.advertise, &config.seeds);
         let own = Member {
             node: config.node,
@@ -311,6 +315,28 @@ impl Cluster {
     /// Whose frames have not opened here in the last seconds. Unauthenticated: to be shown, not acted on.
     pub fn unreadable(&self) -> Vec<Unreadable> {
         locked(&self.shared.unreadables).now(Instant::now())
+    }
+
+    /// What is wrong between this host and others, a line for each: complaints, and hosts of another cluster.
+    pub fn notices(&self) -> Vec<String> {
+        let complaints = self.complaints().into_iter().map(|it| it.to_string());
+        complaints.chain(self.foreign().into_iter().map(|it| it.to_string())).collect()
+    }
+
+    /// Hosts of another cluster that has the same key; they are no members, and nothing of theirs is taken.
+    pub fn foreign(&self) -> Vec<Foreign> {
+        locked(&self.shared.foreigners).now(Instant::now(), |address| self.seeds.contains(address))
+    }
+
+    /// Who founded the cluster that this host belongs to, or is about to join.
+    pub fn founder(&self) -> Option<NodeId> {
+        *locked(&self.shared.founder)
+    }
+
+    /// This host belongs to that cluster from now on, and says so.
+    pub fn set_founder(&self, founder: NodeId) {
+        *locked(&self.shared.founder) = Some(founder);
+        self.published.found(founder);
     }
 
     /// Another host that speaks with this host's node id, if one was seen.

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::gossip::Running;
 use super::shared::{Shared, locked};
+use crate::model::NodeId;
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 64;
@@ -26,6 +27,8 @@ const USER: &str = "p/";
 pub(super) const NAME: &str = "name";
 /// Key of a goodbye.
 pub(super) const LEFT: &str = "left";
+/// Key of who founded the host's cluster.
+pub(super) const FOUNDER: &str = "founder";
 
 /// Why a string was not published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,9 +67,10 @@ pub(super) struct Published {
 }
 
 impl Published {
-    pub(super) fn new(name: &str) -> Arc<Self> {
-        let strings = Mutex::new(BTreeMap::from([(NAME.to_owned(), name.to_owned())]));
-        Arc::new(Self { strings, changed: Notify::new() })
+    pub(super) fn new(name: &str, founder: Option<NodeId>) -> Arc<Self> {
+        let founder = founder.map(|founder| (FOUNDER.to_owned(), founder.to_string()));
+        let strings = [(NAME.to_owned(), name.to_owned())].into_iter().chain(founder).collect();
+        Arc::new(Self { strings: Mutex::new(strings), changed: Notify::new() })
     }
 
     pub(super) fn all(&self) -> Vec<(String, String)> {
@@ -100,6 +104,12 @@ impl Published {
 
     /// Hands everything over once more: the gossip loop may have begun with less.
     pub(super) fn repeat(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Says who founded this host's cluster.
+    pub(super) fn found(&self, founder: NodeId) {
+        locked(&self.strings).insert(FOUNDER.to_owned(), founder.to_string());
         self.changed.notify_one();
     }
 

@@ -121,6 +121,11 @@ impl Sessions {
         }
     }
 
+    /// Whether a frame of this node was taken since the start.
+    pub(super) fn has_spoken(&self, node: NodeId) -> bool {
+        self.sessions.contains_key(&node)
+    }
+
     pub(super) fn is_forgotten(&self, node: NodeId) -> bool {
         self.forgotten.contains(&node)
     }

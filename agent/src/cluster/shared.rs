@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::complaints::{Complaints, Unreadables};
+use super::foreign::Foreigners;
 use super::key::KeyRing;
 use super::liveness::Liveness;
 use super::rate::Limiter;
@@ -45,6 +46,9 @@ pub(super) struct Shared {
     pub destinations: Mutex<Destinations>,
     pub complaints: Mutex<Complaints>,
     pub unreadables: Mutex<Unreadables>,
+    /// Who founded this host's cluster, once it is of one.
+    pub founder: Mutex<Option<NodeId>>,
+    pub foreigners: Mutex<Foreigners>,
     pub datagram_notices: Mutex<Limiter>,
     pub stream_notices: Mutex<Limiter>,
     pub hellos: Mutex<Limiter>,
@@ -76,6 +80,8 @@ impl Shared {
             destinations: Mutex::default(),
             complaints: Mutex::default(),
             unreadables: Mutex::default(),
+            founder: Mutex::new(config.founder),
+            foreigners: Mutex::default(),
             datagram_notices: limiter(NOTICES_PER_SECOND),
             stream_notices: limiter(NOTICES_PER_SECOND),
             hellos: limiter(HELLOS_PER_SECOND),
@@ -110,7 +116,10 @@ impl Shared {
             Verdict::Refuse(Reason::Duplicate) => self.note_duplicate(from),
             Verdict::Refuse(Reason::OtherProcess | Reason::Full) => stats.other_process.add(1),
             Verdict::Refuse(Reason::Replayed) => stats.replayed.add(1),
-            Verdict::Refuse(Reason::Forgotten) => stats.forgotten_sender.add(1),
+            Verdict::Refuse(Reason::Forgotten) => {
+                stats.forgotten_sender.add(1);
+                locked(&self.foreigners).heard(Instant::now(), from);
+            }
         }
         verdict
     }

@@ -94,6 +94,7 @@ fn config(node: u64, address: SocketAddr, seeds: &[SocketAddr]) -> Config {
         gossip_interval: GOSSIP_INTERVAL,
         failure_after: FAILURE_AFTER,
         max_incarnations: BTreeMap::new(),
+        founder: None,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::state::State;
-use crate::runtime::{claiming, problems, verbs};
+use crate::runtime::{claiming, problems, records, verbs};
 
 mod pace;
 mod settled;
@@ -69,6 +69,11 @@ impl Handler for PeerHandler {
 
 async fn answer(agent: &Arc<Agent>, peer: Peer, request: Request) -> Answer {
     match request {
+        Request::Push(update) if is_unsettled(agent, peer) => {
+            let owner = records::owner_of(&update);
+            Answer::Have(agent.read(|state| state.catalog.head(owner)))
+        }
+        Request::Sync { .. } if is_unsettled(agent, peer) => Answer::Updates(Vec::new()),
         Request::Push(update) => Answer::Have(agent.receive(update)),
         Request::Sync { heads, settled } => {
             let old = if settled { lock(&agent.settled).old() } else { None };
@@ -105,6 +110,14 @@ async fn answer(agent: &Arc<Agent>, peer: Peer, request: Request) -> Answer {
             Answer::Grant(verbs::addressing::grant(agent, &network, address, peer.node))
         }
     }
+}
+
+/// While this host joins, two clusters may take it for one of theirs: facts are exchanged with hosts of the one that it
+/// joins only. Who is not heard of yet tries again.
+fn is_unsettled(agent: &Agent, peer: Peer) -> bool {
+    let joins = agent.read(|state| state.books.promises.number().is_none());
+    let is_member = || agent.cluster.get().is_some_and(|it| it.members().borrow().contains_key(&peer.node));
+    joins && !is_member()
 }
 
 /// What a host with these heads lacks; where it lacks nothing of what was known at the time of `old`, nothing of that
@@ -349,7 +362,7 @@ pub async fn save_now(agent: &Arc<Agent>) {
         Err(error) => {
             let mut state = lock(&saver.state);
             let newer = std::mem::replace(&mut state.unsaved, unsaved);
-            crate::runtime::records::append(&mut state.unsaved, newer);
+            records::append(&mut state.unsaved, newer);
             vec![("store/catalog".to_owned(), chain(&error))]
         }
     })

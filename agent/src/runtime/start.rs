@@ -332,6 +332,7 @@ async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Resu
         gossip_interval: crate::cluster::GOSSIP_INTERVAL * agent.slowed,
         failure_after: settings.failure_after,
         max_incarnations: max_incarnations.into_iter().collect(),
+        founder: joining::founder(agent, start)?,
     };
     let cluster =
         Cluster::start(config, Arc::new(PeerHandler(Arc::clone(agent)))).await.map_err(|error| {

@@ -12,7 +12,7 @@ use crate::runtime::state::State;
 use crate::view::{Conflict, NetworkView, View};
 
 /// More entries of one owner, or promises, than a run as short as these can have use for.
-const HELD_MAX: usize = 1_000;
+pub(super) const HELD_MAX: usize = 1_000;
 
 /// What all say of one creation of a name: the greatest revision.
 type Births<T> = BTreeMap<(Name, Option<Name>, Stamp), (Stamp, bool, T)>;
@@ -281,7 +281,7 @@ impl Cluster {
     }
 }
 
-fn views_differ(one: usize, view: &View, other: usize, others: &View, all: bool) -> Vec<String> {
+pub(super) fn views_differ(one: usize, view: &View, other: usize, others: &View, all: bool) -> Vec<String> {
     // Whether this host has the network is its own affair.
     let shared = |view: &View| -> Vec<NetworkView> {
         let networks = view.networks().values();

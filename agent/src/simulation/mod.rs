@@ -16,6 +16,7 @@ mod faults;
 mod host;
 mod invariants;
 mod loops;
+mod merging;
 mod network;
 mod networks;
 mod random;
@@ -58,18 +59,7 @@ struct Run {
 
 fn run(seed: u64, sabotage: Sabotage, remember: bool) -> Run {
     let cluster = Cluster::new(seed, sabotage, remember);
-    for at in 0..cluster.hosts.len() {
-        let delay_ms = if at == 0 { 0 } else { cluster.random.borrow_mut().between(0..2_500) };
-        let starter = Rc::clone(&cluster);
-        cluster.clock.after(delay_ms, move || starter.start(at));
-    }
-    cluster.network.borrow_mut().heal();
-    let takeovers = seed.is_multiple_of(TAKEOVERS_EVERY);
-    let chaos_ms = if takeovers { TAKEOVERS_MS } else { CHAOS_MS };
-    cluster.clock.spawn(faults::NOBODY, Rc::clone(&cluster).suffer(chaos_ms));
-    if takeovers {
-        cluster.take_somebody_away();
-    }
+    let chaos_ms = begin(&cluster, seed);
     go_through(&cluster, chaos_ms);
     let heads: Vec<String> = (0..cluster.hosts.len())
         .map(|at| {
@@ -85,6 +75,23 @@ fn run(seed: u64, sabotage: Sabotage, remember: bool) -> Run {
     };
     cluster.clock.clear();
     run
+}
+
+/// Hosts that start one after the other, operators' requests and faults; says how long these go on.
+fn begin(cluster: &Rc<Cluster>, seed: u64) -> u64 {
+    for at in 0..cluster.hosts.len() {
+        let delay_ms = if at == 0 { 0 } else { cluster.random.borrow_mut().between(0..2_500) };
+        let starter = Rc::clone(cluster);
+        cluster.clock.after(delay_ms, move || starter.start(at));
+    }
+    cluster.network.borrow_mut().heal();
+    let takeovers = seed.is_multiple_of(TAKEOVERS_EVERY);
+    let chaos_ms = if takeovers { TAKEOVERS_MS } else { CHAOS_MS };
+    cluster.clock.spawn(faults::NOBODY, Rc::clone(cluster).suffer(chaos_ms));
+    if takeovers {
+        cluster.take_somebody_away();
+    }
+    chaos_ms
 }
 
 /// Chaos, then quiet; ends at the first violation.

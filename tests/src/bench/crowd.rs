@@ -100,6 +100,7 @@ fn config(index: u32, keys: &KeyRing) -> cluster::Config {
         gossip_interval: cluster::GOSSIP_INTERVAL,
         failure_after: cluster::FAILURE_AFTER,
         max_incarnations: Default::default(),
+        founder: None,
     }
 }
 

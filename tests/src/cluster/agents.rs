@@ -42,7 +42,7 @@ impl Cluster {
 
     /// As [`Self::start_agent`], with another key.
     pub fn start_agent_with_key(&mut self, host: &str, how: &str, key: &Path) {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(self.programs.get(host).unwrap_or(&self.program));
         let number: usize = host.trim_start_matches('h').parse().expect("a host's number");
         command.arg("run");
         if !self.flags.get(host).is_some_and(|flags| flags.iter().any(|flag| flag == "--node")) {

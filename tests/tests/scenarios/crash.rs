@@ -138,10 +138,13 @@ fn record(cluster: &mut Cluster) -> Vec<Point> {
     points
 }
 
-/// In CI some of them, evenly spread: SEED says which. All of them at night.
+/// In CI some of them, evenly spread: SEED says which. All of them at night, or with PLACES=FROM-TO those, the first of
+/// which is 1: what was broken off is gone on with, and a run is divided between machines.
 pub(crate) fn chosen<T>(all: Vec<T>, sample: usize) -> Vec<T> {
     if is_nightly() {
-        return all;
+        let Some((from, to)) = places() else { return all };
+        println!("  places {from} to {to} of {}", all.len());
+        return all.into_iter().take(to).skip(from - 1).collect();
     }
     let seed = std::env::var("SEED").ok().and_then(|text| text.parse::<usize>().ok()).unwrap_or(1);
     let family = Family::ALL.iter().position(|it| *it == Family::now()).unwrap_or(0);
@@ -150,6 +153,15 @@ pub(crate) fn chosen<T>(all: Vec<T>, sample: usize) -> Vec<T> {
     let first = (seed * 17 + family * stride / Family::ALL.len()) % stride;
     println!("  every {stride}th from the {first}th on; SEED={} for the next ones", seed + 1);
     all.into_iter().skip(first).step_by(stride).collect()
+}
+
+/// As PLACES says; a panic where that is not two numbers.
+fn places() -> Option<(usize, usize)> {
+    let text = std::env::var("PLACES").ok()?;
+    let parsed = text.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    let (from, to) = parsed.unwrap_or_else(|| panic!("PLACES={text} is no range; an example: 300-672"));
+    assert!((1..=to).contains(&from), "PLACES={text} is empty");
+    Some((from, to))
 }
 
 /// Before a step.

@@ -1,5 +1,6 @@
 //! Scenarios on the real kernel with real agents: `cargo test -p tests --test scenarios -- [NAME...]`.
 mod addresses;
+mod apart;
 mod churn;
 mod conflicts;
 mod crash;
@@ -8,6 +9,7 @@ mod crash_members;
 mod crowd;
 mod deaths;
 mod docker;
+mod exhaustion;
 mod firewalls;
 mod forwarding;
 mod forwarding_load;
@@ -56,12 +58,14 @@ fn main() -> ExitCode {
         limits::all(),
         addresses::all(),
         conflicts::all(),
+        apart::all(),
         crash::all(),
         crash_kernel::all(),
         crash_members::all(),
         crowd::all(),
         deaths::all(),
         partition::all(),
+        exhaustion::all(),
         paths::all(),
         healing::all(),
         tables::all(),

@@ -193,3 +193,67 @@ async fn thirty_hosts_keep_up_over_streams() {
     let stats = hosts[0].stats();
     eprintln!("{:#?}", stats.each().iter().filter(|counter| counter.2 > 0).collect::<Vec<_>>());
 }
+
+/// Two clusters, each founded with the same key, of two hosts each.
+async fn two_clusters() -> (Vec<Cluster>, Vec<SocketAddr>) {
+    let addresses: Vec<SocketAddr> = (0..4).map(|_| free_address()).collect();
+    let mut hosts = Vec::new();
+    for (node, address) in (1..).zip(&addresses) {
+        let founder = if node < 3 { 1 } else { 3 };
+        let config = config(node, *address, &[addresses[usize::try_from(founder).unwrap() - 1]]);
+        hosts.push(start(Config { founder: Some(NodeId(founder)), ..config }).await);
+    }
+    for (at, of) in [[1, 2], [1, 2], [3, 4], [3, 4]].iter().enumerate() {
+        wait(&hosts[at], SOON, |members| live(members) == of).await;
+    }
+    (hosts, addresses)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_clusters_of_one_key_stay_apart_and_name_each_other() {
+    let (hosts, addresses) = two_clusters().await;
+    hosts[1].add_seed(addresses[2]);
+    for (host, others) in [(&hosts[0], [3, 4]), (&hosts[1], [3, 4]), (&hosts[2], [1, 2]), (&hosts[3], [1, 2])]
+    {
+        until(SOON, || host.foreign().iter().any(|it| others.contains(&it.node.0))).await;
+        let told = host.notices();
+        assert!(told.iter().any(|line| line.contains("another cluster with the same key")), "{told:?}");
+    }
+    let begun = Instant::now();
+    until(SOON, || {
+        for (at, of) in [[1, 2], [1, 2], [3, 4], [3, 4]].iter().enumerate() {
+            assert_eq!(
+                live(&hosts[at].members().borrow()),
+                of,
+                "host {} after {:?}",
+                at + 1,
+                begun.elapsed()
+            );
+        }
+        begun.elapsed() > Duration::from_secs(3)
+    })
+    .await;
+    // Requests to a host of the other cluster are not answered, those within one are.
+    let refused = hosts[1].request(addresses[2], b"?".to_vec(), Duration::from_secs(1)).await;
+    assert!(refused.is_err(), "{refused:?}");
+    assert!(hosts[1].request(addresses[0], b"?".to_vec(), SOON).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joins_is_of_the_cluster_of_the_first_that_speaks_to_it() {
+    let (hosts, addresses) = two_clusters().await;
+    // The first cluster tells of the second for a while.
+    hosts[0].add_seed(addresses[3]);
+    until(SOON, || !hosts[0].foreign().is_empty()).await;
+    let address = free_address();
+    let newcomer = start(config(5, address, &addresses[..1])).await;
+    wait(&newcomer, SOON, |members| live(members) == [1, 2, 5]).await;
+    assert_eq!(newcomer.founder(), Some(NodeId(1)));
+    newcomer.set_founder(NodeId(1));
+    wait(&hosts[1], SOON, is_live(5)).await;
+    newcomer.add_seed(addresses[2]);
+    until(SOON, || newcomer.foreign().iter().any(|it| it.node.0 == 3)).await;
+    assert_eq!(live(&newcomer.members().borrow()), [1, 2, 5]);
+    let second = hosts[3].members().borrow().clone();
+    assert!(live(&second).iter().all(|node| [3, 4].contains(node)), "{second:?}");
+}

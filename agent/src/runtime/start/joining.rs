@@ -7,6 +7,7 @@ use crate::api::types::Failure;
 use crate::catalog::facts::{HostFact, Key, Value};
 use crate::cluster::Cluster;
 use crate::config::Start;
+use crate::model::NodeId;
 use crate::runtime::agent::{Agent, chain, refused};
 use crate::runtime::claiming::{self, ClaimError};
 use crate::runtime::start::surroundings;
@@ -37,6 +38,7 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
         }
         None => join_cluster(&agent).await,
     };
+    belong(&agent);
     let settings = agent.settings.load_full();
     let mtu =
         host::underlay_mtu(&agent.host_namespace, agent.identity.address).await.unwrap_or_else(|error| {
@@ -59,6 +61,40 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
     };
     if let Err(failure) = agent.write(vec![(Key::Host, Some(Value::Host(fact)))], Writes::default()) {
         tracing::error!("this host cannot say who it is: {}", failure.message);
+    }
+}
+
+/// Who founded the cluster that this host belongs to or founds; `None` before it has joined.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) fn founder(agent: &Agent, start: &Start) -> Result<Option<NodeId>, Failure> {
+    let kept = agent.store.meta::<NodeId>("founder").map_err(|error| refused(chain(&error), &[]))?;
+    let founds = || {
+        let new = *start == Start::Init && agent.read(|state| state.books.promises.number().is_none());
+        new.then_some(agent.identity.node)
+    };
+    Ok(kept.or_else(|| first_member(agent)).or_else(founds))
+}
+
+/// As the books of a member name it, unless it was removed: whoever has number 1 has founded the cluster.
+fn first_member(agent: &Agent) -> Option<NodeId> {
+    agent.read(|state| {
+        let promises = &state.books.promises;
+        let joined = promises.number().is_some();
+        promises.members().find(|it| joined && it.number == 1).map(|it| it.node)
+    })
+}
+
+/// A member says from now on which cluster it is of, and remembers.
+fn belong(agent: &Agent) {
+    let Some(cluster) = agent.cluster.get() else { return };
+    let Some(founder) = cluster.founder().or_else(|| first_member(agent)) else { return };
+    cluster.set_founder(founder);
+    let mut writes = Writes::default();
+    let saved = writes.put_meta("founder", &founder).and_then(|()| agent.store.commit(&writes, true));
+    if let Err(error) = saved {
+        tracing::warn!("{}", chain(&error));
     }
 }
 

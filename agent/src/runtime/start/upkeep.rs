@@ -21,6 +21,7 @@ const STRANGERS_TOLD_EVERY: Duration = Duration::from_secs(60);
 pub(super) async fn housekeep(agent: Arc<Agent>) {
     let Some(cluster) = agent.cluster.get() else { return };
     let mut complaints_seen = 0;
+    let mut foreign_seen = BTreeSet::new();
     let mut strangers = Strangers::default();
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -36,6 +37,11 @@ pub(super) async fn housekeep(agent: Arc<Agent>) {
             agent.events.record("host", last.to_string(), "transport");
         }
         complaints_seen = complaints.len();
+        let foreign = cluster.foreign();
+        for host in foreign.iter().filter(|host| !foreign_seen.contains(&host.node)) {
+            agent.events.record("host", host.to_string(), "transport");
+        }
+        foreign_seen = foreign.iter().map(|host| host.node).collect();
         tell_unreadable(&agent, &cluster.unreadable(), &mut strangers);
         if maxima.has_changed().unwrap_or(false) {
             let seen: Vec<(NodeId, u64)> =

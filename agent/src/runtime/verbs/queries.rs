@@ -350,7 +350,7 @@ fn notices(agent: &Agent) -> Vec<String> {
         notices
     });
     let Some(cluster) = agent.cluster.get() else { return notices };
-    notices.extend(cluster.complaints().iter().map(ToString::to_string));
+    notices.extend(cluster.notices());
     if let Some(newest) = cluster.superseded() {
         notices.push(format!(
             "other hosts have seen start {newest} of this host, which is later than this one: its state directory is an old copy; leave and join again"
