@@ -19,6 +19,7 @@ pub mod model;
 pub mod netns;
 pub mod paths;
 pub mod ports;
+pub mod probing;
 pub mod runtime;
 #[cfg(test)]
 mod simulation;

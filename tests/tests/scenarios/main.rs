@@ -22,6 +22,7 @@ mod names;
 mod notify;
 mod partition;
 mod paths;
+mod probing;
 mod reboot;
 mod repair;
 mod restart;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         restart::all(),
         state::all(),
         status::all(),
+        probing::all(),
         routes::all(),
         keys::all(),
         simulated::all(),
