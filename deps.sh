@@ -24,6 +24,7 @@ need gcc gcc
 need musl-gcc musl-tools
 need python3 python3-minimal
 need curl curl
+need faketime faketime
 [ -z "$missing" ] && exit 0
 echo "installing:$missing"
 # A policy that starts no service: the tests start their own daemons, in namespaces of their own.

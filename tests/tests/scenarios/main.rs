@@ -1,6 +1,7 @@
 //! Scenarios on the real kernel with real agents: `cargo test -p tests --test scenarios -- [NAME...]`.
 mod addresses;
 mod churn;
+mod clocks;
 mod conflicts;
 mod crash;
 mod crash_kernel;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         probing::all(),
         routes::all(),
         keys::all(),
+        clocks::all(),
         simulated::all(),
         notify::all(),
         churn::all(),

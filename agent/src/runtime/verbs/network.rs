@@ -178,9 +178,10 @@ fn check(request: &NetworkCreate) -> Result<(), Failure> {
 fn differences(record: &NetworkRecord, request: &NetworkCreate) -> Vec<String> {
     let is = &record.definition;
     let mut differs = Vec::new();
-    let is_given = |subnet: &IpNetwork| is.subnets.contains(subnet);
+    let stands = |subnet: &IpNetwork| is.subnets.contains(subnet);
     let whole = request.six == DefaultSix::Beside || is.subnets.len() == request.subnets.len();
-    if !request.subnets.is_empty() && !(whole && request.subnets.iter().all(is_given)) {
+    let fits = whole && request.subnets.iter().all(stands);
+    if !request.subnets.is_empty() && !fits {
         differs.push(format!("its subnet is {}, not {}", list(&is.subnets), list(&request.subnets)));
     }
     let families = [false, true].map(|six| is.subnets.iter().any(|subnet| subnet.is_ipv6() == six));
