@@ -24,6 +24,7 @@ need gcc gcc
 need musl-gcc musl-tools
 need python3 python3-minimal
 need curl curl
+need faketime faketime
 need modprobe kmod
 # The tests' virtual machine boots Debian's kernel, which is unpacked beside the system: installing it would change
 # what this machine boots.

@@ -20,6 +20,7 @@ pub mod neighbours;
 pub mod netns;
 pub mod paths;
 pub mod ports;
+pub mod probing;
 pub mod runtime;
 #[cfg(test)]
 mod simulation;

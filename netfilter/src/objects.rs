@@ -18,6 +18,18 @@ pub enum Family {
 }
 
 impl Family {
+    /// Its name, as nft(8) writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Ip => "ip",
+            Self::Arp => "arp",
+            Self::Netdev => "netdev",
+            Self::Bridge => "bridge",
+            Self::Ip6 => "ip6",
+        }
+    }
+
     /// The kernel's number (NFPROTO_*).
     pub const fn number(self) -> u8 {
         match self {

@@ -13,7 +13,10 @@ pub use layout::{
     AddressRange, ENDPOINT_BLOCKS, LAYOUT_NODES_MAX, Layout, LayoutError, Reserved, VIP_BLOCKS,
 };
 pub use mac::{Mac, MacError, format_mac, gateway_mac, mac_for, parse_mac};
-pub use subnets::{DEFAULT_PREFIX, counts_as_taken, default_subnet, first_overlap, overlaps};
+pub use subnets::{
+    DEFAULT_PREFIX, DEFAULT_PREFIX_SIX, counts_as_taken, default_subnet, default_subnet_six, first_overlap,
+    overlaps, pool_six,
+};
 pub use vnis::{VNI_CHOSEN_FIRST, VNI_CHOSEN_LAST, VNI_MAX, VNI_PATHS, VniError, check_vni, vni_candidates};
 
 #[cfg(test)]

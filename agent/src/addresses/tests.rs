@@ -68,6 +68,29 @@ fn a_default_subnet_follows_from_the_name_and_avoids_what_is_taken() {
 }
 
 #[test]
+fn p49_a_default_ipv6_subnet_follows_from_the_cluster_and_the_name() {
+    let pool = pool_six("b6f1c0ffee");
+    assert_eq!((pool.prefix(), pool), (48, pool_six("b6f1c0ffee")));
+    let octets = pool.network().octets();
+    assert_eq!((octets[0], &octets[6..]), (0xfd, &[0; 10][..]), "{pool}");
+    let pools: BTreeSet<_> = (0..1000).map(|n| pool_six(&format!("cluster {n}"))).collect();
+    assert_eq!(pools.len(), 1000, "no two clusters meet");
+    let first = default_subnet_six("default", pool, &[]).unwrap();
+    assert_eq!((first.prefix(), Some(first)), (64, default_subnet_six("default", pool, &[])));
+    assert!(pool.contains(first.network().to_string().parse().unwrap()) && Layout::new(first).is_ok());
+    let second = default_subnet_six("default", pool, &[first]).unwrap();
+    assert!(!overlaps(&first, &second));
+    assert_eq!(
+        Some(first),
+        default_subnet_six("default", pool, &networks(&["::/0", "8000::/1", "10.0.0.0/8"]))
+    );
+    assert_eq!(None, default_subnet_six("default", pool, &networks(&["fd00::/8"])));
+    let starts: BTreeSet<_> =
+        (0..100).filter_map(|n| default_subnet_six(&format!("net{n}"), pool, &[])).collect();
+    assert!(starts.len() > 95, "names should seldom meet: {}", starts.len());
+}
+
+#[test]
 fn overlaps_are_found_within_a_family() {
     let taken = networks(&["0.0.0.0/0", "192.168.0.0/16", "10.1.2.0/24", "fd00::/8"]);
     let found = |text: &str| first_overlap(&text.parse().unwrap(), &taken).map(ToString::to_string);

@@ -30,6 +30,9 @@ pub struct NetworkCreate {
     pub name: String,
     #[serde(default)]
     pub subnets: Vec<IpNetwork>,
+    /// Which IPv6 subnet it gets besides.
+    #[serde(default)]
+    pub six: DefaultSix,
     #[serde(default)]
     pub encrypted: bool,
     #[serde(default)]
@@ -38,6 +41,19 @@ pub struct NetworkCreate {
     pub vni: Option<u32>,
     #[serde(default)]
     pub wait: Wait,
+}
+
+/// Whether a network gets an IPv6 subnet of the cluster's own range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DefaultSix {
+    /// It does not.
+    #[default]
+    None,
+    /// Beside one of IPv4, which is the one that was given or a default one.
+    Beside,
+    /// And none of IPv4.
+    Only,
 }
 
 /// Which namespace is meant.

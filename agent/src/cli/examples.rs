@@ -46,6 +46,8 @@ pub(super) const NETWORK_CREATE: &str = "\
 Examples:
   svc-agent network create payment
   svc-agent network create payment --subnet 10.128.4.0/22
+  svc-agent network create payment --ipv6            both families, from the cluster's own ranges
+  svc-agent network create payment --ipv6-only
   svc-agent network create vault --internal --encrypted --vni 4711 --mtu 1400";
 
 pub(super) const NETWORK_LS: &str = "\

@@ -78,6 +78,8 @@ pub(super) const TTL: Kind<Duration> = Kind::scalar(read_ttl, show_duration);
 pub(super) const LOG: Kind<String> = Kind::scalar(read_log, String::clone);
 pub(super) const LOG_FORMAT: Kind<LogFormat> = Kind::scalar(read_log_format, LogFormat::to_string);
 pub(super) const TRACK: Kind<Track> = Kind::scalar(read_track, Track::to_string);
+pub(super) const SWITCH: Kind<bool> =
+    Kind::scalar(read_switch, |on| if *on { "on".to_owned() } else { "off".to_owned() });
 pub(super) const FAILURE_AFTER: Kind<Duration> = Kind::scalar(
     |text| duration_within(text, Duration::from_secs(1), Duration::from_secs(300)),
     show_duration,
@@ -339,6 +341,14 @@ fn read_track(text: &str) -> Result<Track, Wrong> {
             format!("\"{}\" does not say which flows to track", excerpt(text)),
             "write balanced or all",
         )),
+    }
+}
+
+fn read_switch(text: &str) -> Result<bool, Wrong> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(Wrong::new(format!("\"{}\" is neither on nor off", excerpt(text)), "write on or off")),
     }
 }
 

@@ -159,6 +159,10 @@ settings! {
     /// balanced; or all. It is all in any case in a container that has rules of its own (nftables, iptables).
     track "track" "balanced|all": Track, kinds::TRACK, = Track::Balanced, restart;
 
+    /// Whether look-ups and virtual addresses are tried every 1.5 s in the namespace of each container: on or off. One whose
+    /// own rules forbid what is tried is a problem of this host.
+    probes "probes" "on|off": bool, kinds::SWITCH, = true, restart;
+
     /// What is logged: error, warn, info, debug, trace or off, or a filter such as info,agent::catalog=debug.
     log "log" "FILTER": String, kinds::LOG, = "info".to_owned(), restart;
 

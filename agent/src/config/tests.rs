@@ -74,6 +74,7 @@ fn defaults_are_those_of_the_design() {
         ("ttl-movable", "\"2s\""),
         ("ttl-negative", "\"2s\""),
         ("track", "\"balanced\""),
+        ("probes", "\"on\""),
         ("log", "\"info\""),
         ("log-format", "\"text\""),
         ("failure-after", "\"3.5s\""),
@@ -202,6 +203,7 @@ fn bad_values_one_by_one() {
         ("failure-after = \"10ms\"", "10ms is too short"),
         ("log = \"info,agent=loud\"", "\"info,agent=loud\" is no filter"),
         ("track = \"none\"", "\"none\" does not say which flows to track"),
+        ("probes = \"yes\"", "\"yes\" is neither on nor off"),
         ("log-format = \"xml\"", "\"xml\" is no log format"),
         ("[gossip]\nport = 1", "there is no such setting"),
     ];

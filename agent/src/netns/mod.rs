@@ -14,6 +14,7 @@ mod socket;
 mod target;
 #[cfg(test)]
 mod tests;
+mod trials;
 mod watch;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use probes::{ProbeSockets, TunnelTap};
 pub use processes::{inode_of, members, occupied};
 pub use socket::{Netlink, ResolverSockets, connect_in};
 pub use target::{Place, Resolved, Target, of_peer, resolve, resume};
+pub use trials::Opening;
 pub use watch::{Cause, Death, Watcher};
 
 /// The file system type of namespace files (include/uapi/linux/magic.h).

@@ -23,6 +23,7 @@ use crate::runtime::local::LocalAttachment;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::paths::Shown;
 use crate::runtime::peers::Settled;
+use crate::runtime::probing::Target;
 use crate::runtime::problems::Problems;
 use crate::runtime::state::Unwritten;
 use crate::runtime::touched::Touched;
@@ -107,6 +108,8 @@ pub struct Agent {
     pub stop: watch::Sender<bool>,
     /// The ways to other hosts.
     pub paths: Shown,
+    /// What is in force in this host's namespaces and is to be tried there.
+    pub probed: watch::Sender<Arc<Vec<Target>>>,
     /// When the converge loop last ended a round.
     pub rounded: Mutex<Instant>,
     /// The service manager was told that this host is ready.

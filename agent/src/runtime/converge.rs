@@ -30,6 +30,7 @@ mod outcome;
 mod places;
 mod repair;
 mod sysctls;
+mod trials;
 mod ways;
 
 /// A namespace's ruleset is looked at this often; it costs a round trip where nobody touched it.
@@ -279,6 +280,7 @@ impl Converger {
             self.forget_detached();
         }
         self.remember_interfaces().await;
+        self.show_trials();
         // Held no longer than needed: the view's next update changes in place and copies nothing then.
         self.views.clear();
         self.finish(snapshot, problems, began);
@@ -387,6 +389,7 @@ impl Converger {
             None
         });
         let restore = restore.unwrap_or_default();
+        self.agent.probed.send_replace(Arc::default());
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
             let what = format!("balancing table and resolver of namespace {cookie}");

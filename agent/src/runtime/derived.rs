@@ -217,12 +217,31 @@ fn overlay_attachment(
 /// Metric of the first attachment's default route. Two equal ones would become one multipath route over both networks.
 const METRIC_FIRST: u32 = 1_000;
 
-/// Where the endpoints of a network are.
+/// Where the endpoints of a network are. Its first address is none of them: what is sent there is a trial of VIPs.
 pub fn endpoint_ranges(view: &NetworkView) -> impl Iterator<Item = lb::AddressRange> {
     layouts(view).into_iter().map(|layout| {
         let range = layout.region_range(Region::Endpoint);
-        lb::AddressRange { first: range.first, last: range.last }
+        lb::AddressRange { first: layout.gateway(), last: range.last }
     })
+}
+
+/// What VIPs are tried with in a namespace that has these addresses on the network: a VIP of each family and where it
+/// leads, which is back. It is the network's first address, which nobody is ever given, by whatever version.
+pub fn trials(view: &NetworkView, addresses: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
+    let pairs = layouts(view).into_iter().filter_map(|layout| {
+        let own = addresses.iter().copied().find(|address| layout.subnet().contains(*address))?;
+        Some((layout.subnet().network(), own))
+    });
+    pairs.collect()
+}
+
+/// The same as a service, which passes through the very maps that others do.
+pub fn tried_service(view: &NetworkView, addresses: &[IpAddr]) -> Option<lb::Service> {
+    let (vips, own): (Vec<IpAddr>, Vec<IpAddr>) = trials(view, addresses).into_iter().unzip();
+    let replica = lb::Replica { addresses: own.into(), weight: 1, state: lb::ReplicaState::Serving };
+    // No service has such a name, and all of them come after it.
+    let name = format!("*/{}", view.name);
+    (!vips.is_empty()).then_some(lb::Service { name, vips, ports: Vec::new(), replicas: vec![replica] })
 }
 
 /// The VIP ranges that a namespace on these networks sees, with its own address on each.

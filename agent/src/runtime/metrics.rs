@@ -117,6 +117,11 @@ metrics! {
     paths_died: IntCounter = "svc_agent_path_deaths_total";
     /// 1 while checksums of tunnels are left to the underlay's device, 0 since it was found to damage them.
     offload: IntGauge = "svc_agent_checksum_offload";
+    /// Look-ups and datagrams to a VIP that were tried in namespaces of this host's attachments, by what came of them
+    /// (passed, unanswered, failed, wrong, unjudged).
+    probes: IntCounterVec = "svc_agent_probes_total", "outcome";
+    /// Attachments of this host in whose namespace what was tried fails, by what it was (names, vips).
+    probes_failing: IntGaugeVec = "svc_agent_probes_failing", "probe";
     /// Packets that a fence dropped (tunnel: from strangers or user sockets; source: foreign addresses).
     fence_drops: IntCounterVec = "svc_agent_fence_dropped_packets_total", "fence";
     /// Changes of health of local replicas, by what they became.
@@ -149,9 +154,10 @@ metrics! {
 impl Metrics {
     /// Begins every series whose labels are known at 0: `increase()` misses the first event of one that does not exist.
     pub fn begin(&self) {
-        let series: [(&IntCounterVec, &[&str]); 10] = [
+        let series: [(&IntCounterVec, &[&str]); 11] = [
             (&self.dns_forwarding, &["cache", "stale", "upstream_failure", "no_upstream", "loop"]),
             (&self.converges, &["ok", "problems"]),
+            (&self.probes, &["passed", "unanswered", "failed", "wrong", "unjudged"]),
             (&self.kernel_operations, &["overlay", "balancer"]),
             (&self.drift_repaired, &["overlay", "balancer"]),
             (&self.fence_drops, &["tunnel", "source"]),

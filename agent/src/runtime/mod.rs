@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod paths;
 pub mod peers;
 pub mod port_holder;
+pub mod probing;
 pub mod problems;
 pub mod records;
 pub mod spaces;

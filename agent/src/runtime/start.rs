@@ -26,7 +26,7 @@ use crate::runtime::peers::{self, PeerHandler};
 use crate::runtime::problems::Problems;
 use crate::runtime::spaces::{self, Spaces};
 use crate::runtime::verbs::addressing::{self, Grants};
-use crate::runtime::{health, host, log, memory, paths, records, verbs};
+use crate::runtime::{health, host, log, memory, paths, probing, records, verbs};
 use crate::store::Store;
 use crate::{api, holder};
 
@@ -142,6 +142,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     tasks.spawn(claiming::upkeep::run(Arc::clone(&agent)));
     tasks.spawn(health::run(Arc::clone(&agent)));
     tasks.spawn(paths::run(Arc::clone(&agent)));
+    tasks.spawn(probing::run(Arc::clone(&agent)));
     tasks.spawn(upstreams::follow(Arc::clone(&agent), forwarder));
     tasks.spawn(holding::watch(Arc::clone(&agent), program));
     tasks.spawn(joining::join(Arc::clone(&agent), start));
@@ -258,6 +259,7 @@ fn build(
         dns_stats: Arc::new(dns::Stats::default()),
         holder_pid: 0.into(),
         paths: paths::Shown::default(),
+        probed: watch::Sender::default(),
         rounded: Mutex::new(Instant::now()),
         told_ready: false.into(),
         slowed,

@@ -82,7 +82,8 @@ impl Cluster {
         text.matches(&format!("{vip} . ")).count()
     }
 
-    /// The VIP table of a container, of the scenario's family: the replicas' addresses of each VIP, by its slots.
+    /// The VIP table of a container, of the scenario's family: the replicas' addresses of each VIP, by its slots. A network's
+    /// first address, with which the agent tries VIPs, is left out.
     pub fn vip_table(&self, container: &str) -> BTreeMap<IpAddr, BTreeSet<IpAddr>> {
         let family = Family::now().table();
         let text = self.shell(container, &format!("nft -j list table {family} svc-agent"));
@@ -106,6 +107,15 @@ impl Cluster {
             let replicas = table.entry(vip.expect("a VIP")).or_default();
             replicas.insert(replica.unwrap_or_else(|| panic!("no address in {element}")));
         }
+        table.retain(|vip, _| !is_first(*vip));
         table
+    }
+}
+
+/// Whether it is the first address of a /64, or of a subnet of whole octets.
+fn is_first(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[3] == 0,
+        IpAddr::V6(address) => address.segments()[4..] == [0; 4],
     }
 }

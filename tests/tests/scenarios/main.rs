@@ -2,6 +2,7 @@
 mod addresses;
 mod apart;
 mod churn;
+mod clocks;
 mod conflicts;
 mod crash;
 mod crash_kernel;
@@ -25,6 +26,7 @@ mod names;
 mod notify;
 mod partition;
 mod paths;
+mod probing;
 mod reboot;
 mod repair;
 mod restart;
@@ -77,8 +79,10 @@ fn main() -> ExitCode {
         state::all(),
         status::all(),
         stock::all(),
+        probing::all(),
         routes::all(),
         keys::all(),
+        clocks::all(),
         simulated::all(),
         notify::all(),
         churn::all(),

@@ -15,6 +15,7 @@ const LOOKED_AT: Duration = Duration::from_secs(30);
 pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
         p49_default_subnets_are_clear_of_all_hosts_routes once,
+        p49_default_ipv6_subnets_are_the_clusters_own once,
         p51_a_network_is_told_before_it_is_full once,
     ]
 }
@@ -68,6 +69,70 @@ fn p49_default_subnets_are_clear_of_all_hosts_routes(sandbox: &Sandbox) {
     said(&format!("{name}: host h3 has a route to {subnet}"));
     cluster.shell("h3", &format!("ip route delete {subnet} dev eth0"));
     said(&format!("{name}: no longer so: host h3 has a route to {subnet}"));
+}
+
+/// Row P49: of one range that is this cluster's alone, clear of all hosts' routes.
+fn p49_default_ipv6_subnets_are_the_clusters_own(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    let inspect = |cluster: &Cluster, network: &str| -> types::NetworkInfo {
+        cluster.get("h1", routes::NETWORK, &[("name", network)])
+    };
+    for words in ["both --ipv6", "six --ipv6-only", "given --ipv6 --subnet 10.9.0.0/16", "later --ipv6-only"]
+    {
+        cluster.ok("h1", &format!("network create {words}"));
+    }
+    let subnets = |network: &str| inspect(&cluster, network).subnets;
+    let (both, six, given) = (subnets("both"), subnets("six"), subnets("given"));
+    assert!(both[0].is_ipv4() && both[0].prefix() == 16 && both.len() == 2, "{both:?}");
+    assert_eq!((six.len(), given[0].to_string().as_str()), (1, "10.9.0.0/16"), "{six:?} {given:?}");
+    let own = [both[1], six[0], given[1]];
+    let ranges = own.map(|subnet| match subnet {
+        IpNetwork::V6(subnet) => subnet.network().octets()[..6].to_vec(),
+        IpNetwork::V4(_) => panic!("{own:?}"),
+    });
+    let [first, ..] = &ranges;
+    assert!(first[0] == 0xfd && first[1..] != [0; 5] && ranges.iter().all(|it| it == first), "{own:?}");
+    assert!(
+        own.iter().all(|subnet| subnet.prefix() == 64) && own[0] != own[1] && own[1] != own[2],
+        "{own:?}"
+    );
+    // Again it is the same; of other families it is another one.
+    for words in
+        ["both --ipv6", "both", "six --ipv6-only", "six", "given --ipv6", "given --ipv6 --subnet 10.9.0.0/16"]
+    {
+        cluster.ok("h2", &format!("network create {words}"));
+    }
+    for (words, exit, said) in [
+        ("both --ipv6-only", 1, "not IPv6 alone"),
+        ("six --ipv6", 1, "not both families"),
+        ("other --ipv6 --ipv6-only", 2, "--ipv6-only"),
+        ("other --ipv6-only --subnet 10.9.0.0/16", 2, "--subnet"),
+        ("other --ipv6 --subnet fd60::/64", 2, "leave one of them out"),
+        ("other --ipv6 --mtu 1279", 1, "1280"),
+    ] {
+        cluster.refused("h1", &format!("network create {words}"), exit, &[said]);
+    }
+    cluster.attach("six", "c1a c2a");
+    let _server = cluster.server("c1a", 80);
+    cluster.ok("h1", "register api --on c1a");
+    let vip = cluster.vip("h1", "api");
+    assert!(six[0].contains(vip), "{vip}");
+    assert!(cluster.tcp("c2a", vip, 80).is_ok());
+
+    let taken = inspect(&cluster, "later").subnets[0];
+    cluster.shell("h2", &format!("ip -6 route add {taken} dev eth0"));
+    wait_until("h1 has heard of it", LOOKED_AT, || {
+        let problems = inspect(&cluster, "later").problems;
+        if problems.iter().any(|it| it.contains("host h2 has a route")) {
+            Ok(())
+        } else {
+            Err(format!("{problems:?}"))
+        }
+    });
+    cluster.ok("h1", "network rm later");
+    cluster.ok("h1", "network create later --ipv6-only");
+    let clear = inspect(&cluster, "later");
+    assert!(clear.subnets[0] != taken && clear.problems.is_empty(), "{clear:?}");
 }
 
 /// Row P51.

@@ -34,9 +34,15 @@ pub(crate) enum NetworkVerb {
 pub(crate) struct Create {
     /// Name of the network: a DNS label, unique in the cluster.
     pub(crate) name: Name,
-    /// Its address range; at most one per family [default: one from the pool].
+    /// Its address range; at most one per family [default: an IPv4 one from the pool].
     #[arg(long = "subnet", value_name = "CIDR", value_parser = parse::subnet)]
     pub(crate) subnets: Vec<IpNetwork>,
+    /// Also an IPv6 subnet, from the cluster's own range.
+    #[arg(long)]
+    pub(crate) ipv6: bool,
+    /// An IPv6 subnet from the cluster's own range, and none of IPv4.
+    #[arg(long, conflicts_with_all = ["ipv6", "subnets"])]
+    pub(crate) ipv6_only: bool,
     /// Encrypt what travels between hosts.
     #[arg(long)]
     pub(crate) encrypted: bool,

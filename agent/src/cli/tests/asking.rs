@@ -23,9 +23,14 @@ fn requests_say_what_was_typed() {
     let wait = json!({ "milliseconds": 2000 });
     let cases = [
         (
-            "network create Pay --subnet 10.1.0.0/16 --internal --vni 7",
+            "network create Pay --subnet 10.1.0.0/16 --ipv6 --internal --vni 7",
             "POST /v1/networks",
-            json!({ "name": "pay", "subnets": ["10.1.0.0/16"], "encrypted": false, "internal": true, "mtu": null, "vni": 7, "wait": wait }),
+            json!({ "name": "pay", "subnets": ["10.1.0.0/16"], "six": "beside", "encrypted": false, "internal": true, "mtu": null, "vni": 7, "wait": wait }),
+        ),
+        (
+            "network create six --ipv6-only",
+            "POST /v1/networks",
+            json!({ "name": "six", "subnets": [], "six": "only", "encrypted": false, "internal": false, "mtu": null, "vni": null, "wait": wait }),
         ),
         (
             "attach web --netns host --ip 10.1.0.9 --mac 02:00:00:00:00:0A --alias w",

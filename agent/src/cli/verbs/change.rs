@@ -31,6 +31,11 @@ pub(super) async fn network_create(create: args::Create, session: &mut Session<'
     let body = types::NetworkCreate {
         name: create.name.to_string(),
         subnets: create.subnets,
+        six: match (create.ipv6, create.ipv6_only) {
+            (_, true) => types::DefaultSix::Only,
+            (true, false) => types::DefaultSix::Beside,
+            (false, false) => types::DefaultSix::None,
+        },
         encrypted: create.encrypted,
         internal: create.internal,
         mtu: create.mtu,

@@ -186,6 +186,11 @@ impl Converger {
         let mut on: Vec<_> = self.local.iter().filter(|record| record.cookie == cookie).collect();
         // By network, so that the services are in the order of their names: the balancer compares them in one pass.
         on.sort_by(|a, b| a.network.cmp(&b.network));
+        for record in &on {
+            let view = self.views.get(&record.network);
+            let tried = view.and_then(|view| derived::tried_service(view, &record.addresses));
+            desired.services.extend(tried.map(Arc::new));
+        }
         for record in on {
             let (Some(view), Some(derived)) =
                 (self.views.get(&record.network), self.derived.get_mut(&record.network))

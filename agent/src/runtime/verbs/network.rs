@@ -4,11 +4,11 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 use crate::addresses::{self, Layout};
-use crate::api::types::{Done, Failure, NetworkCreate, Wait};
+use crate::api::types::{DefaultSix, Done, Failure, NetworkCreate, Wait};
 use crate::catalog::facts::{ClaimKey, Key, NetworkDefinition, Value};
 use crate::catalog::{Catalog, NetworkRecord};
 use crate::model::{Name, NodeId};
-use crate::runtime::agent::{Agent, Batch, State, chain, refused};
+use crate::runtime::agent::{Agent, Batch, State, chain, refused, usage};
 use crate::runtime::claiming::{self, ClaimError};
 use crate::runtime::local::list;
 use crate::runtime::verbs;
@@ -70,11 +70,8 @@ pub async fn make(
             ));
         }
     }
-    refuse_narrow(agent, &name, &request.subnets)?;
-    let subnets = match request.subnets.as_slice() {
-        [] => vec![default_subnet(agent, &name).await?],
-        given => given.to_vec(),
-    };
+    let subnets = subnets(agent, &name, request).await?;
+    refuse_narrow(agent, &name, &subnets)?;
     let vni = claim_vni(agent, &name, request.vni).await?;
     let stamp = agent.stamp();
     let definition = NetworkDefinition {
@@ -159,8 +156,17 @@ fn check(request: &NetworkCreate) -> Result<(), Failure> {
             ));
         }
     }
+    let given = |six: bool| request.subnets.iter().find(|subnet| subnet.is_ipv6() == six);
+    if let (true, Some(subnet)) = (request.six != DefaultSix::None, given(true)) {
+        let what = format!("both an IPv6 subnet, {subnet}, and a default one are asked for");
+        return Err(usage(what, &["leave one of them out"]));
+    }
+    if let (DefaultSix::Only, Some(subnet)) = (request.six, given(false)) {
+        let what = format!("a network of IPv6 alone cannot have {subnet}");
+        return Err(usage(what, &["for both: --ipv6 --subnet CIDR"]));
+    }
     if let Some(mtu) = request.mtu.filter(|mtu| *mtu < MTU_SIX_MIN)
-        && request.subnets.iter().any(IpNetwork::is_ipv6)
+        && (request.six != DefaultSix::None || given(true).is_some())
     {
         let hint = format!("use --mtu {MTU_SIX_MIN} or more, or leave the IPv6 subnet out");
         return Err(refused(format!("IPv6 does not work with an MTU of {mtu} bytes (RFC 8200)"), &[&hint]));
@@ -172,8 +178,21 @@ fn check(request: &NetworkCreate) -> Result<(), Failure> {
 fn differences(record: &NetworkRecord, request: &NetworkCreate) -> Vec<String> {
     let is = &record.definition;
     let mut differs = Vec::new();
-    if !request.subnets.is_empty() && request.subnets != is.subnets {
+    let stands = |subnet: &IpNetwork| is.subnets.contains(subnet);
+    let whole = request.six == DefaultSix::Beside || is.subnets.len() == request.subnets.len();
+    let fits = whole && request.subnets.iter().all(stands);
+    if !request.subnets.is_empty() && !fits {
         differs.push(format!("its subnet is {}, not {}", list(&is.subnets), list(&request.subnets)));
+    }
+    let families = [false, true].map(|six| is.subnets.iter().any(|subnet| subnet.is_ipv6() == six));
+    let families_fit = match request.six {
+        DefaultSix::None => true,
+        DefaultSix::Beside => families == [true, true],
+        DefaultSix::Only => families == [false, true],
+    };
+    if !families_fit {
+        let asked = if request.six == DefaultSix::Only { "IPv6 alone" } else { "both families" };
+        differs.push(format!("its subnet is {}, not {asked}", list(&is.subnets)));
     }
     if let Some(vni) = request.vni.filter(|vni| *vni != is.vni) {
         differs.push(format!("its VNI is {}, not {vni}", is.vni));
@@ -188,12 +207,45 @@ fn differences(record: &NetworkRecord, request: &NetworkCreate) -> Vec<String> {
     differs
 }
 
-/// The same choice on every host, so that two that create one name at once choose one subnet: clear of other networks
-/// and of the routes of all hosts.
-async fn default_subnet(agent: &Arc<Agent>, name: &Name) -> Result<IpNetwork, Failure> {
-    let pool = agent.settings.load().pool;
+/// What it gets: what was given, and default ones where none was. The same choice on every host, so that two that create one
+/// name at once choose one subnet: clear of other networks and of the routes of all hosts.
+async fn subnets(
+    agent: &Arc<Agent>,
+    name: &Name,
+    request: &NetworkCreate,
+) -> Result<Vec<IpNetwork>, Failure> {
+    let mut subnets = request.subnets.clone();
+    let four = subnets.is_empty() && request.six != DefaultSix::Only;
+    if !four && request.six == DefaultSix::None {
+        return Ok(subnets);
+    }
+    let taken = taken(agent).await;
+    let none_left = |pool: IpNetwork, option: &str| {
+        let hint = format!("name one: svc-agent network create NAME {option}--subnet CIDR");
+        refused(
+            format!("no subnet of the pool {pool} is free of other networks and the hosts' routes"),
+            &[&hint],
+        )
+    };
+    if four {
+        let pool = agent.settings.load().pool;
+        let chosen = addresses::default_subnet(name.as_str(), pool, &taken);
+        let option = if request.six == DefaultSix::Beside { "--ipv6 " } else { "" };
+        subnets.push(chosen.ok_or_else(|| none_left(pool.into(), option))?);
+    }
+    if request.six != DefaultSix::None {
+        let pool = addresses::pool_six(&agent.identity.cluster);
+        let chosen = addresses::default_subnet_six(name.as_str(), pool, &taken);
+        subnets.push(chosen.ok_or_else(|| none_left(pool.into(), ""))?);
+    }
+    Ok(subnets)
+}
+
+/// Subnets of other networks, and what hosts have routes to.
+async fn taken(agent: &Arc<Agent>) -> Vec<IpNetwork> {
     // This host's may be newer than what it has told.
     let mut taken: Vec<IpNetwork> = crate::runtime::host::routes(agent).await.unwrap_or_default();
+    taken.push(overlay::link_pool_six());
     agent.read(|state| {
         taken.extend(state.catalog.hosts().flat_map(|(_, host)| host.routes.clone()));
         for network in state.catalog.networks() {
@@ -202,13 +254,7 @@ async fn default_subnet(agent: &Arc<Agent>, name: &Name) -> Result<IpNetwork, Fa
             );
         }
     });
-    addresses::default_subnet(name.as_str(), pool, &taken).ok_or_else(|| {
-        let hint = "name one: svc-agent network create NAME --subnet CIDR";
-        refused(
-            format!("no subnet of the pool {pool} is free of other networks and the hosts' routes"),
-            &[hint],
-        )
-    })
+    taken
 }
 
 /// The network that has a VNI, by any of its creations: one that is not used may stand later.

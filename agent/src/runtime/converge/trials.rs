@@ -1,0 +1,68 @@
+//! What of a round's outcome is to be tried in the namespaces.
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Converger;
+use crate::model::Name;
+use crate::probing::Trial;
+use crate::runtime::derived;
+use crate::runtime::local::LocalAttachment;
+use crate::runtime::probing::Target;
+use crate::runtime::spaces::resolver_address;
+
+impl Converger {
+    /// Has tried what this round left in force. What is known to fail, and what an earlier agent made and is not looked
+    /// after yet, is not tried.
+    pub(super) fn show_trials(&self) {
+        let mut asked = BTreeSet::new();
+        let domain = self.agent.settings.load().domain.clone();
+        let targets = self.local.iter().filter(|record| self.stands(record)).map(|record| {
+            let first = asked.insert(record.cookie);
+            self.target(record, &domain, first)
+        });
+        let targets: Vec<Target> = targets.filter(|target| !target.trials.is_empty()).collect();
+        self.agent.probed.send_if_modified(|shown| {
+            let differs = **shown != targets;
+            if differs {
+                *shown = Arc::new(targets);
+            }
+            differs
+        });
+    }
+
+    /// All hosts know it, and all that it needs is there as far as this host can read.
+    fn stands(&self, record: &LocalAttachment) -> bool {
+        let key: (Name, Name) = (record.network.clone(), record.name.clone());
+        let balanced = |problems: &Vec<(String, String)>| {
+            !problems.iter().any(|(object, _)| object.ends_with("/balancer"))
+        };
+        let view = self.views.get(&record.network).and_then(|view| view.attachments.get(&record.name));
+        let known = view.is_some_and(|it| {
+            it.owner == self.agent.identity.node
+                && record.addresses.iter().all(|address| it.addresses.contains(address))
+        });
+        known
+            && self.spaces.containers.contains_key(&record.cookie)
+            && !self.fenced.contains_key(&key)
+            && !self.adopted.contains(&record.cookie)
+            && self.balancer_problems.get(&record.cookie).is_none_or(balanced)
+    }
+
+    /// Names are tried once for a namespace, VIPs for each network that it is on.
+    fn target(&self, record: &LocalAttachment, domain: &str, first: bool) -> Target {
+        let mut trials = Vec::new();
+        let resolver = self.spaces.containers.get(&record.cookie).and_then(|it| it.resolver.as_ref());
+        if let (true, Some(resolver), Some(address)) = (first, resolver, record.addresses.first()) {
+            trials.push(Trial::Names {
+                resolver: SocketAddr::new(resolver_address().ip(), resolver.port),
+                address: *address,
+                name: format!("{}.{}.{domain}", record.name, record.network).to_ascii_lowercase(),
+            });
+        }
+        let vips = self.views.get(&record.network).map(|view| derived::trials(view, &record.addresses));
+        trials.extend(vips.into_iter().flatten().map(|(vip, own)| Trial::Vip { vip, own }));
+        let object = format!("probe/{}/{}", record.network, record.name);
+        Target { cookie: record.cookie, object, trials }
+    }
+}

@@ -1,0 +1,104 @@
+//! One thing that was sent, and what comes back.
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use crate::netns::Opening;
+use crate::probing::{Outcome, Trial};
+use crate::runtime::spaces::resolver_address;
+
+/// An answer to a look-up of one name is no longer without EDNS (RFC 1035, 2.3.4).
+const BYTES_MAX: usize = 512;
+/// Datagrams read at once; who sends more than that to a port that is open for a moment has guessed it.
+const READ_MAX: usize = 16;
+
+/// What was sent, where it has come to nothing yet.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// Which of the target's trials it belongs to.
+    pub(super) place: usize,
+    /// It goes the same way without redirect or translation.
+    pub(super) direct: bool,
+    pub(super) outcome: Option<Outcome>,
+    socket: Option<UdpSocket>,
+    number: u64,
+}
+
+/// How the socket of a trial is opened.
+pub(super) fn opening(trial: &Trial, direct: bool) -> Opening {
+    match trial {
+        Trial::Names { resolver, .. } => {
+            Opening::Connected(if direct { *resolver } else { resolver_address() })
+        }
+        Trial::Vip { own, .. } => Opening::Bound(*own),
+    }
+}
+
+impl Line {
+    /// Sends it. `number` tells it from all others.
+    pub(super) fn begin(
+        trial: &Trial,
+        place: usize,
+        direct: bool,
+        socket: io::Result<UdpSocket>,
+        number: u64,
+    ) -> Self {
+        let sent = socket.and_then(|socket| send(trial, direct, &socket, number).map(|()| socket));
+        let (socket, outcome) = match sent {
+            Ok(socket) => (Some(socket), None),
+            Err(error) => (None, Some(of_error(&error))),
+        };
+        Self { place, direct, outcome, socket, number }
+    }
+
+    /// Reads what has come in.
+    pub(super) fn receive(&mut self, trial: &Trial) {
+        let Some(socket) = self.socket.as_ref().filter(|_| self.outcome.is_none()) else { return };
+        let mut buffer = [0; BYTES_MAX];
+        for _ in 0..READ_MAX {
+            let outcome = match socket.recv(&mut buffer) {
+                Ok(length) => judge(trial, &buffer[..length], self.number),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => Some(of_error(&error)),
+            };
+            if outcome.is_some() {
+                (self.outcome, self.socket) = (outcome, None);
+                return;
+            }
+        }
+    }
+}
+
+fn of_error(error: &io::Error) -> Outcome {
+    error.raw_os_error().map_or(Outcome::Unjudged, Outcome::of_errno)
+}
+
+fn send(trial: &Trial, direct: bool, socket: &UdpSocket, number: u64) -> io::Result<()> {
+    match trial {
+        Trial::Names { address, .. } => {
+            let question = dns::probe_question(id(number), *address).ok_or(io::ErrorKind::InvalidInput)?;
+            socket.send(&question)?;
+        }
+        Trial::Vip { vip, own } => {
+            let to = SocketAddr::new(if direct { *own } else { *vip }, socket.local_addr()?.port());
+            socket.send_to(&number.to_be_bytes(), to)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a datagram says to it, if it is about it.
+fn judge(trial: &Trial, datagram: &[u8], number: u64) -> Option<Outcome> {
+    match trial {
+        Trial::Names { name, .. } => {
+            let said = dns::probe_answer(datagram, id(number), name)?;
+            Some(said.map_or_else(Outcome::Wrong, |()| Outcome::Passed))
+        }
+        Trial::Vip { .. } => (datagram == number.to_be_bytes()).then_some(Outcome::Passed),
+    }
+}
+
+/// Of a query; the socket's port tells the rest.
+fn id(number: u64) -> u16 {
+    let [.., high, low] = number.to_be_bytes();
+    u16::from_be_bytes([high, low])
+}
