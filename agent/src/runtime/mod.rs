@@ -26,4 +26,5 @@ pub mod spaces;
 pub mod start;
 pub mod state;
 pub mod touched;
+pub mod tunnel_ports;
 pub mod verbs;

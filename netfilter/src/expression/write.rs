@@ -14,6 +14,15 @@ impl Expression {
                 out.number(3, *offset);
                 out.number(4, *length);
             }),
+            Self::PayloadSet { base, offset, length, from, checksum } => expression(out, "payload", |out| {
+                out.number(2, base.number());
+                out.number(3, *offset);
+                out.number(4, *length);
+                out.number(5, from.number());
+                // NFT_PAYLOAD_CSUM_INET.
+                out.number(6, 1);
+                out.number(7, *checksum);
+            }),
             Self::Meta { key, to } => expression(out, "meta", |out| {
                 out.number(2, key.number());
                 out.number(1, to.number());

@@ -17,6 +17,7 @@ mod idle;
 mod input;
 mod keys;
 mod limits;
+mod moves;
 mod musl;
 mod names;
 mod notify;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         deaths::all(),
         partition::all(),
         paths::all(),
+        moves::all(),
         healing::all(),
         takeover::all(),
         hosts::all(),
