@@ -133,7 +133,13 @@ fn local<A: Address>() -> Vec<Vec<Expression>> {
                 Expression::payload(Base::Transport, port, 2, KEY.after(A::WORDS + 1)),
                 Expression::map(map.name(), KEY, FOUND),
                 Expression::Untracked,
-                Expression::TransportSet { offset: port, length: 2, from: FOUND, checksum },
+                Expression::PayloadSet {
+                    base: Base::Transport,
+                    offset: port,
+                    length: 2,
+                    from: FOUND,
+                    checksum,
+                },
             ]);
             rules.push(rule);
         }

@@ -147,15 +147,18 @@ pub enum Expression {
         /// First register filled.
         to: Register,
     },
-    /// Writes bytes of the packet's transport header.
-    TransportSet {
-        /// Offset in bytes, even.
+    /// Writes bytes of the packet, and corrects its checksum for them. A UDP checksum of 0, which stands for none, would
+    /// become a wrong one.
+    PayloadSet {
+        /// What `offset` counts from.
+        base: Base,
+        /// Offset in bytes.
         offset: u32,
-        /// Length in bytes, even.
+        /// Length in bytes.
         length: u32,
         /// First register read.
         from: Register,
-        /// Offset of the header's Internet checksum, which is brought up to date.
+        /// Offset of the internet checksum, counted from the same place, in bytes.
         checksum: u32,
     },
     /// Loads a property of the packet.

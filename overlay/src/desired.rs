@@ -1,7 +1,7 @@
 //! What the overlay of this host shall hold: plain values, given whole each time.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnetwork::{IpNetwork, Ipv4Network};
@@ -44,8 +44,14 @@ pub struct Paths {
 pub struct Host {
     /// Outer source address of our tunnels (VXLAN `local`).
     pub address: IpAddr,
-    /// UDP port of clear networks.
+    /// UDP port that tunnels receive on.
     pub vxlan_port: u16,
+    /// UDP ports that they received on before: what peers still send there is taken all the same.
+    pub former_ports: BTreeSet<u16>,
+    /// Where peers receive on another port than `vxlan_port`.
+    pub other_ports: BTreeMap<IpAddr, u16>,
+    /// Further UDP ports to which nothing but tunnels sends: those that peers receive on, or did lately.
+    pub guarded_ports: BTreeSet<u16>,
     /// Addresses of every known peer; never our own. Only they may send to our tunnels.
     pub peers: BTreeSet<IpAddr>,
     /// Pool of the /31 link addresses between the host's namespace and those of its networks.
@@ -53,6 +59,13 @@ pub struct Host {
     /// Checksums of what the tunnels carry are left to the underlay's device, as the kernel does by itself. Off where such
     /// a device damages them.
     pub offload: bool,
+}
+
+impl Host {
+    /// Where the tunnels of a host receive.
+    pub(crate) fn vtep(&self, address: IpAddr) -> SocketAddr {
+        SocketAddr::new(address, self.other_ports.get(&address).copied().unwrap_or(self.vxlan_port))
+    }
 }
 
 /// One network on this host.

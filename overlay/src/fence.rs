@@ -7,7 +7,7 @@ use netfilter::{ChainKind, Conntrack, Expression, FieldType, Hook, HookPoint, Me
 
 use crate::rule::{Chain, Entry, Rule, Set};
 
-pub(crate) use host::host_table;
+pub(crate) use host::{MOVED, host_table, vni_key};
 pub(crate) use network::network_table;
 pub(crate) use port::{
     LOCAL_WAYS, TUNNEL_WAY, closed_chain, port_chain, port_chain_name, port_of_chain, port_table,

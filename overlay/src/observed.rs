@@ -1,6 +1,6 @@
 //! What a namespace holds, as far as the overlay cares: plain values.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use netfilter::Family;
@@ -19,7 +19,7 @@ pub struct Observed {
     /// Permanent neighbours by link and address.
     pub neighbours: BTreeMap<(String, IpAddr), Mac>,
     /// The VXLAN device's own table: where a MAC lives; the zero MAC floods.
-    pub tunnels: BTreeSet<(Mac, IpAddr)>,
+    pub tunnels: BTreeSet<(Mac, SocketAddr)>,
     /// The bridge's table without local entries: port, and whether the entry is static.
     pub forwarding: BTreeMap<Mac, (String, bool)>,
     /// Where frames to a MAC go without the bridge's help, by the name of the link; the zero MAC stands for all that

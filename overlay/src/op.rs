@@ -1,7 +1,7 @@
 //! What can be done to a namespace: plain data, names instead of indexes.
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use netfilter::Family;
@@ -231,8 +231,8 @@ pub enum Op {
         name: String,
         /// MAC.
         mac: Mac,
-        /// Underlay address.
-        vtep: IpAddr,
+        /// Underlay address and port.
+        vtep: SocketAddr,
     },
     /// Deletes where a MAC lives.
     DeleteTunnel {
@@ -240,8 +240,8 @@ pub enum Op {
         name: String,
         /// MAC.
         mac: Mac,
-        /// Underlay address.
-        vtep: IpAddr,
+        /// Underlay address and port.
+        vtep: SocketAddr,
     },
     /// Adds or replaces a static entry of the bridge.
     SetForwarding {

@@ -46,6 +46,9 @@ fn desired() -> Desired {
     let host = Host {
         address: vtep(1),
         vxlan_port: 4789,
+        former_ports: BTreeSet::new(),
+        other_ports: BTreeMap::new(),
+        guarded_ports: BTreeSet::new(),
         peers: BTreeSet::from([vtep(2)]),
         link_pool: "169.254.64.0/20".parse().unwrap(),
         offload: true,
@@ -164,7 +167,7 @@ fn with_remote(change: impl FnOnce(&mut Remote)) -> Desired {
 fn a_remote_that_moves_with_its_mac_is_one_operation() {
     let kernel = built(&desired());
     let plan = planned(&with_remote(|remote| remote.vtep = vtep(3)), &kernel);
-    assert_eq!(ops(&plan.additions), ["send 02:00:00:00:00:02 to host 192.0.2.3"]);
+    assert_eq!(ops(&plan.additions), ["send 02:00:00:00:00:02 to host 192.0.2.3:4789"]);
     assert_eq!(plan.removals, []);
 }
 
@@ -175,7 +178,7 @@ fn an_address_with_another_mac_is_announced() {
     assert_eq!(
         ops(&plan.additions),
         [
-            "send 02:00:00:00:00:07 to host 192.0.2.2",
+            "send 02:00:00:00:00:07 to host 192.0.2.2:4789",
             "forward 02:00:00:00:00:07 to port vxlan",
             "set neighbour 10.20.1.10 to 02:00:00:00:00:07",
             "announce 10.20.1.10 at 02:00:00:00:00:07",
@@ -184,7 +187,7 @@ fn an_address_with_another_mac_is_announced() {
     assert_eq!(
         ops(&plan.removals),
         [
-            "stop sending 02:00:00:00:00:02 to host 192.0.2.2",
+            "stop sending 02:00:00:00:00:02 to host 192.0.2.2:4789",
             "stop forwarding 02:00:00:00:00:02 to port vxlan"
         ]
     );
@@ -202,13 +205,16 @@ fn a_new_peer_is_let_in_before_it_is_sent_to_and_shut_out_last() {
         ops(&plan.additions),
         [
             "add 1 and delete 0 elements of set peers4",
-            "send 00:00:00:00:00:00 to host 192.0.2.3",
-            "send 02:00:00:00:00:02 to host 192.0.2.3",
+            "send 00:00:00:00:00:00 to host 192.0.2.3:4789",
+            "send 02:00:00:00:00:02 to host 192.0.2.3:4789",
         ]
     );
     assert_eq!(
         ops(&plan.removals),
-        ["stop sending 00:00:00:00:00:00 to host 192.0.2.2", "add 0 and delete 1 elements of set peers4"]
+        [
+            "stop sending 00:00:00:00:00:00 to host 192.0.2.2:4789",
+            "add 0 and delete 1 elements of set peers4"
+        ]
     );
 }
 

@@ -88,8 +88,11 @@ pub struct HostFact {
     pub address: IpAddr,
     /// UDP and TCP port of the cluster's frames.
     pub gossip_port: u16,
-    /// VXLAN port of clear networks.
+    /// UDP port that its tunnels of clear networks receive on.
     pub vxlan_port: u16,
+    /// Where they received before, the latest last, while it is not known that everybody sends to the new one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_vxlan_ports: Vec<u16>,
     /// Smallest MTU in bytes of the routes to its peers.
     pub underlay_mtu: u32,
     /// Version of the agent.

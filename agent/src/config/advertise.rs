@@ -53,6 +53,8 @@ pub struct LinkAddress {
     pub address: IpAddr,
     /// The link has the host's default route of that address's family, with the least metric.
     pub default_route: bool,
+    /// It may turn out to be somebody else's (IPv6), and cannot be used yet.
+    pub tentative: bool,
 }
 
 /// Why no address could be settled on; each says what to do.

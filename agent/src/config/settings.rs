@@ -118,7 +118,8 @@ settings! {
     /// UDP and TCP port of the cluster's frames.
     gossip_port "gossip-port" "N": u16, kinds::PORT, = 7946, restart;
 
-    /// UDP port of the tunnel of clear networks; the same on every host.
+    /// UDP port that this host's tunnel of clear networks receives on. To change it, start one host after the other with
+    /// another: hosts send to where each receives, and take for a while what comes to the port before.
     vxlan_port "vxlan-port" "N": u16, kinds::PORT, = 4789, restart;
 
     /// UDP port of the tunnel of encrypted networks; the same on every host.

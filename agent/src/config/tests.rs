@@ -292,6 +292,7 @@ fn join_addresses() {
 #[test]
 fn the_advertised_address() {
     let link = |interface: &str, address: &str, default_route| LinkAddress {
+        tentative: false,
         interface: interface.to_owned(),
         address: address.parse().unwrap(),
         default_route,

@@ -78,7 +78,8 @@ pub fn text(settings: &Settings) -> String {
     text.push_str("\nufw (put the network of the hosts in the place of 192.0.2.0/24):\n");
     openings.iter().for_each(|opening| text.push_str(&format!("  {}\n", ufw(opening))));
     text.push_str(&format!(
-        "\nContainers reach the world through forwarded packets from and to {}; where a filter drops those by \
+        "\nWhile the tunnel's port is being changed from host to host (--vxlan-port), leave the one before open as well: \
+         hosts send to where each receives.\nContainers reach the world through forwarded packets from and to {}; where a filter drops those by \
          default, accept this range there.\nNothing needs to be open to the world. The resolver, the virtual \
          addresses and the API are within each host.\n",
         settings.link_pool

@@ -20,6 +20,7 @@ use crate::runtime::local::{LocalAttachment, list};
 use crate::runtime::paths;
 use crate::runtime::spaces::{SharedKernel, Spaces};
 use crate::runtime::touched::Pace;
+use crate::runtime::tunnel_ports::{self, TunnelPorts};
 use crate::runtime::verbs::{self, takeover};
 use crate::store::Writes;
 use crate::view::{NetworkView, ViewChanges};
@@ -96,6 +97,7 @@ struct Snapshot {
     synced: bool,
     peers: BTreeSet<IpAddr>,
     paths: Option<overlay::Paths>,
+    ports: TunnelPorts,
 }
 
 /// TTLs in force.
@@ -227,8 +229,10 @@ impl Converger {
         self.fenced = fenced.collect();
         let peers = state.catalog.hosts().filter(|(node, _)| *node != me).map(|(_, host)| host.address);
         let paths = paths::wanted(&state.catalog, me);
+        let ports = tunnel_ports::of(&state.catalog, me, self.agent.settings.load().vxlan_port);
         Snapshot {
             paths,
+            ports,
             heads: state.catalog.heads(),
             revision: state.local_revision,
             synced: state.synced,
@@ -262,7 +266,7 @@ impl Converger {
             fenced
                 .map(|((network, name), why)| (format!("network/{network}/attachment/{name}"), why.clone())),
         );
-        let desired = self.desired(&present, snapshot.peers.clone(), snapshot.paths.clone());
+        let desired = self.desired(&present, &snapshot);
         let looks = self.look_again(&desired);
         self.overlay_phase(&desired, Phase::Additions, &mut problems).await;
         self.show_paths(&problems);
@@ -325,12 +329,7 @@ impl Converger {
         used.filter(|network| self.views.contains_key(*network)).cloned().collect()
     }
 
-    fn desired(
-        &mut self,
-        present: &BTreeSet<Name>,
-        peers: BTreeSet<IpAddr>,
-        paths: Option<overlay::Paths>,
-    ) -> overlay::Desired {
+    fn desired(&mut self, present: &BTreeSet<Name>, snapshot: &Snapshot) -> overlay::Desired {
         let settings = self.agent.settings.load_full();
         let mut networks = BTreeMap::new();
         for name in present {
@@ -350,12 +349,15 @@ impl Converger {
             host: overlay::Host {
                 address: self.agent.identity.address,
                 vxlan_port: settings.vxlan_port,
-                peers,
+                former_ports: snapshot.ports.former.clone(),
+                other_ports: snapshot.ports.others.clone(),
+                guarded_ports: snapshot.ports.guarded.clone(),
+                peers: snapshot.peers.clone(),
                 link_pool: settings.link_pool,
                 offload: self.agent.paths.leaves_checksums(),
             },
             networks,
-            paths,
+            paths: snapshot.paths.clone(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
-use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::RouteMessageBuilder;
@@ -17,15 +17,16 @@ use crate::netns::Namespace;
 use crate::runtime::agent::{Agent, State, chain};
 use crate::runtime::local::{LocalAttachment, StoredPlace};
 
+mod mtu;
+
+pub use mtu::underlay_mtu;
+
 /// The resolv.conf that a host's own programs and our forwarder follow.
 pub const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What a resolv.conf of ours begins with; a file without it is never overwritten.
 const MARK: &str = "# Written by svc-agent";
 /// Bytes of a resolv.conf that are read.
 const RESOLV_CONF_BYTES_MAX: u64 = 65_536;
-/// Smallest MTU that is believed of a route, in bytes (RFC 791).
-const MTU_MIN: u32 = 576;
-
 /// A read of routes or addresses failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -156,7 +157,13 @@ pub async fn link_addresses(namespace: &Namespace) -> Result<Vec<LinkAddress>, H
             })
         })?;
         let index = message.header.index;
-        Some(LinkAddress { interface: name_of(index)?, address, default_route: defaults.contains(&index) })
+        let unsure = AddressFlags::Tentative | AddressFlags::Dadfailed;
+        let tentative = message
+            .attributes
+            .iter()
+            .any(|attribute| matches!(attribute, AddressAttribute::Flags(flags) if flags.intersects(unsure)));
+        let default_route = defaults.contains(&index);
+        Some(LinkAddress { interface: name_of(index)?, address, default_route, tentative })
     });
     Ok(found.filter(|link| !link.address.is_loopback()).collect())
 }
@@ -176,37 +183,6 @@ pub async fn interface(namespace: &Namespace, network: &str, attachment: &str) -
         LinkAttribute::IfName(name) => Some(name),
         _ => None,
     })
-}
-
-/// MTU in bytes of the link that carries `address`: what the underlay lets through from here.
-///
-/// # Errors
-/// When the kernel does not tell it, or no link has the address.
-pub async fn underlay_mtu(namespace: &Namespace, address: IpAddr) -> Result<u32, HostError> {
-    let read = |what| move |source| HostError::Read { what, source };
-    let netlink = namespace.rtnetlink().map_err(HostError::Open)?;
-    let messages: Vec<_> =
-        netlink.address().get().execute().try_collect().await.map_err(read("the addresses"))?;
-    let index = messages
-        .iter()
-        .find(|message| {
-            message
-                .attributes
-                .iter()
-                .any(|attribute| matches!(attribute, AddressAttribute::Local(local) if *local == address))
-        })
-        .map(|message| message.header.index);
-    let Some(index) = index else { return Ok(1500) };
-    let link = netlink.link().get().match_index(index).execute().try_next().await;
-    let link = link.map_err(read("the underlay's link"))?;
-    netlink.close().await;
-    let mtu = link.and_then(|link| {
-        link.attributes.into_iter().find_map(|attribute| match attribute {
-            LinkAttribute::Mtu(mtu) => Some(mtu),
-            _ => None,
-        })
-    });
-    Ok(mtu.unwrap_or(1500).max(MTU_MIN))
 }
 
 /// The upstreams that are in force: configured ones, else what the host's resolv.conf says.

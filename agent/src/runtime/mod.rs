@@ -27,4 +27,5 @@ pub mod spaces;
 pub mod start;
 pub mod state;
 pub mod touched;
+pub mod tunnel_ports;
 pub mod verbs;

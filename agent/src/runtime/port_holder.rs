@@ -27,16 +27,20 @@ impl Holder {
 
 /// In words. A port that no process has is mostly the kernel's: another tunnel, whose settings do not go with ours.
 pub fn of(port: u16) -> String {
+    process_at(port).unwrap_or_else(|| {
+        "a tunnel that is not ours, or a process that is not seen from here (ip -d link show type vxlan)"
+            .to_owned()
+    })
+}
+
+/// The process that has it, if one has.
+pub fn process_at(port: u16) -> Option<String> {
     let sockets = sockets_at(port);
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().take(PROCESSES_MAX);
-    let found = processes.filter(|process| has_one(&process.path(), &sockets)).find_map(|process| {
+    processes.filter(|process| has_one(&process.path(), &sockets)).find_map(|process| {
         let id: u32 = process.file_name().to_str()?.parse().ok()?;
         let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
         Some(format!("process {id} ({})", printable(&name)))
-    });
-    found.unwrap_or_else(|| {
-        "a tunnel that is not ours, or a process that is not seen from here (ip -d link show type vxlan)"
-            .to_owned()
     })
 }
 

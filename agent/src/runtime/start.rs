@@ -1,13 +1,13 @@
 //! From settings to a running agent, and to its end.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::api::types::Failure;
@@ -26,7 +26,7 @@ use crate::runtime::peers::{self, PeerHandler};
 use crate::runtime::problems::Problems;
 use crate::runtime::spaces::{self, Spaces};
 use crate::runtime::verbs::addressing::{self, Grants};
-use crate::runtime::{health, host, log, memory, paths, probing, records, verbs};
+use crate::runtime::{health, host, log, memory, paths, probing, records, tunnel_ports, verbs};
 use crate::store::Store;
 use crate::{api, holder};
 
@@ -35,6 +35,7 @@ mod forgetting;
 mod holding;
 mod identity;
 mod joining;
+mod moving;
 mod notify;
 mod surroundings;
 mod twin;
@@ -79,10 +80,14 @@ pub fn run(settings: Settings, sources: Sources, start: Start) -> Result<(), Fai
     limiter.tell(Instant::now());
     // A blocking call that hangs must not keep a stopped agent alive.
     runtime.shutdown_timeout(Duration::from_secs(2));
-    ended
+    match ended? {
+        Some(before) => Err(moving::start_anew(before)),
+        None => Ok(()),
+    }
 }
 
-async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result<(), Failure> {
+/// Until the agent ends; the address that it is to leave for another, if that is why.
+async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result<Option<IpAddr>, Failure> {
     let fail = |error: &dyn std::error::Error| refused(chain(error), &[]);
     let keys = KeyRing::load(&settings.key_file).map_err(|error| {
         let hints = [
@@ -114,6 +119,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     let pid = holder.ping().map_err(|error| fail(&error))?.pid;
     let agent = build(settings, store, identity, books, host_namespace, leaving, 1)?;
     agent.holder_pid.store(pid, std::sync::atomic::Ordering::Relaxed);
+    tunnel_ports::refuse_taken(&agent)?;
     let adopted = sweep(&agent, &holder)?;
 
     let links: BTreeMap<Name, u16> =
@@ -148,12 +154,17 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     tasks.spawn(joining::join(Arc::clone(&agent), start));
     tasks.spawn(upkeep::housekeep(Arc::clone(&agent)));
     tasks.spawn(surroundings::follow(Arc::clone(&agent)));
+    tasks.spawn(tunnel_ports::follow(Arc::clone(&agent)));
     tasks.spawn(notify::tell(Arc::clone(&agent)));
-    let end = wait_for_end(&agent, &sources, &mut converge).await;
-    notify::stopping();
+    let (moving, moved) = oneshot::channel();
+    tasks.spawn(moving::follow(Arc::clone(&agent), moving));
+    let end = wait_for_end(&agent, &sources, &mut converge, moved).await;
+    if !matches!(end, End::Moved(_)) {
+        notify::stopping();
+    }
     agent.stop.send_replace(true);
     tasks.shutdown().await;
-    if end == End::Asked {
+    if matches!(end, End::Asked | End::Moved(_)) {
         // It ends between two rounds, never inside one.
         drop(tokio::time::timeout(Duration::from_secs(5), &mut converge).await);
     }
@@ -167,13 +178,20 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
         return Err(failure.clone());
     }
     match end {
+        End::Moved(to) => {
+            tracing::info!(
+                "this host's address is {to} now, it was {}: starting anew",
+                agent.identity.address
+            );
+            return Ok(Some(agent.identity.address));
+        }
         End::Asked => tracing::info!("stopped; forwarding, balancing and the resolvers' sockets stay"),
         End::Left => tracing::info!("this host has left its cluster"),
         End::Failed => {
             return Err(refused("the converge loop failed; see the log", &["start the agent again"]));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Why the agent ends.
@@ -185,6 +203,8 @@ enum End {
     Left,
     /// The converge loop failed.
     Failed,
+    /// This host has another address now: the agent is to start anew.
+    Moved(IpAddr),
 }
 
 async fn open_metrics(settings: &Settings) -> Result<Option<tokio::net::TcpListener>, Failure> {
@@ -204,7 +224,7 @@ fn build(
     identity: Identity,
     books: Books,
     host_namespace: Namespace,
-    leaving: mpsc::Sender<tokio::sync::oneshot::Sender<Vec<String>>>,
+    leaving: mpsc::Sender<oneshot::Sender<Vec<String>>>,
     slowed: u32,
 ) -> Result<Arc<Agent>, Failure> {
     let fail = |error: crate::store::StoreError| refused(chain(&error), &[]);
@@ -316,6 +336,11 @@ async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Resu
         hosts.map(|(_, host)| verbs::node::address_of(host)).collect()
     });
     let moved_from = twin::moved_from(agent, address);
+    if let Some(before) = moved_from {
+        let line = format!("its address was {} and is {} now", before.ip(), address.ip());
+        agent.events.record("host", line, "agent");
+    }
+    let moved_from = moved_from.filter(|before| !moving::was_here(before.ip()));
     let asked = match start {
         _ if moved_from.is_some() => Vec::new(),
         Start::Join(addresses) => addresses.iter().map(ToString::to_string).collect(),
@@ -383,6 +408,7 @@ async fn wait_for_end(
     agent: &Arc<Agent>,
     sources: &Sources,
     converge: &mut tokio::task::JoinHandle<()>,
+    mut moved: oneshot::Receiver<IpAddr>,
 ) -> End {
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
@@ -397,6 +423,7 @@ async fn wait_for_end(
             _ = interrupt.recv() => return End::Asked,
             _ = hangup.recv() => notify::reload(agent, || upkeep::reload(agent, sources)),
             _ = stop.wait_for(|stop| *stop) => return End::Asked,
+            Ok(address) = &mut moved, if !moved.is_terminated() => return End::Moved(address),
             ended = &mut *converge => {
                 if let Err(error) = ended {
                     tracing::error!("the converge loop ended: {error}");

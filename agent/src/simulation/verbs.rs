@@ -83,6 +83,7 @@ impl Cluster {
             address: IpAddr::from([192, 0, 2, u8::try_from(at).unwrap() + 1]),
             gossip_port: 7946,
             vxlan_port: 4789,
+            former_vxlan_ports: Vec::new(),
             underlay_mtu: 1500,
             agent_version: "0.1.0".to_owned(),
             narrow: Default::default(),

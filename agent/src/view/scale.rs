@@ -197,6 +197,7 @@ fn host_fact(host: u32) -> Value {
         address: IpAddr::V4(Ipv4Addr::from_bits(0xc0a8_0000_u32.saturating_add(host + 1))),
         gossip_port: 7946,
         vxlan_port: 4789,
+        former_vxlan_ports: Vec::new(),
         underlay_mtu: 1500,
         agent_version: "0.1.0".to_owned(),
         narrow: Default::default(),

@@ -14,12 +14,12 @@ impl Expression {
                 out.number(3, *offset);
                 out.number(4, *length);
             }),
-            Self::TransportSet { offset, length, from, checksum } => expression(out, "payload", |out| {
-                out.number(5, from.number());
-                out.number(2, Base::Transport.number());
+            Self::PayloadSet { base, offset, length, from, checksum } => expression(out, "payload", |out| {
+                out.number(2, base.number());
                 out.number(3, *offset);
                 out.number(4, *length);
-                // NFT_PAYLOAD_CSUM_INET
+                out.number(5, from.number());
+                // NFT_PAYLOAD_CSUM_INET.
                 out.number(6, 1);
                 out.number(7, *checksum);
             }),

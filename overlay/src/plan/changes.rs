@@ -1,11 +1,14 @@
 //! What of a network's tables a change can touch: with 100,000 remotes and one of them moved, the plan is small.
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::name::BRIDGE;
 use crate::world::FLOOD;
 use crate::{Attachment, Mac, Network, Observed, Remote};
+
+/// No other is before it.
+pub(super) const LOWEST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// MACs and addresses whose entries may differ between two states of a network.
 #[derive(Debug, Default)]
@@ -57,7 +60,7 @@ impl Changes {
 
     /// Of what was observed, the entries that these changes are about.
     pub(super) fn narrow(&self, observed: &Observed) -> Observed {
-        let lowest = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        let lowest = LOWEST;
         let mut narrow = Observed::default();
         for mac in &self.macs {
             let tunnels = observed.tunnels.range((*mac, lowest)..).take_while(|(other, _)| other == mac);

@@ -1,16 +1,16 @@
 //! Where each MAC and address of a network lives: entries of the VXLAN device, of the bridge, and neighbours.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Planner;
-use super::changes::{Changes, changes};
+use super::changes::{Changes, LOWEST, changes};
 use crate::name::{BRIDGE, VXLAN, network_port};
 use crate::world::FLOOD;
-use crate::{Mac, Network, Object, Observed, Op, Phase, Space};
+use crate::{Host, Mac, Network, Object, Observed, Op, Phase, Space};
 
 /// The tables of a network, as wanted.
 struct Tables {
-    tunnels: BTreeSet<(Mac, IpAddr)>,
+    tunnels: BTreeSet<(Mac, SocketAddr)>,
     forwarding: BTreeMap<Mac, String>,
     neighbours: BTreeMap<IpAddr, Mac>,
 }
@@ -32,7 +32,7 @@ impl Planner<'_> {
         }
         let narrow = changes.as_ref().map(|changes| changes.narrow(observed));
         let observed = narrow.as_ref().unwrap_or(observed);
-        let tables = wanted(network, changes.as_ref());
+        let tables = wanted(&self.desired.host, network, changes.as_ref());
         let empty = Observed::default();
         let now = if keeps_tunnel { observed } else { &empty };
         self.tunnels(name, &space, now, &tables);
@@ -62,7 +62,7 @@ impl Planner<'_> {
         }
         for (mac, vtep) in now.tunnels.difference(&tables.tunnels) {
             // Of a MAC that lives elsewhere now the entry has been replaced.
-            let elsewhere = tables.tunnels.range((*mac, MIN_ADDRESS)..).next();
+            let elsewhere = tables.tunnels.range((*mac, LOWEST)..).next();
             if *mac != FLOOD && elsewhere.is_some_and(|(other, _)| other == mac) {
                 continue;
             }
@@ -139,8 +139,6 @@ impl Planner<'_> {
     }
 }
 
-const MIN_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-
 /// Whether the bridge has a static entry for a MAC on this port.
 pub(super) fn has_port(now: &Observed, mac: Mac, port: &str) -> bool {
     now.forwarding.get(&mac).is_some_and(|(on, fixed)| on == port && *fixed)
@@ -152,7 +150,7 @@ fn object_of(network: &str, mac: Mac) -> Object {
 
 /// Of two that claim a MAC or address the later one stands, and an attachment of this host before all. With
 /// `changes` only for the MACs and addresses that they name.
-fn wanted(network: &Network, changes: Option<&Changes>) -> Tables {
+fn wanted(host: &Host, network: &Network, changes: Option<&Changes>) -> Tables {
     let mut unicast = BTreeMap::new();
     let mut forwarding = BTreeMap::new();
     let mut neighbours = BTreeMap::new();
@@ -160,7 +158,7 @@ fn wanted(network: &Network, changes: Option<&Changes>) -> Tables {
     let about = |address: &IpAddr| changes.is_none_or(|changes| changes.addresses.contains(address));
     for remote in &network.remotes {
         if about_mac(&remote.mac) {
-            unicast.insert(remote.mac, remote.vtep);
+            unicast.insert(remote.mac, host.vtep(remote.vtep));
             forwarding.insert(remote.mac, VXLAN.to_owned());
         }
         let addresses = remote.addresses.iter().filter(|address| about(address));
@@ -174,7 +172,7 @@ fn wanted(network: &Network, changes: Option<&Changes>) -> Tables {
         let addresses = attachment.addresses.iter().map(|address| address.ip()).filter(about);
         neighbours.extend(addresses.map(|address| (address, attachment.mac)));
     }
-    let mut tunnels: BTreeSet<(Mac, IpAddr)> = unicast.into_iter().collect();
-    tunnels.extend(network.flood.iter().filter(|_| about_mac(&FLOOD)).map(|vtep| (FLOOD, *vtep)));
+    let mut tunnels: BTreeSet<(Mac, SocketAddr)> = unicast.into_iter().collect();
+    tunnels.extend(network.flood.iter().filter(|_| about_mac(&FLOOD)).map(|vtep| (FLOOD, host.vtep(*vtep))));
     Tables { tunnels, forwarding, neighbours }
 }

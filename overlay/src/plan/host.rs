@@ -19,9 +19,10 @@ impl Planner<'_> {
             // While a network's link is still there its traffic is judged; once it is gone nothing needs tracking.
             let wanted = self.desired.networks.values().any(|network| !network.internal);
             let linked = observed.links.keys().any(|name| name.starts_with(HOST_LINK_PREFIX));
-            self.table(&object, &space, host_table(self.desired, wanted || linked));
+            let moved = self.moved_vnis();
+            self.table(&object, &space, host_table(self.desired, &moved, wanted || linked));
             if linked && !wanted {
-                self.remove(&object, &space, Op::SetTable { table: host_table(self.desired, false) });
+                self.remove(&object, &space, Op::SetTable { table: host_table(self.desired, &moved, false) });
             }
         }
         if !self.desired.networks.values().any(|network| !network.internal) {

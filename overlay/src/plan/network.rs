@@ -1,9 +1,12 @@
 //! A network's own namespace: sysctls, tables, bridge, VXLAN device.
+use std::collections::BTreeSet;
+
 use ipnetwork::IpNetwork;
+use netfilter::Family;
 
 use super::{Planner, Wanted};
-use crate::fence::network_table;
-use crate::name::{BRIDGE, VXLAN, attachment_tag, gateway_mac, network_tag};
+use crate::fence::{MOVED, network_table, vni_key};
+use crate::name::{BRIDGE, PATHS, VXLAN, attachment_tag, gateway_mac, network_tag};
 use crate::{Link, LinkKind, Mac, Network, Object, Observed, Op, Phase, PortFlags, Space, Vxlan};
 
 impl Planner<'_> {
@@ -103,6 +106,7 @@ impl Planner<'_> {
         self.offload(object, space, VXLAN, link);
         self.tunnel_chain(object, space, link.is_none());
         self.up(object, space, VXLAN, link);
+        self.moved(object, network.vni, link);
     }
 
     /// The VXLAN device itself; `None` if this plan makes it.
@@ -118,7 +122,8 @@ impl Planner<'_> {
         let found = observed.links.get(name);
         let link = found.filter(|link| self.is_tunnel_of(link, vni));
         // VNI and port of a device cannot be changed (drivers/net/vxlan/vxlan_core.c, vxlan_nl2conf), and two
-        // devices at once would loop each broadcast between the hosts: so first away, then new.
+        // devices at once would loop each broadcast between the hosts: so first away, then new. What comes to a former
+        // port is lost only in between, some 10 ms.
         if found.is_some() && link.is_none() {
             self.add(object, space, Op::DeleteLink { name: name.to_owned() });
         }
@@ -134,6 +139,30 @@ impl Planner<'_> {
             self.add(object, &Space::Host, op);
         }
         link
+    }
+
+    /// Once a tunnel receives on the port that is wanted, what peers still send to a former one is handed to it: before,
+    /// the old device took it. `link` is `None` for one that this plan has just made.
+    pub(super) fn moved(&mut self, object: &Object, vni: u32, link: Option<&Link>) {
+        let key = vni_key(vni);
+        let tables = self.observed.get(&Space::Host).map(|host| &host.tables);
+        let moved = tables.and_then(|tables| tables.get(&Family::Inet)?.sets.get(MOVED));
+        let known = moved.is_some_and(|moved| moved.contains(&key));
+        if link.is_none() && !known && !self.desired.host.former_ports.is_empty() {
+            self.add_elements(object, &Space::Host, Family::Inet, MOVED, BTreeSet::from([key]));
+        }
+    }
+
+    /// VNIs whose tunnel receives on the port that is wanted.
+    pub(super) fn moved_vnis(&self) -> BTreeSet<u32> {
+        let networks = self.desired.networks.iter();
+        let networks = networks.map(|(name, network)| (Space::Network(name.clone()), VXLAN, network.vni));
+        let paths = self.desired.paths.iter().map(|paths| (Space::Paths, PATHS, paths.vni));
+        let right = |(space, name, vni): (Space, &str, u32)| {
+            let link = self.observed.get(&space)?.links.get(name)?;
+            self.is_tunnel_of(link, vni).then_some(vni)
+        };
+        networks.chain(paths).filter_map(right).collect()
     }
 
     /// Whether checksums are left to the device below, which a new tunnel does.

@@ -1,6 +1,6 @@
 //! What the ways to other hosts are tried through: a VXLAN device alone in its namespace.
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 
@@ -39,9 +39,11 @@ impl Planner<'_> {
         // A link that comes up, loses its last address, or gets another MAC, has lost its neighbours.
         let up = link.is_some_and(|link| link.up && link.mac == Some(mac));
         self.up(&object, &space, PATHS, link);
+        self.moved(&object, paths.vni, link);
         let keeps = up && !readdressed;
-        let tunnels: BTreeSet<(Mac, IpAddr)> =
-            paths.peers.iter().map(|(address, vtep)| (path_mac(*address), *vtep)).collect();
+        let at = |vtep: &IpAddr| self.desired.host.vtep(*vtep);
+        let tunnels: BTreeSet<(Mac, SocketAddr)> =
+            paths.peers.iter().map(|(address, vtep)| (path_mac(*address), at(vtep))).collect();
         for (mac, vtep) in &tunnels {
             if link.is_none() || !observed.tunnels.contains(&(*mac, *vtep)) {
                 let op = Op::SetTunnel { name: PATHS.to_owned(), mac: *mac, vtep: *vtep };

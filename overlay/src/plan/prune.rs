@@ -72,6 +72,9 @@ pub(crate) fn teardown(
     let host = crate::Host {
         address: std::net::Ipv4Addr::UNSPECIFIED.into(),
         vxlan_port: 0,
+        former_ports: BTreeSet::new(),
+        other_ports: BTreeMap::new(),
+        guarded_ports: BTreeSet::new(),
         peers: BTreeSet::new(),
         link_pool: std::net::Ipv4Addr::UNSPECIFIED.into(),
         offload: true,

@@ -1,5 +1,5 @@
 //! What links of one namespace carry: addresses, routes, neighbours, forwarding entries.
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 
@@ -118,13 +118,13 @@ impl Inside<'_> {
         Ok(())
     }
 
-    fn set_tunnel(&mut self, name: &str, mac: Mac, vtep: IpAddr) -> Outcome {
+    fn set_tunnel(&mut self, name: &str, mac: Mac, vtep: SocketAddr) -> Outcome {
         self.link(name)?;
         if !is_tunnel(name) {
             return Ok(());
         }
         if mac != FLOOD {
-            let lowest = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            let lowest = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
             let before = self.seen.tunnels.range((mac, lowest)..).take_while(|(other, _)| *other == mac);
             let before: Vec<_> = before.copied().collect();
             for entry in &before {

@@ -1,6 +1,6 @@
 //! What somebody else may do to a namespace, as operations.
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use netfilter::Family;
 use overlay::{Link, LinkKind, Mac, Observed, Op, PortFlags, Route, Space, World};
@@ -9,7 +9,7 @@ use overlay::{Link, LinkKind, Mac, Observed, Op, PortFlags, Route, Space, World}
 pub(crate) const KINDS: u8 = 25;
 /// MACs and addresses that nothing else has.
 const STRAY_MAC: Mac = Mac([2, 0xee, 0, 0, 0, 1]);
-const STRAY_VTEP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 250));
+const STRAY_VTEP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 250)), 4790);
 const STRAY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 21, 9, 9));
 
 /// A disturbance of this kind to the `pick`th thing that there is, if there is one.
@@ -123,7 +123,7 @@ fn to_entries(kind: u8, seen: &Observed) -> Vec<Op> {
             addresses.into_iter().map(stray).collect()
         }
         14 => {
-            let gone = |(mac, vtep): &(Mac, IpAddr)| Op::DeleteTunnel {
+            let gone = |(mac, vtep): &(Mac, SocketAddr)| Op::DeleteTunnel {
                 name: vxlan.clone(),
                 mac: *mac,
                 vtep: *vtep,

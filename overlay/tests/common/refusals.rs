@@ -1,7 +1,7 @@
 //! Operations that a kernel refuses on a network "coral" (of both families, one container on it), or takes although
 //! nothing is to be done.
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use netfilter::Family;
 use overlay::{Mac, Op, Peer, Route, Space};
@@ -73,7 +73,7 @@ pub(crate) fn of_entries(coral: &Space, container: &Space, port: &str, known: Ma
         Op::SetRoute { route, replace }
     };
     let forget = |link: &str, gateway: &str, metric| Op::DeleteRoute { route: route(link, gateway, metric) };
-    let vtep = Ipv4Addr::new(192, 0, 2, 9).into();
+    let vtep = SocketAddr::from(([192, 0, 2, 9], 4789));
     let delete_tunnel = |link: &str, mac| Op::DeleteTunnel { name: name(link), mac, vtep };
     let delete_neighbour = |link: &str| Op::DeleteNeighbour { name: name(link), address: STRANGER };
     let delete_forwarding = |port: &str, mac| Op::DeleteForwarding { port: name(port), mac };

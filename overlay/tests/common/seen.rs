@@ -72,7 +72,10 @@ fn lines_of(at: &str, seen: &Observed) -> Vec<String> {
     }
     let neighbours = seen.neighbours.iter();
     lines.extend(neighbours.map(|((name, address), mac)| format!("neighbour {at} {name} {address} {mac}")));
-    lines.extend(seen.tunnels.iter().map(|(mac, vtep)| format!("tunnel {at} {mac} {vtep}")));
+    for (mac, vtep) in &seen.tunnels {
+        let port = if vtep.port() == 4789 { String::new() } else { format!(" port {}", vtep.port()) };
+        lines.push(format!("tunnel {at} {mac} {}{port}", vtep.ip()));
+    }
     for (mac, (port, fixed)) in &seen.forwarding {
         lines.push(format!("forwarding {at} {mac} {port}{}", if *fixed { "" } else { " learned" }));
     }

@@ -108,6 +108,17 @@ fn paths() -> impl Strategy<Value = Paths> {
     })
 }
 
+/// Where this host receives, where it did before, and where others do.
+fn ports() -> impl Strategy<Value = (u16, BTreeSet<u16>, BTreeMap<IpAddr, u16>)> {
+    let port = || prop::sample::select(vec![4789_u16, 4790]);
+    let others = prop::collection::btree_map((2..5_u8).prop_map(vtep), port(), 0..3);
+    (port(), any::<bool>(), others).prop_map(|(port, changed, others)| {
+        let former = if port == 4789 { 4790 } else { 4789 };
+        let other_ports = others.into_iter().filter(|(_, other)| *other != port).collect();
+        (port, changed.then_some(former).into_iter().collect(), other_ports)
+    })
+}
+
 pub(crate) fn desired() -> impl Strategy<Value = Desired> {
     let networks = (
         prop::option::of(network(0)),
@@ -116,11 +127,11 @@ pub(crate) fn desired() -> impl Strategy<Value = Desired> {
         0..3_u16,
         any::<bool>(),
         prop::collection::btree_set((2..5_u8).prop_map(vtep), 0..3),
-        prop::sample::select(vec![4789_u16, 4790]),
+        ports(),
         prop::option::of(paths()),
         any::<bool>(),
     );
-    networks.prop_map(|(amber, blue, coral, shift, swap, peers, vxlan_port, paths, offload)| {
+    networks.prop_map(|(amber, blue, coral, shift, swap, peers, ports, paths, offload)| {
         let all = [amber, blue, coral].into_iter().zip(NETWORKS).enumerate();
         let mut networks: BTreeMap<String, Network> = BTreeMap::new();
         for (number, (network, name)) in all {
@@ -133,7 +144,18 @@ pub(crate) fn desired() -> impl Strategy<Value = Desired> {
             std::mem::swap(&mut a.vni, &mut b.vni);
         }
         let link_pool = "169.254.64.0/20".parse().unwrap();
-        let host = Host { address: vtep(1), vxlan_port, peers, link_pool, offload };
+        let (vxlan_port, former_ports, other_ports) = ports;
+        let guarded_ports = other_ports.values().copied().collect();
+        let host = Host {
+            address: vtep(1),
+            vxlan_port,
+            former_ports,
+            other_ports,
+            guarded_ports,
+            peers,
+            link_pool,
+            offload,
+        };
         Desired { host, networks, paths }
     })
 }
@@ -189,6 +211,15 @@ pub(crate) fn coral() -> (Desired, Mac) {
         attachments: BTreeMap::from([("web".to_owned(), attachment)]),
     };
     let link_pool = "169.254.64.0/20".parse().unwrap();
-    let host = Host { address: vtep(1), vxlan_port: 4789, peers: BTreeSet::new(), link_pool, offload: true };
+    let host = Host {
+        address: vtep(1),
+        vxlan_port: 4789,
+        former_ports: BTreeSet::new(),
+        other_ports: BTreeMap::new(),
+        guarded_ports: BTreeSet::new(),
+        peers: BTreeSet::new(),
+        link_pool,
+        offload: true,
+    };
     (Desired { host, networks: BTreeMap::from([("coral".to_owned(), network)]), paths: None }, mac)
 }

@@ -1,6 +1,6 @@
 //! Desired states and disturbances in the scenarios' words.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
@@ -15,6 +15,9 @@ pub(crate) fn nothing() -> Desired {
     let host = Host {
         address: Ipv4Addr::new(192, 0, 2, 1).into(),
         vxlan_port: 4789,
+        former_ports: BTreeSet::new(),
+        other_ports: BTreeMap::new(),
+        guarded_ports: BTreeSet::new(),
         peers: BTreeSet::new(),
         link_pool: "169.254.64.0/20".parse().unwrap(),
         offload: true,
@@ -31,6 +34,11 @@ pub(crate) fn declare(desired: &mut Desired, last: &mut String, words: &[&str]) 
         ["host", address, rest @ ..] => {
             desired.host.address = parse(address);
             desired.host.peers = list(rest, "peers");
+            desired.host.vxlan_port = one(rest, "port").map_or(4789, parse);
+            desired.host.former_ports = all(rest, "former").map(parse).collect();
+            let others = rest.iter().filter_map(|word| word.strip_prefix("at:")?.parse().ok());
+            desired.host.other_ports = others.map(|vtep: SocketAddr| (vtep.ip(), vtep.port())).collect();
+            desired.host.guarded_ports = desired.host.other_ports.values().copied().collect();
         }
         ["paths", address, "mtu", mtu, rest @ ..] => {
             let peers = rest.chunks(3).map(|words| (parse(words[0]), parse(words[2]))).collect();
@@ -78,7 +86,7 @@ pub(crate) fn declare(desired: &mut Desired, last: &mut String, words: &[&str]) 
 pub(crate) fn harm(seen: &Observed, words: &[&str]) -> Vec<Op> {
     match words {
         ["delete", "all", "tunnels"] => {
-            let gone = |(mac, vtep): &(Mac, IpAddr)| {
+            let gone = |(mac, vtep): &(Mac, SocketAddr)| {
                 let paths = seen.links.contains_key("paths");
                 let name = if paths { "paths" } else { "vxlan" }.to_owned();
                 Op::DeleteTunnel { name, mac: *mac, vtep: *vtep }
@@ -151,9 +159,11 @@ fn one_harm(words: &[&str]) -> Op {
             Op::SetNeighbour { name: bridge, address: parse(address), mac: self::mac(mac) }
         }
         ["delete", "neighbour", address] => Op::DeleteNeighbour { name: bridge, address: parse(address) },
-        ["set", "tunnel", mac, vtep] => Op::SetTunnel { name: vxlan, mac: self::mac(mac), vtep: parse(vtep) },
+        ["set", "tunnel", mac, vtep] => {
+            Op::SetTunnel { name: vxlan, mac: self::mac(mac), vtep: self::vtep(vtep) }
+        }
         ["delete", "tunnel", mac, vtep] => {
-            Op::DeleteTunnel { name: vxlan, mac: self::mac(mac), vtep: parse(vtep) }
+            Op::DeleteTunnel { name: vxlan, mac: self::mac(mac), vtep: self::vtep(vtep) }
         }
         ["set", "forwarding", mac, port] => Op::SetForwarding { port: name(port), mac: self::mac(mac) },
         ["delete", "forwarding", mac, port] => Op::DeleteForwarding { port: name(port), mac: self::mac(mac) },
@@ -246,4 +256,9 @@ fn route(link: &str, gateway: &str, metric: &str, protocol: u8) -> Route {
         gateway: Some(gateway),
         protocol,
     }
+}
+
+/// An address, with its port if that is not the default one.
+fn vtep(text: &str) -> SocketAddr {
+    text.parse().unwrap_or_else(|_| SocketAddr::new(parse(text), 4789))
 }

@@ -94,6 +94,9 @@ impl Bed {
         let host = Host {
             address: address.into(),
             vxlan_port: 4789,
+            former_ports: BTreeSet::new(),
+            other_ports: BTreeMap::new(),
+            guarded_ports: BTreeSet::new(),
             peers: BTreeSet::new(),
             link_pool: "169.254.64.0/20".parse().unwrap(),
             offload: true,

@@ -276,7 +276,7 @@ async fn other_peoples_vxlan_on_the_port_is_untouched() {
             mtu: 1450,
         };
         let address = format!("10.99.0.{}/24", host + 1).parse().unwrap();
-        let vtep = bed.nodes[other].address;
+        let vtep = std::net::SocketAddr::new(bed.nodes[other].address, 4789);
         let steps = [
             (Space::Host, op),
             (space.clone(), Op::AddAddress { name: "vxlan".to_owned(), address }),

@@ -63,6 +63,51 @@ async fn vni_port_and_local_address_converge() {
     assert!(reaches(&here, &there, "10.20.1.10"));
 }
 
+/// Each sends to where the other receives; what a peer that has not heard of a change sends is taken at the former port,
+/// from peers alone.
+#[tokio::test]
+async fn a_port_that_is_changed_on_one_host_loses_nothing() {
+    for six in [false, true] {
+        let mut bed = Bed::new(2).await;
+        if six {
+            bed.over_ipv6().await;
+        }
+        bed.network("blue", 4097, "10.20.0.0/16", false, &[0, 1]);
+        for node in &mut bed.nodes {
+            node.desired.networks.get_mut("blue").unwrap().mtu = 1430;
+        }
+        let here = bed.member(0, "blue", "web1", "10.20.0.10");
+        let there = bed.member(1, "blue", "web2", "10.20.1.10");
+        bed.settle().await;
+        let (knows_not, changed) = (bed.nodes[0].address, bed.nodes[1].address);
+        bed.nodes[1].desired.host.vxlan_port = 4790;
+        bed.nodes[1].desired.host.former_ports = [4789].into();
+        bed.nodes[1].desired.host.other_ports = [(knows_not, 4789)].into();
+        assert_eq!(bed.nodes[1].reconcile().await.problems, []);
+        assert!(reaches(&here, &there, "10.20.1.10"), "the former port, IPv6 {six}");
+        let address = "10.20.1.10".parse().unwrap();
+        assert!(exchange(&here, &there, address, 1402, PATIENCE).is_some(), "of full size");
+        bed.nodes[0].desired.host.other_ports = [(changed, 4790)].into();
+        bed.nodes[0].desired.host.guarded_ports = [4790].into();
+        assert_eq!(bed.nodes[0].reconcile().await.problems, []);
+        assert!(reaches(&here, &there, "10.20.1.10"), "the other port, IPv6 {six}");
+        bed.nodes[1].desired.host.former_ports.clear();
+        assert_eq!(bed.nodes[1].reconcile().await.problems, []);
+        assert!(reaches(&here, &there, "10.20.1.10"), "the other port alone, IPv6 {six}");
+        for node in &mut bed.nodes {
+            assert_eq!(node.reconciler.verify(&node.desired).await.operations, 0);
+        }
+        // Back to the former one, at which nobody but a peer is heard.
+        bed.nodes[0].desired.host.other_ports.clear();
+        bed.nodes[1].desired.host.former_ports = [4789].into();
+        bed.nodes[1].desired.host.peers.clear();
+        for node in &mut bed.nodes {
+            assert_eq!(node.reconcile().await.problems, []);
+        }
+        assert!(is_silent(&here, &there, "10.20.1.10"), "no peer, IPv6 {six}");
+    }
+}
+
 #[tokio::test]
 async fn two_networks_with_one_subnet_are_apart() {
     let mut bed = Bed::new(2).await;

@@ -1,4 +1,5 @@
 //! Drift, adoption, prune and teardown.
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use overlay::{Kernel, LinuxKernel, Observed, Op, Phase, Reconciler, Space};
@@ -13,16 +14,14 @@ async fn what_was_changed_by_hand_is_repaired_and_counted() {
     let mac = crate::bed::mac_of("10.20.1.10".parse().unwrap());
     let own = crate::bed::mac_of("10.20.0.10".parse().unwrap());
     let (vxlan, bridge) = ("vxlan".to_owned(), "br".to_owned());
-    let vtep = bed.nodes[1].address;
+    let vtep = SocketAddr::new(bed.nodes[1].address, 4789);
+    let stray = SocketAddr::from(([192, 168, 77, 250], 4789));
     let port = bed.nodes[0].port("web1");
     let container = bed.nodes[0].desired.networks["blue"].attachments["web1"].space.clone();
     let harm = [
         (&space, Op::DeleteTunnel { name: vxlan.clone(), mac, vtep }),
-        (&space, Op::SetTunnel { name: vxlan.clone(), mac, vtep: "192.168.77.250".parse().unwrap() }),
-        (
-            &space,
-            Op::SetTunnel { name: vxlan, mac: overlay::Mac([0; 6]), vtep: "192.168.77.250".parse().unwrap() },
-        ),
+        (&space, Op::SetTunnel { name: vxlan.clone(), mac, vtep: stray }),
+        (&space, Op::SetTunnel { name: vxlan, mac: overlay::Mac([0; 6]), vtep: stray }),
         (&space, Op::SetForwarding { port: port.clone(), mac }),
         (&space, Op::DeleteNeighbour { name: bridge, address: "10.20.1.10".parse().unwrap() }),
         (&space, Op::DeleteTable { family: netfilter::Family::Netdev }),

@@ -21,6 +21,7 @@ mod idle;
 mod input;
 mod keys;
 mod limits;
+mod moves;
 mod musl;
 mod names;
 mod notify;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         partition::all(),
         exhaustion::all(),
         paths::all(),
+        moves::all(),
         healing::all(),
         tables::all(),
         takeover::all(),

@@ -33,6 +33,7 @@ pub(crate) fn host(underlay: &str, underlay_mtu: u32) -> Value {
         address: address(underlay),
         gossip_port: 7946,
         vxlan_port: 4789,
+        former_vxlan_ports: Vec::new(),
         underlay_mtu,
         agent_version: "0.1.0".into(),
         narrow: Default::default(),

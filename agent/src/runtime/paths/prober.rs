@@ -202,6 +202,11 @@ impl Prober {
                 heard: None,
                 source: None,
             });
+            if way.peer.underlay != peer.underlay {
+                let line =
+                    format!("{} is at {} now, it was at {}", peer.name, peer.underlay, way.peer.underlay);
+                self.agent.events.record("host", line, "agent");
+            }
             way.path.set_full(full);
             (way.peer, way.gone) = (peer, None);
         }

@@ -41,17 +41,11 @@ pub(super) fn problem(way: &Way, own: Own, now: Instant) -> Option<String> {
 
 fn dead(way: &Way, own: Own, now: Instant) -> String {
     let Own { address, port } = own;
-    let (name, there) = (&way.peer.name, way.peer.underlay);
+    let (name, there, theirs) = (&way.peer.name, way.peer.underlay, way.peer.port);
     let recent = |at: &Instant| now.saturating_duration_since(*at) <= SEEN_FOR;
-    if way.peer.port != port {
-        return format!(
-            "its tunnel is at UDP port {}, that of this host at {port}: give both one --vxlan-port",
-            way.peer.port
-        );
-    }
     if way.heard.as_ref().is_some_and(recent) {
         return format!(
-            "what this host sends to UDP port {port} of {there} does not arrive, or not from {address}, while what {name} \
+            "what this host sends to UDP port {theirs} of {there} does not arrive, or not from {address}, while what {name} \
              sends arrives here: see what is between them in this direction (svc-agent ports), and status there"
         );
     }
@@ -63,6 +57,11 @@ fn dead(way: &Way, own: Own, now: Instant) -> String {
         Some(_) => format!(
             "its tunnel's packets arrive at this host's UDP port {port} and are dropped here: a firewall of this host has to \
              let in UDP port {port} from {there} (svc-agent ports)"
+        ),
+        None if theirs != port => format!(
+            "nothing arrives from its tunnel and nothing that is sent there is answered, though its agent is heard: UDP port \
+             {port} has to be open from {there} to {address}, and {theirs} back, as long as these two hosts have different \
+             ones (svc-agent ports)"
         ),
         None => format!(
             "nothing arrives from its tunnel and nothing that is sent there is answered, though its agent is heard: UDP port \

@@ -63,8 +63,9 @@ mod tests {
         assert_eq!(told(&first, Some(&second)), 1);
         assert_eq!(told(&second, None), 1, "before it has synced a host wants all");
         assert_eq!(told(&third, None), 0);
-        assert_eq!(told(&BTreeMap::new(), Some(&BTreeMap::new())), 0, "an owner that is new itself");
-        assert_eq!(told(&BTreeMap::new(), Some(&first)), 1);
+        let nothing = BTreeMap::new();
+        assert_eq!(told(&nothing, Some(&nothing)), 0, "an owner that is new itself");
+        assert_eq!(told(&nothing, Some(&first)), 1);
     }
 
     fn heads(version: u64) -> BTreeMap<NodeId, Head> {

@@ -11,7 +11,7 @@ use crate::model::NodeId;
 use crate::runtime::agent::{Agent, chain, refused};
 use crate::runtime::claiming::{self, ClaimError};
 use crate::runtime::start::surroundings;
-use crate::runtime::{host, peers};
+use crate::runtime::{host, peers, tunnel_ports};
 use crate::store::Writes;
 
 /// How long a joining host looks for the cluster before it says that it does not find it; it goes on looking.
@@ -19,6 +19,9 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks for the cluster, and between two claims of a node number, in milliseconds. Drawn each time: hosts
 /// that join at once and ask in step would split the votes again and again.
 const JOIN_INTERVAL_MS: std::ops::RangeInclusive<u64> = 50..=150;
+
+/// How long the first round may take before others are told of another port.
+const ROUND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to do about a number that somebody was promised who never came.
 const UNSETTLED: &str = "If a host began to join and will not return, remove it on a member: svc-agent node ls shows it as \
@@ -45,6 +48,14 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
             tracing::warn!("the underlay's MTU is taken to be 1500: {}", chain(&error));
             1500
         });
+    let said = agent.read(|state| state.catalog.host(agent.identity.node).map(|fact| HostFact::clone(fact)));
+    let former = tunnel_ports::former(said.as_ref(), settings.vxlan_port);
+    if said.is_some_and(|said| said.vxlan_port != settings.vxlan_port) {
+        // Nobody is to send to a port before the kernel listens there.
+        let mut applied = agent.applied.subscribe();
+        let round = applied.wait_for(|applied| !applied.is_empty());
+        drop(tokio::time::timeout(ROUND_PATIENCE, round).await);
+    }
     // What was found of paths stands until they have been tried again.
     let known = agent.read(|state| state.catalog.host(agent.identity.node).map(|fact| fact.narrow.clone()));
     let narrow: BTreeMap<_, _> = known.unwrap_or_default();
@@ -54,6 +65,7 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
         address: agent.identity.address,
         gossip_port: settings.gossip_port,
         vxlan_port: settings.vxlan_port,
+        former_vxlan_ports: former,
         underlay_mtu: mtu,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         narrow,

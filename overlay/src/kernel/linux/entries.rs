@@ -1,5 +1,5 @@
 //! Addresses, routes, neighbours and forwarding entries.
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -128,11 +128,12 @@ fn neighbour_message(index: u32, address: IpAddr, mac: Option<Mac>) -> Neighbour
 }
 
 /// An entry of the VXLAN device itself.
-fn tunnel_message(index: u32, mac: Mac, vtep: IpAddr) -> NeighbourMessage {
+fn tunnel_message(index: u32, mac: Mac, vtep: SocketAddr) -> NeighbourMessage {
     let mut message = bridge_family(index, mac);
     message.header.state = NeighbourState::Permanent;
     message.header.flags = NeighbourFlags::Own;
-    message.attributes.push(NeighbourAttribute::Destination(destination(vtep)));
+    message.attributes.push(NeighbourAttribute::Destination(destination(vtep.ip())));
+    message.attributes.push(NeighbourAttribute::Port(vtep.port()));
     message
 }
 

@@ -1,7 +1,7 @@
 //! Reads a namespace.
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 
 use ipnetwork::IpNetwork;
@@ -153,7 +153,9 @@ impl Open {
             let of_bridge = message.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Controller(_)));
             if message.header.flags.contains(NeighbourFlags::Own) && !of_bridge {
                 if is_tunnel(name) && state == NeighbourState::Permanent {
-                    observed.tunnels.extend(destination(&message).map(|vtep| (mac, vtep)));
+                    let port = port_of(&message).or(own_port(&observed.links, name)).unwrap_or_default();
+                    let vtep = destination(&message).map(|address| SocketAddr::new(address, port));
+                    observed.tunnels.extend(vtep.map(|vtep| (mac, vtep)));
                 }
             } else if of_bridge && state != NeighbourState::Permanent {
                 observed.forwarding.insert(mac, (name.clone(), state == NeighbourState::Noarp));
@@ -235,6 +237,21 @@ impl Open {
         let path = format!("/proc/sys/{key}");
         let value = value.to_owned();
         self.inside(&path.clone(), move || std::fs::write(path, value)).await
+    }
+}
+
+/// Left out by the kernel where it is the device's own (drivers/net/vxlan/vxlan_core.c, vxlan_fdb_info).
+fn port_of(message: &NeighbourMessage) -> Option<u16> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Port(port) => Some(*port),
+        _ => None,
+    })
+}
+
+fn own_port(links: &BTreeMap<String, Link>, name: &str) -> Option<u16> {
+    match &links.get(name)?.kind {
+        LinkKind::Vxlan(vxlan) => Some(vxlan.port),
+        _ => None,
     }
 }
 
