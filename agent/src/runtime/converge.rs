@@ -291,7 +291,8 @@ impl Converger {
         *lock(&self.agent.rounded) = Instant::now();
     }
 
-    /// Brings the leaf crates' values up to date; the networks in which anything changed.
+    /// Brings the leaf crates' values up to date; the networks in which anything changed that balancing depends on. Endpoints
+    /// are not: with a thousand containers on a network, each that comes would have all others' tables compared.
     fn derive(&mut self, changes: &ViewChanges) -> BTreeSet<Name> {
         let this = self.agent.identity.node;
         let mut changed = BTreeSet::new();
@@ -318,7 +319,6 @@ impl Converger {
                 continue;
             };
             derived.set_attachment(this, name, view.attachments.get(name).map(Arc::as_ref));
-            changed.insert(network.clone());
         }
         changed
     }

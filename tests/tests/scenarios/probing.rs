@@ -33,17 +33,18 @@ struct Harm {
     said: &'static [&'static str],
 }
 
-/// Drops and redirects, before and after ours. `network`: where VIPs and endpoints are, in the scenario's family.
+/// Drops and redirects, before and after ours. What a nat chain does to look-ups is none: ours are written before it.
+/// `network`: where VIPs and endpoints are, in the scenario's family.
 fn harms(network: &str) -> Vec<Harm> {
     let family = Family::now().table();
     let table = |inside: &str| format!("table inet foreign {{ chain c {{ {inside}; }}; }}");
-    let nat = |family: &str, inside: &str| {
+    let nat = |inside: &str| {
         let chain = format!("chain c {{ type nat hook output priority -150; {inside}; }}");
         format!("table {family} foreign {{ {chain}; }}")
     };
     vec![
         Harm {
-            rules: table("type filter hook output priority -150; udp dport 53 drop"),
+            rules: table("type filter hook output priority -350; udp dport 53 drop"),
             said: &["127.0.0.11:53", "EPERM", "it passes", "inet foreign"],
         },
         Harm {
@@ -51,8 +52,10 @@ fn harms(network: &str) -> Vec<Harm> {
             said: &["127.0.0.11:53", "timeout", "as well", "inet foreign"],
         },
         Harm {
-            rules: nat("ip", "ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.1:9"),
-            said: &["127.0.0.11:53", "ECONNREFUSED", "it passes", "ip foreign"],
+            rules: table(
+                "type filter hook output priority -350; ip daddr 127.0.0.11 udp dport 53 udp dport set 9",
+            ),
+            said: &["127.0.0.11:53", "ECONNREFUSED", "it passes", "inet foreign"],
         },
         Harm {
             rules: table(&format!(
@@ -61,7 +64,7 @@ fn harms(network: &str) -> Vec<Harm> {
             said: &["VIPs: ", "EPERM", "it passes", "inet foreign"],
         },
         Harm {
-            rules: nat(family, &format!("{family} daddr {network} meta l4proto udp redirect to :9")),
+            rules: nat(&format!("{family} daddr {network} meta l4proto udp redirect to :9")),
             said: &["VIPs: ", "timeout", "it passes", "foreign"],
         },
     ]

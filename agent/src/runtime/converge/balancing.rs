@@ -1,9 +1,10 @@
 //! The balancing part of a round: each namespace's table, on a blocking thread.
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use lb::Balancer;
 use netfilter::conntrack::Usage;
 use overlay::Space;
 
@@ -13,7 +14,51 @@ use crate::model::Name;
 use crate::runtime::agent::chain;
 use crate::runtime::derived;
 use crate::runtime::events::lock;
-use crate::runtime::spaces::resolver_address;
+use crate::runtime::spaces::{Container, resolver_address};
+
+/// Namespaces that one call on a blocking thread looks at: to hand each over by itself costs more than the look.
+const AT_ONCE: usize = 16;
+
+/// What is done in one namespace.
+struct Turn {
+    cookie: u64,
+    balancer: Arc<Mutex<Balancer>>,
+    /// What its table shall hold, if that may differ from what it holds.
+    desired: Option<lb::Desired>,
+    /// Whether to ask how full the table of flows is.
+    usage: bool,
+}
+
+/// What has become of it.
+struct Taken {
+    cookie: u64,
+    usage: Option<Usage>,
+    outcome: Result<Outcome, String>,
+}
+
+enum Outcome {
+    Checked { repaired: bool },
+    Reconciled(lb::Report),
+}
+
+impl Turn {
+    fn take(self) -> Taken {
+        let mut balancer = lock(&self.balancer);
+        // Where it cannot be asked for nothing is tracked.
+        let usage = if self.usage { lb::kernel::Kernel::usage(balancer.kernel()).ok() } else { None };
+        let outcome = match &self.desired {
+            Some(desired) => balancer.reconcile(desired).map(Outcome::Reconciled),
+            None => balancer.check().map(|repaired| Outcome::Checked { repaired }),
+        };
+        Taken { cookie: self.cookie, usage, outcome: outcome.map_err(|error| chain(&error)) }
+    }
+}
+
+impl Taken {
+    fn failed(cookie: u64, error: String) -> Self {
+        Self { cookie, usage: None, outcome: Err(error) }
+    }
+}
 
 impl Converger {
     /// Balancing in every namespace that a change concerns; those of `looks` are checked.
@@ -34,44 +79,42 @@ impl Converger {
             due.extend(self.newly_filtered());
         }
         due.retain(|cookie| !self.adopted.contains(cookie));
-        let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
-        for cookie in cookies {
-            let desired = due.contains(&cookie).then(|| self.balanced(cookie));
-            let Some(container) = self.spaces.containers.get(&cookie) else { continue };
-            let space = if container.host { Space::Host } else { Space::Container(cookie) };
-            if desired.is_none() && !check && !looks.contains(&space) {
-                continue;
-            }
-            let checked = desired.is_some();
-            let balancer = Arc::clone(&container.balancer);
-            let done = tokio::task::spawn_blocking(move || {
-                let mut balancer = lock(&balancer);
-                // Where it cannot be asked for nothing is tracked.
-                let usage = if check { lb::kernel::Kernel::usage(balancer.kernel()).ok() } else { None };
-                let done = match desired {
-                    Some(desired) => balancer.reconcile(&desired).map(|report| (report, false)),
-                    None => balancer.check().map(|repaired| (lb::Report::default(), repaired)),
-                };
-                (done, usage)
-            })
-            .await;
-            let object = self.balancer_object(cookie);
-            let (done, usage) = match done {
-                Ok((done, usage)) => (Ok(done), usage),
-                Err(error) => (Err(error), None),
-            };
-            self.tracked.extend(usage.map(|usage| (cookie, usage)));
-            match done {
-                Ok(Ok((report, repaired))) => {
-                    if repaired {
+        let concerned = |(cookie, container): &(&u64, &Container)| {
+            let space = if container.host { Space::Host } else { Space::Container(**cookie) };
+            check || due.contains(*cookie) || looks.contains(&space)
+        };
+        let cookies: Vec<u64> =
+            self.spaces.containers.iter().filter(concerned).map(|(cookie, _)| *cookie).collect();
+        for some in cookies.chunks(AT_ONCE) {
+            let turns: Vec<Turn> = some
+                .iter()
+                .filter_map(|cookie| {
+                    let desired = due.contains(cookie).then(|| self.balanced(*cookie));
+                    let balancer = Arc::clone(&self.spaces.containers.get(cookie)?.balancer);
+                    Some(Turn { cookie: *cookie, balancer, desired, usage: check })
+                })
+                .collect();
+            let done = tokio::task::spawn_blocking(move || turns.into_iter().map(Turn::take).collect()).await;
+            let done: Vec<Taken> = done.unwrap_or_else(|error| {
+                let failed = |cookie: &u64| Taken::failed(*cookie, error.to_string());
+                some.iter().map(failed).collect()
+            });
+            for Taken { cookie, usage, outcome } in done {
+                self.tracked.extend(usage.map(|usage| (cookie, usage)));
+                match outcome {
+                    Ok(Outcome::Checked { repaired: false }) => {}
+                    Ok(Outcome::Checked { repaired: true }) => {
                         self.agent.metrics.drift_repaired.with_label_values(&["balancer"]).inc();
                     }
-                    if checked {
+                    Ok(Outcome::Reconciled(report)) => {
+                        let object = self.balancer_object(cookie);
                         self.balanced_so(cookie, &object, report);
                     }
+                    Err(error) => {
+                        let object = self.balancer_object(cookie);
+                        self.failed(cookie, (object, error));
+                    }
                 }
-                Ok(Err(error)) => self.failed(cookie, (object, chain(&error))),
-                Err(error) => self.failed(cookie, (object, error.to_string())),
             }
         }
         problems.extend(self.balancer_problems.values().flatten().cloned());
