@@ -58,7 +58,7 @@ fn a_clock_that_jumps_by_a_year_changes_nothing(sandbox: &Sandbox) {
     // Something that fails over the first jumps: its age is told.
     cluster.shell(
         "c2x",
-        "nft 'table inet foreign { chain c { type filter hook output priority -150; udp dport 53 drop; }; }'",
+        "nft 'table inet foreign { chain c { type filter hook output priority -350; udp dport 53 drop; }; }'",
     );
     wait_until("h1 sees it", LIMIT, || age(&cluster).ok_or("nothing"));
     for (round, days) in [365, -365, 0].into_iter().enumerate() {

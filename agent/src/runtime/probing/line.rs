@@ -1,6 +1,6 @@
 //! One thing that was sent, and what comes back.
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use crate::netns::Opening;
 use crate::probing::{Outcome, Trial};
@@ -26,9 +26,9 @@ pub(super) struct Line {
 /// How the socket of a trial is opened.
 pub(super) fn opening(trial: &Trial, direct: bool) -> Opening {
     match trial {
-        Trial::Names { resolver, .. } => {
-            Opening::Connected(if direct { *resolver } else { resolver_address() })
-        }
+        // Its answers bear the port of look-ups, whoever asked: a connected socket would not take them.
+        Trial::Names { .. } if direct => Opening::Bound(Ipv4Addr::LOCALHOST.into()),
+        Trial::Names { .. } => Opening::Connected(resolver_address()),
         Trial::Vip { own, .. } => Opening::Bound(*own),
     }
 }
@@ -74,9 +74,13 @@ fn of_error(error: &io::Error) -> Outcome {
 
 fn send(trial: &Trial, direct: bool, socket: &UdpSocket, number: u64) -> io::Result<()> {
     match trial {
-        Trial::Names { address, .. } => {
+        Trial::Names { address, resolver, .. } => {
             let question = dns::probe_question(id(number), *address).ok_or(io::ErrorKind::InvalidInput)?;
-            socket.send(&question)?;
+            if direct {
+                socket.send_to(&question, *resolver)?
+            } else {
+                socket.send(&question)?
+            };
         }
         Trial::Vip { vip, own } => {
             let to = SocketAddr::new(if direct { *own } else { *vip }, socket.local_addr()?.port());
