@@ -29,7 +29,7 @@ pub(crate) enum Figure {
     Balancer,
     /// Clusters of 50 simulated hosts.
     Hosts,
-    /// What each of 300 costs.
+    /// What each of 300 costs; only where it is named.
     MoreHosts,
     /// A change taken up and derived at 10,000 services of 10 replicas.
     Derive,
