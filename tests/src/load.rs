@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -202,5 +203,25 @@ impl Cluster {
             (Ok(answer), _) => panic!("{from} to {to}:{port}: {} answers", answer.name),
             (Err(error), took) => (error.kind(), took),
         }
+    }
+}
+
+/// A process that does nothing but take time. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Burner(Child);
+
+impl Burner {
+    /// Starts one.
+    pub fn start() -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
+        Self(command.spawn().expect("a shell"))
+    }
+}
+
+impl Drop for Burner {
+    fn drop(&mut self) {
+        // It has not ended by itself.
+        let _gone = (self.0.kill(), self.0.wait());
     }
 }

@@ -172,7 +172,7 @@ pub async fn claim_number(agent: &Arc<Agent>) -> Result<u32, ClaimError> {
 async fn learn(agent: &Arc<Agent>) {
     let peer = agent.live_peers().into_iter().next();
     if let Some((_, host)) = peer
-        && let Err(error) = peers::pull(agent, SocketAddr::new(host.address, host.gossip_port)).await
+        && let Err(error) = peers::pull(agent, SocketAddr::new(host.address, host.gossip_port), false).await
     {
         tracing::debug!("learning who is a member failed: {}", chain(&error));
     }

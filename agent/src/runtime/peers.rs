@@ -284,9 +284,10 @@ pub(crate) fn greeting(owner: NodeId, head: Head) -> Update {
     })
 }
 
-/// Compares heads with a live host and takes what is missing; says whether it was complete.
-pub async fn pull(agent: &Agent, from: SocketAddr) -> Result<bool, AskError> {
-    let (heads, settled) = agent.read(|state| (state.catalog.heads(), state.synced));
+/// Compares heads with a live host and takes what is missing, but, if `settled`, of owners of whom only what has just become
+/// known is; says whether it was complete.
+pub async fn pull(agent: &Agent, from: SocketAddr, settled: bool) -> Result<bool, AskError> {
+    let heads = agent.read(|state| state.catalog.heads());
     match ask(agent, from, &Request::Sync { heads, settled }, TRANSFER_LIMIT).await? {
         Answer::Updates(updates) => {
             let complete = updates.len() < OWNERS_MAX;
@@ -321,7 +322,7 @@ pub async fn sync(agent: Arc<Agent>) {
             .map(|member| member.address)
             .choose(&mut rand::rng());
         let complete = match live {
-            Some(address) => pull(&agent, address).await.unwrap_or_else(|error| {
+            Some(address) => pull(&agent, address, synced).await.unwrap_or_else(|error| {
                 tracing::debug!(%address, "comparing facts failed: {}", chain(&error));
                 false
             }),

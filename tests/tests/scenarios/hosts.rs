@@ -1,12 +1,13 @@
 //! Hosts that die for good, come back with nothing, come twice, or only seem to be away.
 use std::net::IpAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use agent::api::{routes, types};
 use agent::bed::Sandbox;
 use rustix::process::Signal;
 use tests::cluster::{Cluster, shell_in};
+use tests::load::Burner;
 use tests::runner::Scenario;
 use tests::wait::{pause, wait_until};
 
@@ -202,7 +203,7 @@ fn nobody_who_lives_is_taken_for_dead(sandbox: &Sandbox) {
     let dropped = shell_in(cluster.bed().switch(), "nft list ruleset; nft delete table bridge loss");
     assert!(dropped.contains("numgen"), "{dropped}");
 
-    let burners: Vec<Burner> = (0..4).map(|_| Burner::new()).collect();
+    let burners: Vec<Burner> = (0..4).map(|_| Burner::start()).collect();
     let until = Instant::now() + HARD_TIMES;
     while Instant::now() < until {
         assert_eq!(cluster.serving("h1", "api").len(), 3, "all processors are busy");
@@ -222,22 +223,4 @@ fn nobody_who_lives_is_taken_for_dead(sandbox: &Sandbox) {
     println!("  a dead host was noticed after {:?}", began.elapsed());
     let metrics = cluster.client("h1").fetch(routes::METRICS).expect("metrics").text();
     assert!(metrics.contains("svc_agent_host_suspensions_total 1"), "{metrics}");
-}
-
-/// A process that does nothing but take time.
-struct Burner(Child);
-
-impl Burner {
-    fn new() -> Self {
-        let mut command = Command::new("sh");
-        command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
-        Self(command.spawn().expect("a shell"))
-    }
-}
-
-impl Drop for Burner {
-    fn drop(&mut self) {
-        // It has not ended by itself.
-        let _gone = (self.0.kill(), self.0.wait());
-    }
 }

@@ -1,6 +1,5 @@
 //! What no table shows: rules of others in a container that undo what ours say.
 use std::net::IpAddr;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use agent::api::routes;
@@ -9,6 +8,7 @@ use agent::bed::Sandbox;
 use rustix::process::Signal;
 use tests::cluster::Cluster;
 use tests::family::Family;
+use tests::load::Burner;
 use tests::runner::Scenario;
 use tests::wait::{pause, wait_until};
 
@@ -138,7 +138,7 @@ fn p52_a_probe_is_not_misled_by_a_stop_nor_by_busy_processors(sandbox: &Sandbox)
         cluster.signal_agent("h2", Signal::CONT);
         pause(Duration::from_secs(1));
     }
-    let burners: Vec<Burner> = (0..8).map(|_| Burner::new()).collect();
+    let burners: Vec<Burner> = (0..8).map(|_| Burner::start()).collect();
     let before = passed(&cluster, "h1");
     pause(HARD_TIMES);
     drop(burners);
@@ -212,23 +212,5 @@ fn first_of(address: IpAddr) -> IpAddr {
             let [a, b, c, d, ..] = address.segments();
             IpAddr::from([a, b, c, d, 0, 0, 0, 0])
         }
-    }
-}
-
-/// A process that does nothing but take time.
-struct Burner(Child);
-
-impl Burner {
-    fn new() -> Self {
-        let mut command = Command::new("sh");
-        command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
-        Self(command.spawn().expect("a shell"))
-    }
-}
-
-impl Drop for Burner {
-    fn drop(&mut self) {
-        // It has not ended by itself.
-        let _gone = (self.0.kill(), self.0.wait());
     }
 }

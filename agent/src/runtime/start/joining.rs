@@ -127,7 +127,7 @@ async fn join_cluster(agent: &Arc<Agent>) -> u32 {
             members.values().find(|it| it.live && it.node != agent.identity.node).map(|it| it.address)
         });
         let pulled = match live {
-            Some(address) => peers::pull(agent, address).await.unwrap_or_else(|error| {
+            Some(address) => peers::pull(agent, address, false).await.unwrap_or_else(|error| {
                 tracing::debug!("the catalog could not be had: {}", chain(&error));
                 false
             }),
