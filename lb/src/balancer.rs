@@ -89,6 +89,22 @@ impl<K: Kernel> Balancer<K> {
     ///
     /// After an error the namespace may hold any of the states between; the next call reads what it holds.
     pub fn reconcile(&mut self, desired: &Desired) -> Result<Report, Error> {
+        let due = self.sweep.take();
+        self.reconcile_with(desired, due)
+    }
+
+    /// The same, but stale flows are left to a later call of [`Self::reconcile`]: finding them costs milliseconds, as the
+    /// kernel looks through its whole table of flows for those of one namespace. To be called with what many namespaces
+    /// shall hold before any of them is searched.
+    pub fn reconcile_tables(&mut self, desired: &Desired) -> Result<Report, Error> {
+        let left = self.sweep.take();
+        let outcome = self.reconcile_with(desired, None);
+        self.sweep = merge(left, self.sweep.take());
+        let pending = self.sweep.is_some();
+        outcome.map(|report| Report { pending: report.pending || pending, ..report })
+    }
+
+    fn reconcile_with(&mut self, desired: &Desired, due: Option<Vec<IpAddr>>) -> Result<Report, Error> {
         let change = self.services.declare(&desired.services);
         self.owe(&change);
         self.ranges.clone_from(&desired.ranges);
@@ -97,7 +113,6 @@ impl<K: Kernel> Balancer<K> {
         self.untracked.replicas.follow(&change.pairs, &desired.services);
         self.untracked.settled = false;
         // The change is known now and never again: what it strands is noted before anything can fail.
-        let due = self.sweep.take();
         self.plan_sweep(&change);
         let mut problems = Vec::new();
         let outcome = match self.untrack(Moment::Before).and_then(|()| self.turn(&mut problems)) {

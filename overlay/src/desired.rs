@@ -85,9 +85,9 @@ pub struct Network {
     pub flood: BTreeSet<IpAddr>,
     /// Attachments on other hosts. Of two that claim one address or MAC the later one stands, and an attachment
     /// of this host before both.
-    pub remotes: Vec<Arc<Remote>>,
+    pub remotes: Arc<Vec<Arc<Remote>>>,
     /// Attachments on this host, by name.
-    pub attachments: BTreeMap<String, Attachment>,
+    pub attachments: Arc<BTreeMap<String, Attachment>>,
 }
 
 impl Network {

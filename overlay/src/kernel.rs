@@ -33,13 +33,23 @@ const PATHS_SYSCTLS: &[&str] = &[
     "net/ipv4/icmp_ratemask",
 ];
 
+/// How much of a namespace is read. The greater includes the lesser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Look {
+    /// What route netlink and /proc/sys tell: links and what they carry. The kernel says whose change of its nf_tables
+    /// tables it was, so that those are read only after somebody else's.
+    Links,
+    /// Those and the tables.
+    All,
+}
+
 /// A kernel's namespaces.
 #[async_trait]
 pub trait Kernel: Send + Sync {
     /// The namespaces that can be worked in now.
     fn spaces(&self) -> Vec<Space>;
-    /// What a namespace holds. Reads everything: its cost grows with the namespace.
-    async fn observe(&self, space: &Space) -> Result<Observed, KernelError>;
+    /// What a namespace holds, as far as `look` goes; the rest is left empty. The cost grows with the namespace.
+    async fn observe(&self, space: &Space, look: Look) -> Result<Observed, KernelError>;
     /// Does one thing. After an error it is not known whether it was done.
     async fn apply(&self, space: &Space, op: &Op) -> Result<(), KernelError>;
 }
@@ -111,8 +121,8 @@ impl<K: Kernel + ?Sized> Kernel for std::sync::Arc<K> {
         (**self).spaces()
     }
 
-    async fn observe(&self, space: &Space) -> Result<Observed, KernelError> {
-        (**self).observe(space).await
+    async fn observe(&self, space: &Space, look: Look) -> Result<Observed, KernelError> {
+        (**self).observe(space, look).await
     }
 
     async fn apply(&self, space: &Space, op: &Op) -> Result<(), KernelError> {

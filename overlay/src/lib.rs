@@ -21,7 +21,7 @@ pub use desired::{Attachment, DefaultRoute, Desired, Host, Mac, Network, Paths, 
 pub use kernel::fake::FakeKernel;
 pub use kernel::faulty::FaultyKernel;
 pub use kernel::linux::{Enter, Handles, LinuxKernel};
-pub use kernel::{Kernel, KernelError};
+pub use kernel::{Kernel, KernelError, Look};
 pub use name::{
     PATHS, TABLE, TAG, gateway_mac, host_link, host_port, link_addresses, link_addresses_six, link_pool_six,
     network_port,

@@ -38,6 +38,33 @@ pub struct Observed {
     pub former: BTreeMap<IpAddr, Mac>,
 }
 
+/// What of a namespace only [`Look::All`](crate::Look::All) reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tables {
+    ways: BTreeMap<Mac, String>,
+    tables: BTreeMap<Family, TableState>,
+    drops: BTreeMap<String, u64>,
+    forward_hook: ForwardHook,
+}
+
+impl Observed {
+    /// Takes out what only [`Look::All`](crate::Look::All) reads.
+    pub(crate) fn take_tables(&mut self) -> Tables {
+        Tables {
+            ways: std::mem::take(&mut self.ways),
+            tables: std::mem::take(&mut self.tables),
+            drops: std::mem::take(&mut self.drops),
+            forward_hook: std::mem::take(&mut self.forward_hook),
+        }
+    }
+
+    /// Puts it back.
+    pub(crate) fn put_tables(&mut self, kept: Tables) {
+        Tables { ways: self.ways, tables: self.tables, drops: self.drops, forward_hook: self.forward_hook } =
+            kept;
+    }
+}
+
 /// A link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {

@@ -2,6 +2,7 @@
 mod attachment;
 mod changes;
 mod egress;
+mod fences;
 mod forwarding;
 mod host;
 mod network;
@@ -19,6 +20,7 @@ use crate::reconcile::Phase;
 use crate::rule::Table;
 use crate::{Desired, Link, Mac, Object, Observed, Op, PortFlags, Space};
 
+pub(crate) use fences::Fences;
 pub(crate) use prune::teardown;
 
 /// Routing protocol number of our routes (include/uapi/linux/rtnetlink.h leaves 5 to 255 to user space; "S").
@@ -51,7 +53,7 @@ pub struct Problem {
 /// Compares what is wanted with what the observed namespaces hold. Namespaces that are wanted but not observed
 /// give problems; nothing is planned for them.
 pub fn plan(desired: &Desired, observed: &BTreeMap<Space, Observed>) -> Plan {
-    plan_changed(desired, observed, None)
+    plan_changed(desired, observed, None, &mut Fences::default())
 }
 
 /// As [`plan`], but takes it on trust that the networks' forwarding tables held exactly what `base` wanted before
@@ -60,10 +62,12 @@ pub(crate) fn plan_changed(
     desired: &Desired,
     observed: &BTreeMap<Space, Observed>,
     base: Option<&Desired>,
+    fences: &mut Fences,
 ) -> Plan {
     let mut planner = Planner {
         desired,
         observed,
+        fences,
         plan: Plan::default(),
         wanted: BTreeSet::new(),
         taken: BTreeMap::new(),
@@ -79,12 +83,13 @@ pub(crate) fn plan_changed(
         planner.network(name, network);
         let base = base.filter(|base| base.host == desired.host);
         planner.forwarding(name, network, base.and_then(|base| base.networks.get(name)));
-        for (attachment_name, attachment) in &network.attachments {
+        for (attachment_name, attachment) in network.attachments.iter() {
             planner.attachment(name, network, attachment_name, attachment);
         }
         planner.tunnel_way(name, network);
     }
     planner.prune();
+    planner.fences.keep(desired);
     // The host's fence forgets a VNI or a peer only once no device and no entry is left that it was for.
     planner.plan.removals.sort_by_key(|step| step.object == Object::Host);
     planner.plan
@@ -93,6 +98,7 @@ pub(crate) fn plan_changed(
 struct Planner<'a> {
     desired: &'a Desired,
     observed: &'a BTreeMap<Space, Observed>,
+    fences: &'a mut Fences,
     plan: Plan,
     /// Links that are to stay.
     wanted: BTreeSet<(Space, String)>,

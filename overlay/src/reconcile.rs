@@ -7,8 +7,9 @@ use std::net::IpAddr;
 
 use self::journal::Journal;
 use self::steps::{is_done, problem};
-use crate::plan::{plan_changed, teardown};
-use crate::{Desired, Kernel, Mac, Object, Observed, Plan, Problem, Space, World};
+use crate::observed::Tables;
+use crate::plan::{Fences, plan_changed, teardown};
+use crate::{Desired, Kernel, Look, Mac, Object, Plan, Problem, Space, World};
 
 /// A second look resolves what came in between (a name taken, a link gone); what fails twice is a problem.
 const ATTEMPTS: u32 = 2;
@@ -61,10 +62,16 @@ pub struct Reconciler<K> {
     journal: Journal,
     /// [`Observed::former`] of namespaces that are to be observed again.
     former: BTreeMap<Space, BTreeMap<IpAddr, Mac>>,
-    /// Namespaces with a veth pair between them that we made since we looked: the mirror does not know its indexes,
-    /// so that a look at one end alone would show no pair.
+    /// The tables of namespaces of which only the rest is to be observed again.
+    tables: BTreeMap<Space, Tables>,
+    /// What the chains of attachments' ports look like to the kernel.
+    fences: Fences,
+    /// Namespaces with a veth pair between them that we made since we looked: the mirror does not know its indexes
+    /// until one end is looked at.
     paired: BTreeSet<(Space, Space)>,
     drift: u64,
+    /// The namespace that was verified last.
+    verified: Option<Space>,
     /// All was as desired, and namespaces are read again: what is done now repairs somebody else's changes.
     looking: bool,
 }
@@ -81,8 +88,11 @@ impl<K: Kernel> Reconciler<K> {
             before: BTreeMap::new(),
             journal: Journal::default(),
             former: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            fences: Fences::default(),
             paired: BTreeSet::new(),
             drift: 0,
+            verified: None,
             looking: false,
         }
     }
@@ -102,7 +112,7 @@ impl<K: Kernel> Reconciler<K> {
             if self.is_done(phase) && problems.is_empty() {
                 return report;
             }
-            let plan = plan_changed(desired, &self.world.spaces, self.base.as_ref());
+            let plan = plan_changed(desired, &self.world.spaces, self.base.as_ref(), &mut self.fences);
             problems.extend(plan.problems.iter().cloned());
             let steps = match phase {
                 Phase::Additions => &plan.additions,
@@ -134,20 +144,32 @@ impl<K: Kernel> Reconciler<K> {
         self.last = None;
     }
 
-    /// Something has changed in these namespaces (our own changes are heard of too): the next calls of
+    /// Something has changed in these namespaces (our own changes of links are heard of too): the next calls of
     /// [`Self::reconcile`] read them again. If all was as desired before, what they do then is drift.
-    pub fn look_again<'a>(&mut self, desired: &Desired, spaces: impl IntoIterator<Item = &'a Space>) {
+    pub fn look_again<'a>(&mut self, desired: &Desired, spaces: impl IntoIterator<Item = (&'a Space, Look)>) {
         self.looking |= self.last.as_ref() == Some(desired) && self.done == (true, true);
-        for space in spaces {
-            self.forget(space);
+        for (space, look) in spaces {
+            match look {
+                Look::All => self.forget(space),
+                Look::Links => self.forget_links(space),
+            }
         }
         self.done = (false, false);
     }
 
     /// Reads everything again and repairs what differs from `desired`; operations are counted as drift.
     pub async fn verify(&mut self, desired: &Desired) -> Report {
-        let all: Vec<Space> = self.world.spaces.keys().cloned().collect();
-        self.look_again(desired, &all);
+        self.verify_part(desired, 1).await
+    }
+
+    /// The same with one of so many parts of the namespaces, each time the next one: to read a thousand takes a second.
+    pub async fn verify_part(&mut self, desired: &Desired, parts: usize) -> Report {
+        let count = self.world.spaces.len().div_ceil(parts.max(1));
+        let after =
+            self.world.spaces.keys().filter(|space| self.verified.as_ref().is_none_or(|it| *space > it));
+        let next: Vec<Space> = after.chain(self.world.spaces.keys()).take(count).cloned().collect();
+        self.verified = next.last().cloned();
+        self.look_again(desired, next.iter().map(|space| (space, Look::All)));
         let mut report = self.reconcile(desired, Phase::Additions).await;
         let removals = self.reconcile(desired, Phase::Removals).await;
         report.operations = report.operations.saturating_add(removals.operations);
@@ -235,6 +257,7 @@ impl<K: Kernel> Reconciler<K> {
         let open: BTreeSet<Space> = self.kernel.spaces().into_iter().collect();
         let before = self.world.spaces.len();
         self.world.spaces.retain(|space, _| open.contains(space));
+        self.tables.retain(|space, _| open.contains(space));
         if self.world.spaces.len() != before {
             self.done = (false, false);
         }
@@ -247,10 +270,14 @@ impl<K: Kernel> Reconciler<K> {
             if !matches!(space, Space::Container(_)) {
                 self.base = None;
             }
-            match self.kernel.observe(&space).await {
+            let tables = self.tables.remove(&space);
+            let look = if tables.is_some() { Look::Links } else { Look::All };
+            match self.kernel.observe(&space, look).await {
                 Ok(mut observed) => {
                     observed.former = self.former.remove(&space).unwrap_or_default();
-                    self.world.spaces.insert(space, observed);
+                    tables.into_iter().for_each(|tables| observed.put_tables(tables));
+                    self.world.spaces.insert(space.clone(), observed);
+                    self.join_pairs(&space);
                 }
                 Err(error) => problems.push(Problem {
                     object: object_of(&space),
@@ -271,15 +298,30 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn forget(&mut self, space: &Space) {
-        self.base = None;
-        if let Some(Observed { former, .. }) = self.world.spaces.remove(space)
-            && !former.is_empty()
-        {
-            self.former.insert(space.clone(), former);
+        self.forget_links(space);
+        self.tables.remove(space);
+    }
+
+    /// As [`Self::forget`], but what the tables hold stays known.
+    fn forget_links(&mut self, space: &Space) {
+        // What was wanted of networks' tables before says nothing of containers.
+        if !matches!(space, Space::Container(_)) {
+            self.base = None;
         }
-        let with: Vec<_> = self.paired.extract_if(.., |(near, far)| near == space || far == space).collect();
-        for (near, far) in with {
-            self.forget(if near == *space { &far } else { &near });
+        let Some(mut seen) = self.world.spaces.remove(space) else { return };
+        self.tables.insert(space.clone(), seen.take_tables());
+        if !seen.former.is_empty() {
+            self.former.insert(space.clone(), seen.former);
+        }
+    }
+
+    /// One end of the pairs that were made since has been looked at: it tells the indexes of the other ends, where those
+    /// are in the mirror.
+    fn join_pairs(&mut self, space: &Space) {
+        let of_it = |(near, far): &(Space, Space)| near == space || far == space;
+        let pairs: Vec<_> = self.paired.extract_if(.., of_it).collect();
+        for (near, far) in pairs {
+            self.world.join_ends(space, if near == *space { &far } else { &near });
         }
     }
 }

@@ -113,6 +113,22 @@ impl World {
         Ok(())
     }
 
+    /// Takes the indexes of veth pairs between two namespaces from the ends in `seen`, which has been observed, over to
+    /// the ends in `other`, of which only what was done is known.
+    pub(crate) fn join_ends(&mut self, seen: &Space, other: &Space) {
+        let ends = self.hidden.get(seen).map(|hidden| &hidden.other_ends);
+        let ends = ends.into_iter().flatten().filter(|(_, (there, _))| there == other);
+        let ends: Vec<(String, String)> = ends.map(|(near, (_, far))| (near.clone(), far.clone())).collect();
+        for (near, far) in ends {
+            let Some(near) = self.spaces.get(seen).and_then(|seen| seen.links.get(&near)) else { continue };
+            let (index, peer_index) = (near.index, near.peer_index);
+            let far = self.spaces.get_mut(other).and_then(|other| other.links.get_mut(&far));
+            if let Some((far, peer_index)) = far.zip(peer_index) {
+                (far.index, far.peer_index) = (peer_index, Some(index));
+            }
+        }
+    }
+
     fn delete_link(&mut self, space: &Space, name: &str) -> Outcome {
         let known = self.inside(space)?.hidden.other_ends.get(name).cloned();
         let link = self.inside(space)?.remove_link(name)?;

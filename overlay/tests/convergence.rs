@@ -132,10 +132,10 @@ proptest! {
                 let Some(network) = wanted.networks.get_mut(NETWORKS[place]) else { continue };
                 match what {
                     0 => network.remotes = donor.remotes,
-                    1 => network.remotes.extend(donor.remotes),
+                    1 => Arc::make_mut(&mut network.remotes).extend(donor.remotes.iter().cloned()),
                     2 => network.flood = donor.flood,
                     _ => {
-                        network.attachments.pop_first();
+                        Arc::make_mut(&mut network.attachments).pop_first();
                     }
                 }
                 if interrupted {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use common::seen::{self, normal};
 use common::{Machine, block_on, has_kernel, machine};
 use overlay::{
-    Desired, FakeKernel, Kernel, KernelError, LinuxKernel, Observed, Op, Phase, Reconciler, Space,
+    Desired, FakeKernel, Kernel, KernelError, LinuxKernel, Look, Observed, Op, Phase, Reconciler, Space,
     network_port, plan,
 };
 use proptest::prelude::*;
@@ -66,8 +66,8 @@ impl<K: Kernel> Kernel for Noted<K> {
         self.inner.spaces()
     }
 
-    async fn observe(&self, space: &Space) -> Result<Observed, KernelError> {
-        self.inner.observe(space).await
+    async fn observe(&self, space: &Space, look: Look) -> Result<Observed, KernelError> {
+        self.inner.observe(space, look).await
     }
 
     async fn apply(&self, space: &Space, op: &Op) -> Result<(), KernelError> {

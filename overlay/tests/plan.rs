@@ -40,8 +40,8 @@ fn desired() -> Desired {
         internal: false,
         link_index: 3,
         flood: BTreeSet::from([vtep(2)]),
-        remotes: vec![Arc::new(remote)],
-        attachments: BTreeMap::from([("web".to_owned(), attachment)]),
+        remotes: vec![Arc::new(remote)].into(),
+        attachments: BTreeMap::from([("web".to_owned(), attachment)]).into(),
     };
     let host = Host {
         address: vtep(1),
@@ -144,7 +144,7 @@ fn a_second_attachment_is_fenced_before_it_is_up() {
     second.mac = Mac([2, 0, 0, 0, 0, 9]);
     second.addresses = vec!["10.20.0.11/16".parse().unwrap()];
     second.metric = 1;
-    network.attachments.insert("db".to_owned(), second);
+    Arc::make_mut(&mut network.attachments).insert("db".to_owned(), second);
     let steps = planned(&desired, &kernel).additions;
     let fence = place(&steps, |step| sets_chain(step, &network_port("db")));
     let up = place(&steps, |step| step.op == Op::SetUp { name: network_port("db") });
@@ -159,7 +159,7 @@ fn a_second_attachment_is_fenced_before_it_is_up() {
 fn with_remote(change: impl FnOnce(&mut Remote)) -> Desired {
     let mut desired = desired();
     let network = desired.networks.get_mut("blue").unwrap();
-    change(Arc::make_mut(&mut network.remotes[0]));
+    change(Arc::make_mut(&mut Arc::make_mut(&mut network.remotes)[0]));
     desired
 }
 

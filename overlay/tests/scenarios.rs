@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use common::seen::{self, normal};
 use common::{Machine, block_on, both_phases, has_kernel, machine};
-use overlay::{Desired, FakeKernel, FaultyKernel, Kernel, LinuxKernel, Reconciler};
+use overlay::{Desired, FakeKernel, FaultyKernel, Kernel, LinuxKernel, Look, Reconciler};
 
 /// Calls after which nothing may be left to do.
 const TURNS_MAX: usize = 5;
@@ -135,7 +135,7 @@ impl<M: Machine> Player<M> {
             ["restart"] => self.restart(),
             ["by", "hand", place, what @ ..] => {
                 let space = text::space(place);
-                let seen = self.kernel.observe(&space).await.unwrap();
+                let seen = self.kernel.observe(&space, Look::All).await.unwrap();
                 for op in text::harm(&seen, what) {
                     let outcome = self.kernel.apply(&space, &op).await;
                     outcome.unwrap_or_else(|error| panic!("{}: {}", self.at, error.chain()));

@@ -27,7 +27,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 pub use legacy::LegacyTables;
-pub use monitor::{Concern, Monitor};
+pub use monitor::{Changed, Concern, Monitor};
 pub use probes::{ProbeSockets, TunnelTap};
 pub use processes::{inode_of, members, occupied};
 pub use socket::{Netlink, ResolverSockets, connect_in};

@@ -38,8 +38,19 @@ pub enum Concern {
     Host,
     /// A network's.
     Network,
-    /// A container's. Not its neighbours.
+    /// A container's. Not its neighbours, and not its tables: each change of any table in any namespace would be offered to
+    /// each of a thousand listeners (net/netlink/af_netlink.c, netlink_broadcast_filtered); to ask for the number of
+    /// a ruleset costs less.
     Container,
+}
+
+/// What has changed in a namespace. The greater may be both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Changed {
+    /// Links, or what they carry.
+    Links,
+    /// nf_tables tables.
+    Tables,
 }
 
 impl Concern {
@@ -74,8 +85,8 @@ impl Drop for Monitor {
 }
 
 impl Namespace {
-    /// Calls `changed` soon after anything of concern has changed inside: links, addresses, forwarding entries,
-    /// tables. What is said to come from one of the `own` sockets (their port numbers) does not count; the kernel does
+    /// Calls `changed` soon after anything of concern has changed inside: links, addresses, forwarding entries, or
+    /// tables, which it is told. What is said to come from one of the `own` sockets (their port numbers) does not count; the kernel does
     /// not always say (forwarding entries; links before 6.2), so our own changes are heard of too.
     ///
     /// # Errors
@@ -87,26 +98,29 @@ impl Namespace {
         &self,
         concern: Concern,
         own: Vec<u32>,
-        changed: impl Fn() + Send + Sync + 'static,
+        changed: impl Fn(Changed) + Send + Sync + 'static,
     ) -> Result<Monitor, Error> {
         let runtime = tokio::runtime::Handle::current();
         let (route, tables) = self.open_socket("the sockets of a monitor", || {
             let _entered = runtime.enter();
-            Ok((listen(NETLINK_ROUTE, concern.groups())?, listen(NETLINK_NETFILTER, &[TABLES])?))
+            let tables = (concern != Concern::Container).then(|| listen(NETLINK_NETFILTER, &[TABLES]));
+            Ok((listen(NETLINK_ROUTE, concern.groups())?, tables.transpose()?))
         })?;
         let task = runtime.spawn(async move {
             loop {
-                let sender = tokio::select! {
-                    sender = sender(&route) => sender,
-                    sender = sender(&tables) => sender,
+                let (what, sender) = tokio::select! {
+                    sender = sender(&route) => (Changed::Links, sender),
+                    sender = sender_in(tables.as_ref()) => (Changed::Tables, sender),
                 };
                 match sender {
                     Ok(sender) if own.contains(&sender) => {}
                     Ok(_) => {
                         tokio::time::sleep(GATHER).await;
-                        drain(&route);
-                        drain(&tables);
-                        changed();
+                        drop(drain(&route));
+                        // Whose they are is looked at here too: whoever adds a link adds tables of his own with it.
+                        let senders = tables.as_ref().map(drain).unwrap_or_default();
+                        let foreign = senders.iter().any(|sender| !own.contains(sender));
+                        changed(if foreign { Changed::Tables } else { what });
                     }
                     Err(error) => return tracing::error!("changes are not heard of any more: {error}"),
                 }
@@ -139,7 +153,15 @@ async fn sender(socket: &TokioSocket) -> io::Result<u32> {
     }
 }
 
-/// Takes what is there.
-fn drain(socket: &TokioSocket) {
-    while let Some(Ok(_)) = sender(socket).now_or_never() {}
+/// As [`sender`]; without a socket it waits for ever.
+async fn sender_in(socket: Option<&TokioSocket>) -> io::Result<u32> {
+    match socket {
+        Some(socket) => sender(socket).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes what is there; whose changes they were.
+fn drain(socket: &TokioSocket) -> Vec<u32> {
+    std::iter::from_fn(|| sender(socket).now_or_never()?.ok()).collect()
 }

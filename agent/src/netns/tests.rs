@@ -151,7 +151,7 @@ async fn the_kernel_frees_a_namespace_once_every_handle_is_dropped() {
 
     let resolver = namespace.bind_resolver().unwrap();
     let netlink = namespace.rtnetlink().unwrap();
-    let monitor = namespace.monitor(Concern::Network, Vec::new(), || {}).unwrap();
+    let monitor = namespace.monitor(Concern::Network, Vec::new(), |_| {}).unwrap();
     let handle = netlink.clone();
     let clone = namespace.clone();
     drop((namespace, resolver));

@@ -25,6 +25,7 @@ use crate::runtime::paths::Shown;
 use crate::runtime::peers::Settled;
 use crate::runtime::probing::Target;
 use crate::runtime::problems::Problems;
+use crate::runtime::spaces::Opened;
 use crate::runtime::state::Unwritten;
 use crate::runtime::touched::Touched;
 use crate::store::{Store, Writes};
@@ -87,7 +88,7 @@ pub struct Agent {
     /// Namespaces found by an attach, on their way to the converge loop, by cookie.
     pub opened: Mutex<BTreeMap<u64, Resolved>>,
     /// Namespaces that are open, by cookie; none stays here after its end.
-    pub namespaces: Mutex<BTreeMap<u64, Namespace>>,
+    pub namespaces: Mutex<BTreeMap<u64, Opened>>,
     /// Counts changes of `namespaces`.
     pub opened_revision: watch::Sender<u64>,
     /// What resolvers answer from, by cookie.
@@ -109,7 +110,7 @@ pub struct Agent {
     /// The ways to other hosts.
     pub paths: Shown,
     /// What is in force in this host's namespaces and is to be tried there.
-    pub probed: watch::Sender<Arc<Vec<Target>>>,
+    pub probed: watch::Sender<Arc<Vec<Arc<Target>>>>,
     /// When the converge loop last ended a round.
     pub rounded: Mutex<Instant>,
     /// The service manager was told that this host is ready.

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::model::{Head, Name, NodeId};
 use crate::netns::Death;
 use crate::runtime::agent::{Agent, chain};
-use crate::runtime::derived::{self, Derived};
+use crate::runtime::derived::{self, Derived, Linked};
 use crate::runtime::events::lock;
 use crate::runtime::local::{LocalAttachment, list};
 use crate::runtime::paths;
@@ -26,6 +26,7 @@ use crate::store::Writes;
 use crate::view::{NetworkView, ViewChanges};
 
 mod balancing;
+mod local;
 mod neighbours;
 mod outcome;
 mod places;
@@ -38,6 +39,8 @@ mod ways;
 const BALANCER_CHECK: Duration = Duration::from_millis(500);
 /// The overlay is read as a whole and compared this often, for what no event tells.
 const OVERLAY_CHECK: Duration = Duration::from_secs(10);
+/// In so many parts, or a host with a thousand containers would do nothing else for a second.
+const OVERLAY_PARTS: u32 = 10;
 /// Share of the flows that a namespace may track from which on it is a problem.
 const TRACKED_FULL_PERCENT: u8 = 80;
 /// And below which it is none any more.
@@ -54,11 +57,13 @@ pub struct Converger {
     overlay: Reconciler<SharedKernel>,
     views: BTreeMap<Name, Arc<NetworkView>>,
     derived: BTreeMap<Name, Derived>,
-    local: Vec<LocalAttachment>,
+    local: local::Local,
     /// Of these, those that do not stand, and what is said of each: their copies have no link.
     fenced: BTreeMap<(Name, Name), String>,
     links: BTreeMap<Name, u16>,
     balancer_checked: Instant,
+    /// The namespace that was asked last how many flows it tracks.
+    asked_last: u64,
     overlay_checked: Instant,
     /// Namespaces whose balancing must be looked at in any case: new ones, and those with work put off or failed.
     due: BTreeSet<u64>,
@@ -71,6 +76,13 @@ pub struct Converger {
     adopted: BTreeSet<u64>,
     /// What each namespace's balancing last covered: a namespace is due when this changes.
     covered: BTreeMap<u64, Vec<(Name, Vec<IpAddr>)>>,
+    /// Which state of the attachments was compared with that.
+    covered_revision: Option<u64>,
+    /// Of which state of the attachments, and with which fenced, all interfaces are known.
+    remembered: Option<(u64, Vec<(Name, Name)>)>,
+    /// Counts changes of networks' definitions.
+    definitions: u64,
+    targets: trials::Targets,
     /// Namespaces, and whether flows there may go untracked, as last seen.
     untracking: BTreeMap<u64, bool>,
     /// How full each namespace's table of flows is, as last seen.
@@ -134,10 +146,11 @@ impl Converger {
             overlay,
             views: BTreeMap::new(),
             derived: BTreeMap::new(),
-            local: Vec::new(),
+            local: local::Local::default(),
             fenced: BTreeMap::new(),
             links,
             balancer_checked: now,
+            asked_last: 0,
             overlay_checked: now,
             due: BTreeSet::new(),
             drift_seen: 0,
@@ -145,6 +158,10 @@ impl Converger {
             pace: Pace::default(),
             adopted,
             covered: BTreeMap::new(),
+            covered_revision: None,
+            remembered: None,
+            definitions: 0,
+            targets: trials::Targets::default(),
             untracking: BTreeMap::new(),
             tracked: BTreeMap::new(),
             full: BTreeSet::new(),
@@ -220,8 +237,7 @@ impl Converger {
         let changes = std::mem::take(&mut state.pending);
         state.pending_since = None;
         self.views.clone_from(state.view.networks());
-        self.local = state.local.values().cloned().collect();
-        self.local.sort_by_key(|record| record.order);
+        self.local.follow(&state.local);
         let me = self.agent.identity.node;
         let fenced = takeover::fenced(&state, me).filter_map(|(network, name, conflict)| {
             Some(((network.clone(), name.clone()), takeover::fence_text(&state, conflict)?))
@@ -296,6 +312,7 @@ impl Converger {
     fn derive(&mut self, changes: &ViewChanges) -> BTreeSet<Name> {
         let this = self.agent.identity.node;
         let mut changed = BTreeSet::new();
+        self.definitions += u64::from(!changes.networks.is_empty());
         for name in &changes.networks {
             changed.insert(name.clone());
             match self.views.get(name) {
@@ -323,10 +340,14 @@ impl Converger {
         changed
     }
 
+    /// Whether an attachment of this host does not stand.
+    fn is_fenced(&self, record: &LocalAttachment) -> bool {
+        !self.fenced.is_empty() && self.fenced.contains_key(&(record.network.clone(), record.name.clone()))
+    }
+
     /// Networks that this host has attachments on and that stand.
     fn present(&self) -> BTreeSet<Name> {
-        let used = self.local.iter().map(|record| &record.network);
-        used.filter(|network| self.views.contains_key(*network)).cloned().collect()
+        self.local.networks().filter(|network| self.views.contains_key(*network)).cloned().collect()
     }
 
     fn desired(&mut self, present: &BTreeSet<Name>, snapshot: &Snapshot) -> overlay::Desired {
@@ -337,10 +358,9 @@ impl Converger {
             let (Some(view), Some(derived)) = (self.views.get(name), self.derived.get_mut(name)) else {
                 continue;
             };
-            let linked = self.local.iter().filter(|record| {
-                record.network == *name
-                    && !self.fenced.contains_key(&(record.network.clone(), record.name.clone()))
-            });
+            let fenced: BTreeSet<&Name> =
+                self.fenced.keys().filter(|(network, _)| network == name).map(|(_, name)| name).collect();
+            let linked = Linked { records: self.local.on(name), revision: self.local.revision(), fenced };
             let network =
                 derived::overlay_network(derived, view, linked, self.agent.identity.node, link_index);
             networks.insert(name.to_string(), network);

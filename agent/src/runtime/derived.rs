@@ -21,7 +21,28 @@ pub struct Derived {
     list: Option<Arc<[Arc<lb::Service>]>>,
     remotes: BTreeMap<Name, Arc<overlay::Remote>>,
     /// Remotes as a list, made when it is asked for.
-    remote_list: Option<Vec<Arc<overlay::Remote>>>,
+    remote_list: Option<Arc<Vec<Arc<overlay::Remote>>>>,
+    /// This host's attachments as the overlay builds them, and what they were made of.
+    links: Option<(Basis, Arc<BTreeMap<String, overlay::Attachment>>)>,
+}
+
+/// What a network's links on this host follow from.
+#[derive(Debug, PartialEq, Eq)]
+struct Basis {
+    revision: u64,
+    fenced: BTreeSet<Name>,
+    subnets: Vec<IpNetwork>,
+    internal: bool,
+}
+
+/// The attachments of this host that are on a network.
+pub struct Linked<'a, I> {
+    /// All of them.
+    pub records: I,
+    /// Differs where they may differ.
+    pub revision: u64,
+    /// Those that get no link.
+    pub fenced: BTreeSet<&'a Name>,
 }
 
 impl Derived {
@@ -34,6 +55,7 @@ impl Derived {
             list: None,
             remotes: BTreeMap::new(),
             remote_list: None,
+            links: None,
         }
     }
 
@@ -93,8 +115,33 @@ impl Derived {
         Arc::clone(self.list.get_or_insert_with(|| self.services.values().cloned().collect()))
     }
 
-    fn remotes(&mut self) -> Vec<Arc<overlay::Remote>> {
-        self.remote_list.get_or_insert_with(|| self.remotes.values().cloned().collect()).clone()
+    fn remotes(&mut self) -> Arc<Vec<Arc<overlay::Remote>>> {
+        let list = || Arc::new(self.remotes.values().cloned().collect());
+        Arc::clone(self.remote_list.get_or_insert_with(list))
+    }
+
+    fn links<'a>(
+        &mut self,
+        view: &NetworkView,
+        layouts: &[Layout],
+        linked: Linked<'_, impl Iterator<Item = &'a LocalAttachment>>,
+    ) -> Arc<BTreeMap<String, overlay::Attachment>> {
+        let Linked { records, revision, fenced } = linked;
+        let basis = Basis {
+            revision,
+            fenced: fenced.into_iter().cloned().collect(),
+            subnets: view.definition.subnets.clone(),
+            internal: view.definition.internal,
+        };
+        if let Some((_, links)) = self.links.as_ref().filter(|(of, _)| *of == basis) {
+            return Arc::clone(links);
+        }
+        let standing = records.filter(|record| !basis.fenced.contains(&record.name));
+        let links = standing
+            .filter_map(|record| Some((record.name.to_string(), overlay_attachment(view, layouts, record)?)));
+        let links = Arc::new(links.collect());
+        self.links = Some((basis, Arc::clone(&links)));
+        links
     }
 }
 
@@ -162,7 +209,7 @@ fn balanced(network: &Name, view: &ServiceView, away: &BTreeSet<NodeId>) -> lb::
 pub fn overlay_network<'a>(
     derived: &mut Derived,
     view: &NetworkView,
-    local: impl Iterator<Item = &'a LocalAttachment>,
+    local: Linked<'_, impl Iterator<Item = &'a LocalAttachment>>,
     this: NodeId,
     link_index: u16,
 ) -> overlay::Network {
@@ -178,9 +225,7 @@ pub fn overlay_network<'a>(
         link_index,
         flood: view.members.iter().filter(|(node, _)| **node != this).map(|(_, address)| *address).collect(),
         remotes: derived.remotes(),
-        attachments: local
-            .filter_map(|record| Some((record.name.to_string(), overlay_attachment(view, &layouts, record)?)))
-            .collect(),
+        attachments: derived.links(view, &layouts, local),
     }
 }
 

@@ -165,7 +165,7 @@ impl Following {
         wanted: &Started,
         sender: &mpsc::Sender<Verdict<Ticket>>,
     ) -> Option<Running> {
-        let namespace = lock(&agent.namespaces).get(&wanted.cookie).cloned()?;
+        let namespace = lock(&agent.namespaces).get(&wanted.cookie)?.namespace.clone();
         self.count += 1;
         let number = self.count;
         let ticket = Ticket { replica: (service.clone(), replica.attachment.clone()), number };

@@ -23,6 +23,7 @@ pub mod port_holder;
 pub mod probing;
 pub mod problems;
 pub mod records;
+pub mod revised;
 pub mod spaces;
 pub mod start;
 pub mod state;

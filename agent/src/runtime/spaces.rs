@@ -37,8 +37,6 @@ pub struct Container {
     pub namespace: Namespace,
     /// Route netlink for the overlay; closed when dropped.
     netlink: Netlink,
-    /// The number of the balancing table's socket.
-    tables_port: u32,
     /// Its balancing table. Taken while a blocking thread works on it.
     pub balancer: Arc<Mutex<Balancer>>,
     /// Its resolver; the host's own namespace has none.
@@ -49,6 +47,15 @@ pub struct Container {
     pub legacy: Option<LegacyTables>,
     /// Hears of changes in it; the host's own has one already.
     _monitor: Option<Monitor>,
+}
+
+/// What others than the loop may use of a container's namespace, each for a moment.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// As [`Container::balancer`].
+    pub balancer: Arc<Mutex<Balancer>>,
 }
 
 /// A running resolver.
@@ -103,7 +110,7 @@ impl Spaces {
     ) -> Result<Self, SpaceError> {
         let kernel = SharedKernel::default();
         let touched = Arc::clone(&agent.touched);
-        let host = Self::open(&kernel, &touched, Space::Host, &agent.host_namespace, None)?;
+        let host = Self::open(&kernel, &touched, Space::Host, &agent.host_namespace)?;
         Ok(Self {
             holder,
             watcher,
@@ -168,13 +175,11 @@ impl Spaces {
     ) -> Result<Container, SpaceError> {
         let host = record.place == StoredPlace::Host;
         let tables = netfilter_in(namespace)?;
-        let tables_port = tables.port();
         let (netlink, monitor) = match host {
             true => (namespace.rtnetlink().map_err(SpaceError::Open)?, None),
             false => {
                 let space = Space::Container(record.cookie);
-                let tables = Some(tables_port);
-                let (netlink, monitor) = Self::open(&self.kernel, &self.touched, space, namespace, tables)?;
+                let (netlink, monitor) = Self::open(&self.kernel, &self.touched, space, namespace)?;
                 (netlink, Some(monitor))
             }
         };
@@ -186,7 +191,6 @@ impl Spaces {
         Ok(Container {
             namespace: namespace.clone(),
             netlink,
-            tables_port,
             balancer: Arc::new(Mutex::new(balancer)),
             resolver,
             host,

@@ -242,7 +242,11 @@ fn build(
     let freed = addressing::take_up(&store, Instant::now()).map_err(fail)?;
     let state = State {
         suspended: store.meta("suspended").map_err(fail)?.unwrap_or_default(),
-        local: local.into_iter().map(|it| ((it.network.clone(), it.name.clone()), it)).collect(),
+        local: local
+            .into_iter()
+            .map(|it| ((it.network.clone(), it.name.clone()), it))
+            .collect::<BTreeMap<_, _>>()
+            .into(),
         freed,
         granted,
         ..State::new(catalog, books, identity.node)

@@ -14,6 +14,7 @@ use crate::runtime::claiming::Books;
 use crate::runtime::health::Unfollowed;
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::records;
+use crate::runtime::revised::Revised;
 use crate::runtime::verbs::addressing::{self, Grants, Vips};
 use crate::runtime::verbs::leave;
 use crate::store::{StoreError, Writes};
@@ -42,7 +43,7 @@ pub struct State {
     /// Claims of this host and promises to others.
     pub books: Books,
     /// Attachments of this host by (network, name).
-    pub local: BTreeMap<(Name, Name), LocalAttachment>,
+    pub local: Revised<BTreeMap<(Name, Name), LocalAttachment>>,
     /// Withdrawn attachments whose rows are to be forgotten once the kernel holds nothing of them.
     pub detaching: Vec<LocalAttachment>,
     /// Counts changes of `local`.
@@ -90,7 +91,7 @@ impl State {
             suspended: BTreeSet::new(),
             unsaved: Writes::default(),
             books,
-            local: BTreeMap::new(),
+            local: Revised::default(),
             detaching: Vec::new(),
             local_revision: 0,
             freed: BTreeMap::new(),

@@ -1,9 +1,9 @@
 //! Namespaces in which something has changed, and when each is looked at.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use overlay::Space;
+use overlay::{Look, Space};
 use tokio::sync::Notify;
 
 use crate::runtime::events::lock;
@@ -18,27 +18,32 @@ const PAUSE_FACTOR: u32 = 9;
 /// What the monitors have heard of. Bounded by the number of namespaces.
 #[derive(Debug, Default)]
 pub struct Touched {
-    spaces: Mutex<BTreeSet<Space>>,
+    spaces: Mutex<BTreeMap<Space, Look>>,
     /// Woken with each of them.
     pub heard: Notify,
 }
 
 impl Touched {
-    /// Something has changed there.
-    pub fn touch(&self, space: &Space) {
-        if lock(&self.spaces).insert(space.clone()) {
-            self.heard.notify_one();
+    /// Something has changed there that `look` shows.
+    pub fn touch(&self, space: &Space, look: Look) {
+        let mut spaces = lock(&self.spaces);
+        match spaces.get_mut(space) {
+            Some(known) => *known = look.max(*known),
+            None => {
+                spaces.insert(space.clone(), look);
+                self.heard.notify_one();
+            }
         }
     }
 
     /// Takes those whose turn it is.
-    pub fn take_due(&self, pace: &Pace, now: Instant) -> BTreeSet<Space> {
-        lock(&self.spaces).extract_if(.., |space| pace.pause(space, now).is_zero()).collect()
+    pub fn take_due(&self, pace: &Pace, now: Instant) -> BTreeMap<Space, Look> {
+        lock(&self.spaces).extract_if(.., |space, _| pace.pause(space, now).is_zero()).collect()
     }
 
     /// How long until the next one's turn; nothing while all is quiet.
     pub fn next(&self, pace: &Pace, now: Instant) -> Option<Duration> {
-        lock(&self.spaces).iter().map(|space| pace.pause(space, now)).min()
+        lock(&self.spaces).keys().map(|space| pace.pause(space, now)).min()
     }
 }
 
@@ -77,22 +82,23 @@ mod tests {
         let (touched, mut pace, start) = (Touched::default(), Pace::default(), Instant::now());
         let blue = Space::Network("blue".to_owned());
         assert_eq!(touched.next(&pace, start), None);
-        touched.touch(&blue);
-        touched.touch(&blue);
+        for look in [Look::Links, Look::All, Look::Links] {
+            touched.touch(&blue, look);
+        }
         assert_eq!(touched.next(&pace, start), Some(Duration::ZERO));
-        assert_eq!(touched.take_due(&pace, start), BTreeSet::from([blue.clone()]));
-        assert_eq!(touched.take_due(&pace, start), BTreeSet::new(), "once");
+        assert_eq!(touched.take_due(&pace, start), BTreeMap::from([(blue.clone(), Look::All)]));
+        assert_eq!(touched.take_due(&pace, start), BTreeMap::new(), "once");
         for (took, pause) in [(1, PAUSE_MIN), (20, MS(180)), (500, PAUSE_MAX)] {
             pace.note(blue.clone(), start, MS(took));
-            touched.touch(&blue);
-            touched.touch(&Space::Host);
+            touched.touch(&blue, Look::Links);
+            touched.touch(&Space::Host, Look::All);
             assert_eq!(
                 touched.take_due(&pace, start),
-                BTreeSet::from([Space::Host]),
+                BTreeMap::from([(Space::Host, Look::All)]),
                 "the others do not wait"
             );
             assert_eq!(touched.next(&pace, start), Some(pause));
-            assert_eq!(touched.take_due(&pace, start + pause), BTreeSet::from([blue.clone()]));
+            assert_eq!(touched.take_due(&pace, start + pause), BTreeMap::from([(blue.clone(), Look::Links)]));
         }
     }
 

@@ -118,7 +118,11 @@ impl Host {
         let local = self.disk.local::<LocalAttachment>();
         let state = State {
             suspended: self.disk.meta("suspended").unwrap_or_default(),
-            local: local.into_iter().map(|it| ((it.network.clone(), it.name.clone()), it)).collect(),
+            local: local
+                .into_iter()
+                .map(|it| ((it.network.clone(), it.name.clone()), it))
+                .collect::<BTreeMap<_, _>>()
+                .into(),
             freed: resting.into_iter().map(|place| (place, now)).collect(),
             granted: Grants::of(self.disk.meta("granted").unwrap_or_default(), now),
             ..State::new(catalog, books, self.node)

@@ -1,6 +1,7 @@
 //! The real kernel, through one netfilter socket.
 use std::collections::BTreeMap;
 
+use netfilter::conntrack::Tuple;
 use netfilter::{Batch, ChainKind, Error, Rule, SetData, SetState, Socket, Table, TableFlags, conntrack};
 
 use super::{Contents, Features, Kernel, TableStatus};
@@ -116,6 +117,9 @@ impl Kernel for Real {
             room -= usize::from(take);
             take.then_some(*flow)
         };
+        if self.tracks_nothing()? {
+            return Ok(0);
+        }
         let found = conntrack::flows(&mut self.socket, A::FAMILY.number(), wanted)?;
         for flow in &found {
             conntrack::delete(&mut self.socket, flow)?;
@@ -134,6 +138,9 @@ impl Kernel for Real {
             room -= usize::from(take);
             take.then_some(*flow)
         };
+        if self.tracks_nothing()? {
+            return Ok(0);
+        }
         let found = conntrack::flows(&mut self.socket, 0, wanted)?;
         for flow in &found {
             conntrack::delete(&mut self.socket, flow)?;
@@ -148,6 +155,21 @@ const fn libc_eperm() -> i32 {
 }
 
 impl Real {
+    /// Deletes the flow that was begun so, if it is tracked.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn delete_flow(&mut self, original: Tuple) -> Result<(), Error> {
+        let flow = conntrack::Flow::new(original, original, 0);
+        conntrack::delete(&mut self.socket, &flow).map(drop)
+    }
+
+    /// To ask costs microseconds; to look for flows milliseconds, as the table is the machine's and is gone through whole
+    /// (net/netfilter/nf_conntrack_netlink.c, ctnetlink_dump_table).
+    fn tracks_nothing(&mut self) -> Result<bool, Error> {
+        Ok(conntrack::usage(&mut self.socket)?.entries == 0)
+    }
+
     /// Chains with right rules and with other ones; `None` if there is a chain that is not ours, or a base chain
     /// is missing or tied in otherwise.
     #[allow(clippy::type_complexity)] // Two lists of one thing.

@@ -3,7 +3,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{HOST_SYSCTLS, Kernel, KernelError, NETWORK_SYSCTLS, PATHS_SYSCTLS};
+use super::{HOST_SYSCTLS, Kernel, KernelError, Look, NETWORK_SYSCTLS, PATHS_SYSCTLS};
 use crate::{Link, LinkKind, Observed, Op, Space, World};
 
 /// A kernel in memory. Not an approximation of timing or packets: of state alone.
@@ -91,10 +91,13 @@ impl Kernel for FakeKernel {
         self.world().spaces.keys().cloned().collect()
     }
 
-    async fn observe(&self, space: &Space) -> Result<Observed, KernelError> {
+    async fn observe(&self, space: &Space, look: Look) -> Result<Observed, KernelError> {
         let mut observed = self.world().spaces.get(space).cloned();
         if let Some(observed) = &mut observed {
             leave_out_unread(space, observed);
+            if look == Look::Links {
+                drop(observed.take_tables());
+            }
         }
         observed.ok_or_else(|| KernelError::NoSpace(space.clone()))
     }

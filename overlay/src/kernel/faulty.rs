@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, Look};
 use crate::{Observed, Op, Space};
 
 /// What it fails with at random: busy, no room, somebody was quicker, gone meanwhile. Some of them say, of some operations,
@@ -127,9 +127,9 @@ impl<K: Kernel> Kernel for FaultyKernel<K> {
         self.inner.spaces()
     }
 
-    async fn observe(&self, space: &Space) -> Result<Observed, KernelError> {
+    async fn observe(&self, space: &Space, look: Look) -> Result<Observed, KernelError> {
         match self.draw() {
-            Fault::None => self.inner.observe(space).await,
+            Fault::None => self.inner.observe(space, look).await,
             Fault::Before(errno) | Fault::After(errno) => Err(failure(errno)),
         }
     }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, Look};
 use crate::{Observed, Op, Space};
 
 /// Runs work inside a namespace.
@@ -136,8 +136,8 @@ impl Kernel for LinuxKernel {
         self.open.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    async fn observe(&self, space: &Space) -> Result<Observed, KernelError> {
-        self.open(space)?.observe().await
+    async fn observe(&self, space: &Space, look: Look) -> Result<Observed, KernelError> {
+        self.open(space)?.observe(look).await
     }
 
     async fn apply(&self, space: &Space, op: &Op) -> Result<(), KernelError> {

@@ -30,7 +30,7 @@ impl Planner<'_> {
             if let Some(at_home) = self.observed.get(&home) {
                 let port = network_port(name);
                 if at_home.links.contains_key(&port) {
-                    self.fenced(&object, &home, &port, false, wanted);
+                    self.fenced((network_name, name), &home, &port, false, wanted);
                     self.local_way(&object, &home, wanted.mac, &port, false);
                 }
                 self.unseen.insert(attachment_tag(network_name, name));
@@ -62,7 +62,7 @@ impl Planner<'_> {
         self.settle(&object, &wanted.space, &link, far.as_ref(), &inner);
         self.settle(&object, &home, &port, near.as_ref(), &outer);
         self.own_entries(&object, &home, at_home, near.is_some(), &port, wanted);
-        self.fenced(&object, &home, &port, near.is_none(), wanted);
+        self.fenced((network_name, name), &home, &port, near.is_none(), wanted);
         self.up(&object, &home, &port, near.as_ref());
         self.local_way(&object, &home, wanted.mac, &port, near.is_none());
         if wanted.addresses.iter().any(IpNetwork::is_ipv6) && far.as_ref().is_none_or(|far| !far.takes_six) {

@@ -156,7 +156,7 @@ fn wanted(host: &Host, network: &Network, changes: Option<&Changes>) -> Tables {
     let mut neighbours = BTreeMap::new();
     let about_mac = |mac: &Mac| changes.is_none_or(|changes| changes.macs.contains(mac));
     let about = |address: &IpAddr| changes.is_none_or(|changes| changes.addresses.contains(address));
-    for remote in &network.remotes {
+    for remote in network.remotes.iter() {
         if about_mac(&remote.mac) {
             unicast.insert(remote.mac, host.vtep(remote.vtep));
             forwarding.insert(remote.mac, VXLAN.to_owned());
@@ -164,7 +164,7 @@ fn wanted(host: &Host, network: &Network, changes: Option<&Changes>) -> Tables {
         let addresses = remote.addresses.iter().filter(|address| about(address));
         neighbours.extend(addresses.map(|address| (*address, remote.mac)));
     }
-    for (name, attachment) in &network.attachments {
+    for (name, attachment) in network.attachments.iter() {
         if about_mac(&attachment.mac) {
             unicast.remove(&attachment.mac);
             forwarding.insert(attachment.mac, network_port(name));

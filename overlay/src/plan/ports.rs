@@ -7,12 +7,12 @@ use super::Planner;
 use super::prune::leftover;
 use crate::fence::{closed_chain, port_chain, port_chain_name, port_of_chain, port_table, tunnel_chain};
 use crate::name::{BRIDGE, VXLAN, network_port};
-use crate::observed::TableState;
+use crate::observed::{ChainState, TableState};
 use crate::rule::Chain;
 use crate::world::FLOOD;
 use crate::{Attachment, Mac, Network, Object, Observed, Op, Space};
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// The table itself, before any port. Written anew it has the chains of all ports that are there (closed ones of
     /// those that nobody wants): none of them is unfenced for an instant.
     pub(super) fn port_table(
@@ -38,7 +38,7 @@ impl Planner<'_> {
             *chain = tunnel_chain();
         }
         let mut ways = Vec::new();
-        for (name, attachment) in &network.attachments {
+        for (name, attachment) in network.attachments.iter() {
             let port = network_port(name);
             if let Some(chain) = chains.get_mut(&port) {
                 *chain = port_chain(&port, attachment);
@@ -52,9 +52,8 @@ impl Planner<'_> {
 
     /// Frames to a MAC that is here no more go the bridge's way before it is told the new one.
     fn stale_ways(&mut self, object: &Object, space: &Space, observed: &Observed, network: &Network) {
-        let wanted =
-            |mac: Mac| mac == FLOOD || network.attachments.values().any(|attachment| attachment.mac == mac);
-        for mac in observed.ways.keys().filter(|mac| !wanted(**mac)) {
+        let wanted: BTreeSet<Mac> = network.attachments.values().map(|attachment| attachment.mac).collect();
+        for mac in observed.ways.keys().filter(|mac| **mac != FLOOD && !wanted.contains(*mac)) {
             self.add(object, space, Op::DeleteWay { mac: *mac });
         }
     }
@@ -62,30 +61,42 @@ impl Planner<'_> {
     /// The fence of an attachment's port, before that is up. `is_new`: the port is made by this plan.
     pub(super) fn fenced(
         &mut self,
-        object: &Object,
+        (network, name): (&str, &str),
         home: &Space,
         port: &str,
         is_new: bool,
         wanted: &Attachment,
     ) {
-        self.port_chain(object, home, port, is_new, port_chain(port, wanted));
+        let now = self.shown_chain(home, port);
+        let is_there = now == Some(self.fences.of(network, name, port, wanted));
+        if is_new || !self.is_fenced(home, port, is_there) {
+            let object = Object::Attachment(network.to_owned(), name.to_owned());
+            self.set_chain(&object, home, port, port_chain(port, wanted));
+        }
     }
 
     /// The fence of the tunnel's side, once the device is there.
     pub(super) fn tunnel_chain(&mut self, object: &Object, space: &Space, is_new: bool) {
-        self.port_chain(object, space, VXLAN, is_new, tunnel_chain());
+        let chain = tunnel_chain();
+        let is_there = self.shown_chain(space, VXLAN).is_some_and(|now| *now == chain.state());
+        if is_new || !self.is_fenced(space, VXLAN, is_there) {
+            self.set_chain(object, space, VXLAN, chain);
+        }
     }
 
-    fn port_chain(&mut self, object: &Object, space: &Space, port: &str, is_new: bool, chain: Chain) {
+    /// The chain of a port as it was seen.
+    fn shown_chain(&self, space: &Space, port: &str) -> Option<&'a ChainState> {
+        self.observed.get(space)?.tables.get(&Family::Netdev)?.chains.get(&port_chain_name(port))
+    }
+
+    /// A chain goes with its device before kernel 6.16, and waits for the next one of the name since.
+    fn is_fenced(&self, space: &Space, port: &str, is_there: bool) -> bool {
+        if self.rewritten.contains_key(space) { self.is_rewritten(space, port) } else { is_there }
+    }
+
+    fn set_chain(&mut self, object: &Object, space: &Space, port: &str, chain: Chain) {
         let (family, name) = (Family::Netdev, port_chain_name(port));
-        let now = self.observed.get(space).and_then(|observed| observed.tables.get(&family));
-        let is_there = now.and_then(|now| now.chains.get(&name)).is_some_and(|now| *now == chain.state());
-        // A chain goes with its device before kernel 6.16, and waits for the next one of the name since.
-        let is_rewritten = self.rewritten.contains_key(space);
-        let is_there = if is_rewritten { self.is_rewritten(space, port) } else { is_there };
-        if is_new || !is_there {
-            self.add(object, space, Op::SetChain { family, name, chain });
-        }
+        self.add(object, space, Op::SetChain { family, name, chain });
     }
 
     /// Whether the table that this plan writes has the chain of a port, and its way follows.

@@ -1,13 +1,13 @@
 //! What a kernel holds, without what its own whim decides, and as lines of text.
 use std::collections::{BTreeMap, BTreeSet};
 
-use overlay::{Kernel, Link, LinkKind, Observed, PortFlags, ROUTE_PROTOCOL, Space, TAG};
+use overlay::{Kernel, Link, LinkKind, Look, Observed, PortFlags, ROUTE_PROTOCOL, Space, TAG};
 
 /// All namespaces as they are now.
 pub(crate) async fn all<K: Kernel>(kernel: &K) -> BTreeMap<Space, Observed> {
     let mut all = BTreeMap::new();
     for space in kernel.spaces() {
-        let observed = kernel.observe(&space).await.unwrap();
+        let observed = kernel.observe(&space, Look::All).await.unwrap();
         all.insert(space, observed);
     }
     all

@@ -89,8 +89,8 @@ pub(crate) fn network(number: u8) -> impl Strategy<Value = Network> {
             internal,
             link_index: 0,
             flood,
-            remotes,
-            attachments: attachments.into_iter().collect(),
+            remotes: remotes.into(),
+            attachments: Arc::new(attachments.into_iter().collect()),
         })
 }
 
@@ -207,8 +207,8 @@ pub(crate) fn coral() -> (Desired, Mac) {
         internal: false,
         link_index: 0,
         flood: BTreeSet::new(),
-        remotes: Vec::new(),
-        attachments: BTreeMap::from([("web".to_owned(), attachment)]),
+        remotes: Arc::default(),
+        attachments: BTreeMap::from([("web".to_owned(), attachment)]).into(),
     };
     let link_pool = "169.254.64.0/20".parse().unwrap();
     let host = Host {

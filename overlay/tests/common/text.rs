@@ -53,15 +53,16 @@ pub(crate) fn declare(desired: &mut Desired, last: &mut String, words: &[&str]) 
                 internal: rest.contains(&"internal"),
                 link_index: one(rest, "link").map_or(0, parse),
                 flood: list(rest, "flood"),
-                remotes: Vec::new(),
-                attachments: BTreeMap::new(),
+                remotes: Arc::default(),
+                attachments: Arc::default(),
             };
             desired.networks.insert((*name).to_owned(), network);
         }
         ["remote", mac, "at", vtep, addresses @ ..] => {
             let addresses = addresses.iter().map(|text| parse(text)).collect();
             let remote = Remote { mac: self::mac(mac), addresses, vtep: parse(vtep) };
-            desired.networks.get_mut(last).unwrap().remotes.push(Arc::new(remote));
+            let network = desired.networks.get_mut(last).unwrap();
+            Arc::make_mut(&mut network.remotes).push(Arc::new(remote));
         }
         ["attachment", name, "in", place, mac, rest @ ..] => {
             let attachment = Attachment {
@@ -76,7 +77,8 @@ pub(crate) fn declare(desired: &mut Desired, last: &mut String, words: &[&str]) 
                 },
                 metric: one(rest, "metric").map_or(0, parse),
             };
-            desired.networks.get_mut(last).unwrap().attachments.insert((*name).to_owned(), attachment);
+            let network = desired.networks.get_mut(last).unwrap();
+            Arc::make_mut(&mut network.attachments).insert((*name).to_owned(), attachment);
         }
         other => panic!("cannot read {other:?}"),
     }

@@ -143,8 +143,8 @@ impl Bed {
                 internal,
                 link_index,
                 flood: BTreeSet::new(),
-                remotes: Vec::new(),
-                attachments: BTreeMap::new(),
+                remotes: Arc::default(),
+                attachments: Arc::default(),
             };
             node.desired.networks.insert(name.to_owned(), network);
             let namespace = Namespace::new();
@@ -180,7 +180,7 @@ impl Bed {
             default_route: if never { DefaultRoute::Never } else { DefaultRoute::IfNone },
             metric: u32::try_from(before).unwrap(),
         };
-        wanted.attachments.insert(name.to_owned(), attachment);
+        Arc::make_mut(&mut wanted.attachments).insert(name.to_owned(), attachment);
         self.spread();
     }
 
@@ -208,7 +208,7 @@ impl Bed {
             for (name, network) in &mut node.desired.networks {
                 let others = remotes.iter().filter(|((of, at), _)| of == name && *at != host);
                 network.flood = others.clone().map(|((_, at), _)| vteps[*at]).collect();
-                network.remotes = others.flat_map(|(_, remotes)| remotes.clone()).collect();
+                network.remotes = Arc::new(others.flat_map(|(_, remotes)| remotes.clone()).collect());
             }
         }
     }

@@ -87,7 +87,7 @@ async fn a_foreign_default_route_is_left_alone() {
     assert_eq!(node.reconciler.verify(&node.desired).await.operations, 0, "ours stays beside it");
     bed.attach(0, "blue", "web1", &space, "10.20.0.10");
     bed.settle().await;
-    let observed = overlay::Kernel::observe(&bed.nodes[0].kernel, &space).await.unwrap();
+    let observed = overlay::Kernel::observe(&bed.nodes[0].kernel, &space, overlay::Look::All).await.unwrap();
     let links: Vec<_> = observed.routes.iter().map(|route| (route.link.as_deref(), route.protocol)).collect();
     assert_eq!(links, [(Some("eth0"), 83), (Some("eth0"), 3)], "none on the second network");
     assert!(reaches(&both, &outside, OUTSIDE));

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 
-use overlay::{Kernel, Op, Space};
+use overlay::{Kernel, Look, Op, Space};
 
 use crate::bed::{Bed, Namespace, mac_of};
 use crate::traffic::{PATIENCE, SILENCE, Tap, arp, datagram, ethernet, in_two, reaches, vxlan};
@@ -102,7 +102,8 @@ async fn the_tunnel_takes_frames_of_peers_only() {
     assert_eq!(bed.nodes[0].drops("tunnel-stranger").await, 1, "it is stopped on its way in");
     // With a peer's address from the start it gets as far as the forward hook.
     let IpAddr::V4(peer) = host else { panic!("{host}") };
-    let link = bed.nodes[0].kernel.observe(&Space::Host).await.unwrap().links["docker0"].mac.unwrap();
+    let link =
+        bed.nodes[0].kernel.observe(&Space::Host, Look::All).await.unwrap().links["docker0"].mac.unwrap();
     let packet = datagram(peer, peer, 4789, &forged(4097));
     Tap::open(&engine, "eth0").send(&ethernet(link.0, [2, 0, 0, 0, 0, 7], 0x0800, &packet));
     assert_eq!(victim.wait(SILENCE, is_forged), None, "a forwarded frame of a peer's address");
@@ -126,7 +127,8 @@ async fn no_fragment_hides_a_frame() {
         let host = bed.nodes[1].address;
         assert!(reaches(&stranger, &bed.nodes[1].namespace, &host.to_string()));
         let IpAddr::V4(to) = host else { panic!("{host}") };
-        let link = bed.nodes[1].kernel.observe(&Space::Host).await.unwrap().links["u0"].mac.unwrap();
+        let link =
+            bed.nodes[1].kernel.observe(&Space::Host, Look::All).await.unwrap().links["u0"].mac.unwrap();
         let tap = Tap::open(&stranger, "u0");
         let whole = datagram(Ipv4Addr::new(192, 168, 77, 66), to, 4789, &forged(4097));
         for first in [8, 16, 24] {

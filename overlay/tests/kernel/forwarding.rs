@@ -1,5 +1,6 @@
 //! What reaches what.
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Instant;
 
 use overlay::{Op, Space, gateway_mac, host_port};
@@ -238,11 +239,13 @@ async fn an_address_moves_with_another_mac() {
     assert!(reaches(&client, &first, "10.20.1.10"));
     assert!(reaches(&neighbour, &first, "10.20.1.10"));
     for mac in [[2, 0x42, 10, 20, 1, 10], [2, 9, 9, 9, 9, 9]] {
-        bed.nodes[1].desired.networks.get_mut("blue").unwrap().attachments.remove("web");
+        Arc::make_mut(&mut bed.nodes[1].desired.networks.get_mut("blue").unwrap().attachments).remove("web");
         let (space, second) = bed.container(2);
         bed.attach(2, "blue", "web", &space, "10.20.1.10");
-        bed.nodes[2].desired.networks.get_mut("blue").unwrap().attachments.get_mut("web").unwrap().mac =
-            overlay::Mac(mac);
+        Arc::make_mut(&mut bed.nodes[2].desired.networks.get_mut("blue").unwrap().attachments)
+            .get_mut("web")
+            .unwrap()
+            .mac = overlay::Mac(mac);
         bed.spread();
         bed.settle().await;
         let moved = Instant::now();
@@ -265,11 +268,14 @@ async fn comes_back(subnet: &str, near: &str, far: &str) {
     let first = bed.member(1, "blue", "web", far);
     bed.settle().await;
     assert!(reaches(&client, &first, far));
-    let away = bed.nodes[1].desired.networks.get_mut("blue").unwrap().attachments.remove("web").unwrap();
+    let away = Arc::make_mut(&mut bed.nodes[1].desired.networks.get_mut("blue").unwrap().attachments)
+        .remove("web")
+        .unwrap();
     bed.spread();
     bed.settle().await;
     let back = overlay::Attachment { mac: overlay::Mac([2, 9, 9, 9, 9, 9]), ..away };
-    bed.nodes[1].desired.networks.get_mut("blue").unwrap().attachments.insert("web".to_owned(), back);
+    Arc::make_mut(&mut bed.nodes[1].desired.networks.get_mut("blue").unwrap().attachments)
+        .insert("web".to_owned(), back);
     bed.spread();
     bed.settle().await;
     let moved = Instant::now();
@@ -288,7 +294,8 @@ async fn the_host_is_an_attachment_like_any_other() {
     assert!(reaches(&host, &there, "10.20.1.10"), "from the host over the tunnel");
     assert!(reaches(&there, &host, "10.20.0.10"), "to the host over the tunnel");
     stream(&host, &there, "10.20.1.10".parse().unwrap(), 100_000).unwrap();
-    let observed = overlay::Kernel::observe(&bed.nodes[0].kernel, &Space::Host).await.unwrap();
+    let observed =
+        overlay::Kernel::observe(&bed.nodes[0].kernel, &Space::Host, overlay::Look::All).await.unwrap();
     assert!(observed.links.contains_key(&host_port("blue", "host1")));
     assert_eq!(observed.routes.len(), 0, "no default route");
 }

@@ -1,14 +1,14 @@
 //! The balancing part of a round: each namespace's table, on a blocking thread.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lb::Balancer;
 use netfilter::conntrack::Usage;
-use overlay::Space;
+use overlay::{Look, Space};
 
-use super::{BALANCER_CHECK, Converger, TRACKED_FULL_PERCENT, TRACKED_ROOM_PERCENT};
+use super::{BALANCER_CHECK, Converger, TRACKED_FULL_PERCENT, TRACKED_ROOM_PERCENT, TURN_MIN};
 use crate::config::Track;
 use crate::model::Name;
 use crate::runtime::agent::chain;
@@ -19,12 +19,20 @@ use crate::runtime::spaces::{Container, resolver_address};
 /// Namespaces that one call on a blocking thread looks at: to hand each over by itself costs more than the look.
 const AT_ONCE: usize = 16;
 
+/// Namespaces of which is asked at once how many flows they track.
+const ASKED_MAX: usize = 128;
+
+/// What was put off takes at most about this long in one round.
+const WAITING_MAX: Duration = Duration::from_millis(100);
+
 /// What is done in one namespace.
 struct Turn {
     cookie: u64,
     balancer: Arc<Mutex<Balancer>>,
     /// What its table shall hold, if that may differ from what it holds.
     desired: Option<lb::Desired>,
+    /// Whether flows that have become stale are looked for too.
+    sweeps: bool,
     /// Whether to ask how full the table of flows is.
     usage: bool,
 }
@@ -47,7 +55,8 @@ impl Turn {
         // Where it cannot be asked for nothing is tracked.
         let usage = if self.usage { lb::kernel::Kernel::usage(balancer.kernel()).ok() } else { None };
         let outcome = match &self.desired {
-            Some(desired) => balancer.reconcile(desired).map(Outcome::Reconciled),
+            Some(desired) if self.sweeps => balancer.reconcile(desired).map(Outcome::Reconciled),
+            Some(desired) => balancer.reconcile_tables(desired).map(Outcome::Reconciled),
             None => balancer.check().map(|repaired| Outcome::Checked { repaired }),
         };
         Taken { cookie: self.cookie, usage, outcome: outcome.map_err(|error| chain(&error)) }
@@ -65,61 +74,104 @@ impl Converger {
     pub(super) async fn balance(
         &mut self,
         changed: &BTreeSet<Name>,
-        looks: &BTreeSet<Space>,
+        looks: &BTreeMap<Space, Look>,
         problems: &mut Vec<(String, String)>,
     ) {
         let check = self.balancer_checked.elapsed() >= BALANCER_CHECK;
         if check {
             self.balancer_checked = Instant::now();
         }
-        let mut due = std::mem::take(&mut self.due);
-        due.extend(self.local.iter().filter(|it| changed.contains(&it.network)).map(|it| it.cookie));
+        let mut waiting = std::mem::take(&mut self.due);
+        waiting.retain(|cookie| !self.adopted.contains(cookie));
+        let mut due: BTreeSet<u64> =
+            changed.iter().flat_map(|network| self.local.on(network)).map(|it| it.cookie).collect();
         due.extend(self.newly_covered(check));
         if check {
             due.extend(self.newly_filtered());
         }
         due.retain(|cookie| !self.adopted.contains(cookie));
+        let asked = if check { self.next_to_ask() } else { BTreeSet::new() };
         let concerned = |(cookie, container): &(&u64, &Container)| {
             let space = if container.host { Space::Host } else { Space::Container(**cookie) };
-            check || due.contains(*cookie) || looks.contains(&space)
+            check || due.contains(*cookie) || looks.contains_key(&space)
         };
         let cookies: Vec<u64> =
             self.spaces.containers.iter().filter(concerned).map(|(cookie, _)| *cookie).collect();
         for some in cookies.chunks(AT_ONCE) {
-            let turns: Vec<Turn> = some
-                .iter()
-                .filter_map(|cookie| {
-                    let desired = due.contains(cookie).then(|| self.balanced(*cookie));
-                    let balancer = Arc::clone(&self.spaces.containers.get(cookie)?.balancer);
-                    Some(Turn { cookie: *cookie, balancer, desired, usage: check })
-                })
-                .collect();
-            let done = tokio::task::spawn_blocking(move || turns.into_iter().map(Turn::take).collect()).await;
-            let done: Vec<Taken> = done.unwrap_or_else(|error| {
-                let failed = |cookie: &u64| Taken::failed(*cookie, error.to_string());
-                some.iter().map(failed).collect()
+            let turns = some.iter().filter_map(|cookie| {
+                let desired = due.contains(cookie).then(|| self.balanced(*cookie));
+                let balancer = Arc::clone(&self.spaces.containers.get(cookie)?.balancer);
+                let usage = asked.contains(cookie);
+                Some(Turn { cookie: *cookie, balancer, desired, sweeps: false, usage })
             });
-            for Taken { cookie, usage, outcome } in done {
-                self.tracked.extend(usage.map(|usage| (cookie, usage)));
-                match outcome {
-                    Ok(Outcome::Checked { repaired: false }) => {}
-                    Ok(Outcome::Checked { repaired: true }) => {
-                        self.agent.metrics.drift_repaired.with_label_values(&["balancer"]).inc();
-                    }
-                    Ok(Outcome::Reconciled(report)) => {
-                        let object = self.balancer_object(cookie);
-                        self.balanced_so(cookie, &object, report);
-                    }
-                    Err(error) => {
-                        let object = self.balancer_object(cookie);
-                        self.failed(cookie, (object, error));
-                    }
-                }
-            }
+            let turns = turns.collect();
+            self.take_turns(turns).await;
         }
+        self.finish_waiting(waiting, &cookies).await;
         problems.extend(self.balancer_problems.values().flatten().cloned());
         self.note_tracked(problems);
         self.note_neighbours(check, problems);
+    }
+
+    /// What was put off, now that all tables hold what is wanted: flows that have become stale are looked for, which takes
+    /// long where many namespaces track some. Then the rest of it waits for the next round, and what has changed goes first.
+    async fn finish_waiting(&mut self, waiting: BTreeSet<u64>, turned: &[u64]) {
+        if waiting.iter().any(|cookie| turned.binary_search(cookie).is_ok()) {
+            // Packets on their way must have left what was changed just now (see `Balancer::reconcile`).
+            tokio::time::sleep(TURN_MIN).await;
+        }
+        let began = Instant::now();
+        let cookies: Vec<u64> = waiting.into_iter().collect();
+        for some in cookies.chunks(AT_ONCE) {
+            if began.elapsed() > WAITING_MAX {
+                self.due.extend(some);
+                continue;
+            }
+            let turns = some.iter().filter_map(|cookie| {
+                let balancer = Arc::clone(&self.spaces.containers.get(cookie)?.balancer);
+                let desired = Some(self.balanced(*cookie));
+                Some(Turn { cookie: *cookie, balancer, desired, sweeps: true, usage: false })
+            });
+            let turns = turns.collect();
+            self.due.retain(|cookie| !some.contains(cookie));
+            self.take_turns(turns).await;
+        }
+    }
+
+    /// Takes some turns on a blocking thread, and notes what came of them.
+    async fn take_turns(&mut self, turns: Vec<Turn>) {
+        let cookies: Vec<u64> = turns.iter().map(|turn| turn.cookie).collect();
+        let done = tokio::task::spawn_blocking(move || turns.into_iter().map(Turn::take).collect()).await;
+        let done: Vec<Taken> = done.unwrap_or_else(|error| {
+            cookies.into_iter().map(|cookie| Taken::failed(cookie, error.to_string())).collect()
+        });
+        for Taken { cookie, usage, outcome } in done {
+            self.tracked.extend(usage.map(|usage| (cookie, usage)));
+            match outcome {
+                Ok(Outcome::Checked { repaired: false }) => {}
+                Ok(Outcome::Checked { repaired: true }) => {
+                    self.agent.metrics.drift_repaired.with_label_values(&["balancer"]).inc();
+                }
+                Ok(Outcome::Reconciled(report)) => {
+                    let object = self.balancer_object(cookie);
+                    self.balanced_so(cookie, &object, report);
+                }
+                Err(error) => {
+                    let object = self.balancer_object(cookie);
+                    self.failed(cookie, (object, error));
+                }
+            }
+        }
+    }
+
+    /// The namespaces whose turn it is to be asked for their flows, from where the last turn ended.
+    fn next_to_ask(&mut self) -> BTreeSet<u64> {
+        let cookies = || self.spaces.containers.keys().copied();
+        let after = cookies().filter(|cookie| *cookie > self.asked_last);
+        let next: Vec<u64> =
+            after.chain(cookies()).take(ASKED_MAX.min(self.spaces.containers.len())).collect();
+        self.asked_last = next.last().copied().unwrap_or_default();
+        next.into_iter().collect()
     }
 
     /// How full the fullest namespace's table of flows is; what is nearly full fails soon, and says so before.
@@ -159,19 +211,21 @@ impl Converger {
 
     /// Namespaces whose attachments are others than at their last turn; with the check's pace also those that failed.
     fn newly_covered(&mut self, check: bool) -> Vec<u64> {
-        let mut covers: BTreeMap<u64, Vec<(Name, Vec<IpAddr>)>> = BTreeMap::new();
-        for record in &self.local {
-            let on = covers.entry(record.cookie).or_default();
-            on.push((record.network.clone(), record.addresses.clone()));
+        if self.covered_revision == Some(self.local.revision()) && !check {
+            return Vec::new();
         }
+        self.covered_revision = Some(self.local.revision());
         let paced = |cookie: &u64| check || !self.balancer_problems.contains_key(cookie);
-        let differs =
-            |(cookie, on): &(&u64, &Vec<_>)| self.covered.get(*cookie) != Some(*on) && paced(cookie);
-        let due: Vec<u64> = covers.iter().filter(differs).map(|(cookie, _)| *cookie).collect();
+        let differs = |cookie: &u64| {
+            let on = self.local.through(*cookie).map(|record| (&record.network, &record.addresses));
+            let before = self.covered.get(cookie);
+            before.is_none_or(|before| !on.eq(before.iter().map(|(network, on)| (network, on))))
+        };
+        let due: Vec<u64> = self.local.cookies().filter(|cookie| paced(cookie) && differs(cookie)).collect();
         for cookie in &due {
-            if let Some(on) = covers.remove(cookie) {
-                self.covered.insert(*cookie, on);
-            }
+            let on = self.local.through(*cookie);
+            let on = on.map(|record| (record.network.clone(), record.addresses.clone())).collect();
+            self.covered.insert(*cookie, on);
         }
         due
     }
@@ -214,7 +268,7 @@ impl Converger {
     }
 
     fn balancer_object(&self, cookie: u64) -> String {
-        let record = self.local.iter().find(|record| record.cookie == cookie);
+        let record = self.local.through(cookie).next();
         record.map_or_else(
             || format!("namespace/{cookie}/balancer"),
             |record| format!("network/{}/attachment/{}/balancer", record.network, record.name),
@@ -226,7 +280,7 @@ impl Converger {
         let mut desired = lb::Desired::default();
         let may_untrack = self.may_untrack(cookie);
         self.untracking.insert(cookie, may_untrack);
-        let mut on: Vec<_> = self.local.iter().filter(|record| record.cookie == cookie).collect();
+        let mut on: Vec<_> = self.local.through(cookie).collect();
         // By network, so that the services are in the order of their names: the balancer compares them in one pass.
         on.sort_by(|a, b| a.network.cmp(&b.network));
         for record in &on {

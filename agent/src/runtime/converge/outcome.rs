@@ -1,4 +1,5 @@
 //! How a round came out: problems, events, metrics, and what others wait for.
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,22 +65,32 @@ impl Converger {
 
     /// A link's name is settled when it is made; it is looked up once. A fenced copy has no link, and gets another one
     /// when it stands again.
-    pub(super) async fn remember_interfaces(&self) {
+    pub(super) async fn remember_interfaces(&mut self) {
+        let state = (self.local.revision(), self.fenced.keys().cloned().collect());
+        if self.remembered.as_ref() == Some(&state) {
+            return;
+        }
         let known = |key: &(Name, Name)| lock(&self.agent.interfaces).contains_key(key);
         let fenced = |key: &(Name, Name)| self.fenced.contains_key(key);
-        lock(&self.agent.interfaces).retain(|key, _| {
-            !fenced(key) && self.local.iter().any(|it| it.network == key.0 && it.name == key.1)
-        });
-        for record in &self.local {
+        let here: BTreeSet<(&Name, &Name)> =
+            self.local.iter().map(|record| (&record.network, &record.name)).collect();
+        lock(&self.agent.interfaces).retain(|key, _| !fenced(key) && here.contains(&(&key.0, &key.1)));
+        let mut complete = true;
+        for record in self.local.iter() {
             let key = (record.network.clone(), record.name.clone());
             if known(&key) || fenced(&key) {
                 continue;
             }
-            let Some(container) = self.spaces.containers.get(&record.cookie) else { continue };
             let (network, name) = (record.network.as_str(), record.name.as_str());
-            if let Some(interface) = host::interface(&container.namespace, network, name).await {
-                lock(&self.agent.interfaces).insert(key, interface);
+            let found = match self.spaces.containers.get(&record.cookie) {
+                Some(container) => host::interface(&container.namespace, network, name).await,
+                None => None,
+            };
+            match found {
+                Some(interface) => drop(lock(&self.agent.interfaces).insert(key, interface)),
+                None => complete = false,
             }
         }
+        self.remembered = complete.then_some(state);
     }
 }

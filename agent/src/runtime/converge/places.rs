@@ -8,7 +8,7 @@ use crate::model::Name;
 use crate::runtime::agent::chain;
 use crate::runtime::events::lock;
 use crate::runtime::local::LocalAttachment;
-use crate::runtime::spaces::SpaceError;
+use crate::runtime::spaces::{Opened, SpaceError};
 use crate::store::Writes;
 
 impl Converger {
@@ -20,17 +20,20 @@ impl Converger {
                 problems.push((format!("network/{network}"), chain(&error)));
             }
         }
-        for record in self.local.clone() {
+        for place in 0..self.local.len() {
+            let record = &self.local[place];
             if self.spaces.containers.contains_key(&record.cookie) {
                 // Attached again before it could be let go of.
                 if !lock(&self.agent.namespaces).contains_key(&record.cookie) {
-                    drop(lock(&self.agent.opened).remove(&record.cookie));
-                    self.due.insert(record.cookie);
-                    self.publish_handle(record.cookie);
+                    let cookie = record.cookie;
+                    drop(lock(&self.agent.opened).remove(&cookie));
+                    self.due.insert(cookie);
+                    self.publish_handle(cookie);
                 }
                 continue;
             }
             let zone = self.zone(record.cookie, synced);
+            let record = record.clone();
             match self.spaces.ensure_container(&self.agent, &record, zone) {
                 Ok(()) => {
                     self.due.insert(record.cookie);
@@ -68,7 +71,9 @@ impl Converger {
             lock(&self.agent.zones).insert(cookie, resolver.zone.clone());
         }
         if let Some(container) = self.spaces.containers.get(&cookie) {
-            lock(&self.agent.namespaces).insert(cookie, container.namespace.clone());
+            let opened =
+                Opened { namespace: container.namespace.clone(), balancer: Arc::clone(&container.balancer) };
+            lock(&self.agent.namespaces).insert(cookie, opened);
             self.agent.opened_revision.send_modify(|revision| *revision += 1);
         }
     }
@@ -82,33 +87,34 @@ impl Converger {
 
     /// All that one namespace may ask about.
     fn zone(&self, cookie: u64, synced: bool) -> dns::Zone {
-        let on = self.local.iter().filter(|record| record.cookie == cookie);
-        let derived: Vec<&Name> = on.map(|record| &record.network).collect();
-        let forward = derived
-            .iter()
-            .any(|network| self.views.get(*network).is_some_and(|view| !view.definition.internal));
         dns::Zone {
             domain: self.agent.settings.load().domain.as_str().into(),
-            networks: derived
-                .iter()
-                .filter_map(|network| Some(Arc::clone(&self.derived.get(*network)?.names)))
-                .collect(),
-            forward,
+            networks: self.names(cookie).map(Arc::clone).collect(),
+            forward: self.forwards(cookie),
             synced,
         }
+    }
+
+    /// The names of the networks that a namespace is on.
+    fn names(&self, cookie: u64) -> impl Iterator<Item = &Arc<dns::Network>> {
+        self.local.through(cookie).filter_map(|record| Some(&self.derived.get(&record.network)?.names))
+    }
+
+    /// Whether what a namespace asks may be asked of others.
+    fn forwards(&self, cookie: u64) -> bool {
+        let mut views = self.local.through(cookie).filter_map(|record| self.views.get(&record.network));
+        views.any(|view| !view.definition.internal)
     }
 
     pub(super) fn publish(&self, synced: bool) {
         for (cookie, container) in &self.spaces.containers {
             let Some(resolver) = &container.resolver else { continue };
-            let zone = self.zone(*cookie, synced);
             let shown = resolver.zone.load();
-            let same = shown.synced == zone.synced
-                && shown.forward == zone.forward
-                && shown.networks.len() == zone.networks.len()
-                && shown.networks.iter().zip(&zone.networks).all(|(a, b)| Arc::ptr_eq(a, b));
+            let same = shown.synced == synced
+                && shown.forward == self.forwards(*cookie)
+                && shown.networks.iter().map(Arc::as_ptr).eq(self.names(*cookie).map(Arc::as_ptr));
             if !same {
-                resolver.zone.publish(zone);
+                resolver.zone.publish(self.zone(*cookie, synced));
             }
         }
     }
@@ -148,7 +154,7 @@ impl Converger {
         if let Err(error) = self.spaces.release_again() {
             problems.push(("host/holder".to_owned(), chain(&error)));
         }
-        let wanted: BTreeSet<u64> = self.local.iter().map(|record| record.cookie).collect();
+        let wanted: BTreeSet<u64> = self.local.cookies().collect();
         let gone: Vec<u64> =
             self.spaces.containers.keys().copied().filter(|cookie| !wanted.contains(cookie)).collect();
         for cookie in gone {
@@ -163,7 +169,7 @@ impl Converger {
         let unused: Vec<Name> =
             self.links.keys().filter(|network| !present.contains(*network)).cloned().collect();
         // A network that is only not known yet keeps its namespace: facts come after a restart.
-        for network in unused.iter().filter(|network| !self.local.iter().any(|it| it.network == **network)) {
+        for network in unused.iter().filter(|network| self.local.on(network).next().is_none()) {
             if let Err(error) = self.spaces.drop_network(network) {
                 problems.push(("host/holder".to_owned(), chain(&error)));
             }

@@ -2,12 +2,12 @@
 //!
 //! Each namespace is listened to; when something changes in one, it is read again at its pace and repaired. What no event
 //! tells (most sysctls, legacy iptables) the slow check finds.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use overlay::{Phase, Report, Space};
+use overlay::{Look, Phase, Report, Space};
 
-use super::{Converger, OVERLAY_CHECK};
+use super::{Converger, OVERLAY_CHECK, OVERLAY_PARTS};
 use crate::runtime::local::list;
 use crate::runtime::metrics::raise;
 use crate::runtime::port_holder;
@@ -17,21 +17,21 @@ pub(super) const TAKEN: &str = "has the port";
 
 impl Converger {
     /// Has the overlay read again what was touched and whose turn it is; those namespaces.
-    pub(super) fn look_again(&mut self, desired: &overlay::Desired) -> BTreeSet<Space> {
+    pub(super) fn look_again(&mut self, desired: &overlay::Desired) -> BTreeMap<Space, Look> {
         let looks = self.agent.touched.take_due(&self.pace, Instant::now());
         if !looks.is_empty() {
-            self.overlay.look_again(desired, &looks);
+            self.overlay.look_again(desired, looks.iter().map(|(space, look)| (space, *look)));
         }
         looks
     }
 
     /// The looks of a round that began at `began` are over.
-    pub(super) fn note_looks(&mut self, looks: BTreeSet<Space>, began: Instant) {
+    pub(super) fn note_looks(&mut self, looks: BTreeMap<Space, Look>, began: Instant) {
         if looks.is_empty() {
             return;
         }
         let now = Instant::now();
-        for space in looks {
+        for space in looks.into_keys() {
             self.pace.note(space, now, now.duration_since(began));
         }
         let open: BTreeSet<Space> = overlay::Kernel::spaces(self.overlay.kernel()).into_iter().collect();
@@ -69,17 +69,17 @@ impl Converger {
         self.agent.events.record("repair", line, "agent");
     }
 
-    /// Reads the whole overlay and repairs what differs.
+    /// Reads a part of the overlay, in the end all of it, and repairs what differs.
     pub(super) async fn slow_check(
         &mut self,
         desired: &overlay::Desired,
         problems: &mut Vec<(String, String)>,
     ) {
-        if self.overlay_checked.elapsed() < OVERLAY_CHECK {
+        if self.overlay_checked.elapsed() < OVERLAY_CHECK / OVERLAY_PARTS {
             return;
         }
         self.overlay_checked = Instant::now();
-        let report = self.overlay.verify(desired).await;
+        let report = self.overlay.verify_part(desired, OVERLAY_PARTS as usize).await;
         self.note_repairs(&report);
         problems.extend(report.problems.iter().map(|it| self.overlay_problem(it)));
         self.count_drops();

@@ -4,24 +4,53 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Converger;
-use crate::model::Name;
 use crate::probing::Trial;
 use crate::runtime::derived;
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::probing::Target;
 use crate::runtime::spaces::resolver_address;
 
+/// What is to be tried, kept while it cannot have changed: with a thousand attachments it is a lot to say each round.
+#[derive(Debug, Default)]
+pub(super) struct Targets {
+    basis: Basis,
+    /// For each attachment: without and with its names.
+    by_place: Vec<[Option<Arc<Target>>; 2]>,
+}
+
+/// What it follows from.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Basis {
+    local: u64,
+    definitions: u64,
+    opened: u64,
+    domain: String,
+}
+
 impl Converger {
     /// Has tried what this round left in force. What is known to fail, and what an earlier agent made and is not looked
     /// after yet, is not tried.
-    pub(super) fn show_trials(&self) {
-        let mut asked = BTreeSet::new();
+    pub(super) fn show_trials(&mut self) {
         let domain = self.agent.settings.load().domain.clone();
-        let targets = self.local.iter().filter(|record| self.stands(record)).map(|record| {
+        let opened = *self.agent.opened_revision.borrow();
+        let basis = Basis { local: self.local.revision(), definitions: self.definitions, opened, domain };
+        let mut known = std::mem::take(&mut self.targets);
+        if known.basis != basis {
+            known = Targets { basis, by_place: vec![Default::default(); self.local.len()] };
+        }
+        let domain = &known.basis.domain;
+        let mut asked = BTreeSet::new();
+        let mut targets = Vec::with_capacity(self.local.len());
+        for (record, known) in self.local.iter().zip(&mut known.by_place) {
+            if !self.stands(record) {
+                continue;
+            }
             let first = asked.insert(record.cookie);
-            self.target(record, &domain, first)
-        });
-        let targets: Vec<Target> = targets.filter(|target| !target.trials.is_empty()).collect();
+            let target =
+                known[usize::from(first)].get_or_insert_with(|| Arc::new(self.target(record, domain, first)));
+            targets.extend((!target.trials.is_empty()).then(|| Arc::clone(target)));
+        }
+        self.targets = known;
         self.agent.probed.send_if_modified(|shown| {
             let differs = **shown != targets;
             if differs {
@@ -33,7 +62,6 @@ impl Converger {
 
     /// All hosts know it, and all that it needs is there as far as this host can read.
     fn stands(&self, record: &LocalAttachment) -> bool {
-        let key: (Name, Name) = (record.network.clone(), record.name.clone());
         let balanced = |problems: &Vec<(String, String)>| {
             !problems.iter().any(|(object, _)| object.ends_with("/balancer"))
         };
@@ -44,7 +72,7 @@ impl Converger {
         });
         known
             && self.spaces.containers.contains_key(&record.cookie)
-            && !self.fenced.contains_key(&key)
+            && !self.is_fenced(record)
             && !self.adopted.contains(&record.cookie)
             && self.balancer_problems.get(&record.cookie).is_none_or(balanced)
     }

@@ -2,10 +2,14 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
+use netfilter::conntrack::{Transport, Tuple};
+
 use crate::netns::Opening;
 use crate::probing::{Outcome, Trial};
 use crate::runtime::spaces::resolver_address;
 
+/// Its number among IP's protocols.
+const UDP: u8 = 17;
 /// An answer to a look-up of one name is no longer without EDNS (RFC 1035, 2.3.4).
 const BYTES_MAX: usize = 512;
 /// Datagrams read at once; who sends more than that to a port that is open for a moment has guessed it.
@@ -19,6 +23,8 @@ pub(super) struct Line {
     /// It goes the same way without redirect or translation.
     pub(super) direct: bool,
     pub(super) outcome: Option<Outcome>,
+    /// What its first packet looked like, if it may be tracked.
+    pub(super) flow: Option<Tuple>,
     socket: Option<UdpSocket>,
     number: u64,
 }
@@ -42,12 +48,12 @@ impl Line {
         socket: io::Result<UdpSocket>,
         number: u64,
     ) -> Self {
-        let sent = socket.and_then(|socket| send(trial, direct, &socket, number).map(|()| socket));
-        let (socket, outcome) = match sent {
-            Ok(socket) => (Some(socket), None),
-            Err(error) => (None, Some(of_error(&error))),
+        let sent = socket.and_then(|socket| Ok((send(trial, direct, &socket, number)?, socket)));
+        let (flow, socket, outcome) = match sent {
+            Ok((flow, socket)) => (flow, Some(socket), None),
+            Err(error) => (None, None, Some(of_error(&error))),
         };
-        Self { place, direct, outcome, socket, number }
+        Self { place, direct, outcome, flow, socket, number }
     }
 
     /// Reads what has come in.
@@ -72,7 +78,8 @@ fn of_error(error: &io::Error) -> Outcome {
     error.raw_os_error().map_or(Outcome::Unjudged, Outcome::of_errno)
 }
 
-fn send(trial: &Trial, direct: bool, socket: &UdpSocket, number: u64) -> io::Result<()> {
+/// Answers what was begun, unless such is never tracked.
+fn send(trial: &Trial, direct: bool, socket: &UdpSocket, number: u64) -> io::Result<Option<Tuple>> {
     match trial {
         Trial::Names { address, resolver, .. } => {
             let question = dns::probe_question(id(number), *address).ok_or(io::ErrorKind::InvalidInput)?;
@@ -81,13 +88,16 @@ fn send(trial: &Trial, direct: bool, socket: &UdpSocket, number: u64) -> io::Res
             } else {
                 socket.send(&question)?
             };
+            Ok(None)
         }
         Trial::Vip { vip, own } => {
-            let to = SocketAddr::new(if direct { *own } else { *vip }, socket.local_addr()?.port());
-            socket.send_to(&number.to_be_bytes(), to)?;
+            let port = socket.local_addr()?.port();
+            let destination = if direct { *own } else { *vip };
+            socket.send_to(&number.to_be_bytes(), SocketAddr::new(destination, port))?;
+            let transport = Transport::Ports { source: port, destination: port };
+            Ok(Some(Tuple { source: *own, destination, protocol: UDP, transport }))
         }
     }
-    Ok(())
 }
 
 /// What a datagram says to it, if it is about it.

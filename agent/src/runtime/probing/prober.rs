@@ -3,12 +3,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netfilter::conntrack::Tuple;
+
 use super::line::{Line, opening};
 use super::{TICK, Target};
 use crate::netns::{Namespace, Opening};
 use crate::probing::{Judge, Outcome, Trial, words};
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
+use crate::runtime::spaces::Opened;
 
 /// Between two trials of one attachment.
 const INTERVAL: Duration = Duration::from_millis(1_500);
@@ -27,7 +30,7 @@ const NAMED_MAX: usize = 6;
 pub(super) struct Prober {
     agent: Arc<Agent>,
     attachments: BTreeMap<String, Attachment>,
-    targets: Arc<Vec<Target>>,
+    targets: Arc<Vec<Arc<Target>>>,
     /// Counts what was sent; where it begins nobody can guess.
     number: u64,
     /// Counts attachments, to spread them.
@@ -38,7 +41,7 @@ pub(super) struct Prober {
 
 /// One attachment, and how it fares.
 struct Attachment {
-    target: Target,
+    target: Arc<Target>,
     due: Instant,
     judges: Vec<Judge>,
     found: Vec<Option<Found>>,
@@ -69,7 +72,7 @@ impl Prober {
     }
 
     /// What is to be tried from now on. What is not any more is let go of.
-    pub(super) fn follow(&mut self, targets: &Arc<Vec<Target>>, now: Instant) {
+    pub(super) fn follow(&mut self, targets: &Arc<Vec<Arc<Target>>>, now: Instant) {
         if Arc::ptr_eq(targets, &self.targets) {
             return;
         }
@@ -79,7 +82,7 @@ impl Prober {
             let kept = before.remove(&target.object).filter(|kept| kept.target == *target);
             let attachment = kept.unwrap_or_else(|| {
                 self.begun = self.begun.wrapping_add(1);
-                Attachment::new(target.clone(), now + INTERVAL / PARTS * (self.begun % PARTS))
+                Attachment::new(Arc::clone(target), now + INTERVAL / PARTS * (self.begun % PARTS))
             });
             self.attachments.insert(target.object.clone(), attachment);
         }
@@ -116,11 +119,11 @@ impl Prober {
             if wanted.len() >= TRIALS_MAX {
                 break;
             }
-            let namespace = lock(&self.agent.namespaces).get(&attachment.target.cookie).cloned();
+            let opened = lock(&self.agent.namespaces).get(&attachment.target.cookie).cloned();
             attachment.began = now;
             attachment.due = now + INTERVAL;
             // Else it is being closed.
-            let Some(namespace) = namespace else { continue };
+            let Some(Opened { namespace, .. }) = opened else { continue };
             let plan = attachment.plan();
             let openings =
                 plan.iter().map(|(place, direct)| opening(&attachment.target.trials[*place], *direct));
@@ -142,6 +145,7 @@ impl Prober {
                 let trial = &attachment.target.trials[place];
                 attachment.lines.push(Line::begin(trial, place, direct, socket, self.number));
             }
+            attachment.receive(&self.agent);
         }
     }
 
@@ -164,7 +168,7 @@ impl Prober {
 }
 
 impl Attachment {
-    fn new(target: Target, due: Instant) -> Self {
+    fn new(target: Arc<Target>, due: Instant) -> Self {
         let trials = target.trials.len();
         Self {
             target,
@@ -189,13 +193,12 @@ impl Attachment {
     /// Judges what was sent once all of it has come to something or its time is over. Whether anything fails now, works
     /// again, or fails in another way.
     fn conclude(&mut self, agent: &Agent, now: Instant) -> bool {
-        for line in &mut self.lines {
-            line.receive(&self.target.trials[line.place]);
-        }
+        self.receive(agent);
         if now < self.deadline && self.lines.iter().any(|line| line.outcome.is_none()) {
             return false;
         }
-        let lines = std::mem::take(&mut self.lines);
+        let mut lines = std::mem::take(&mut self.lines);
+        self.untrack(agent, lines.iter_mut().filter_map(|line| line.flow.take()));
         let outcome = |place, direct| {
             let line = lines.iter().find(|line| (line.place, line.direct) == (place, direct))?;
             Some(line.outcome.clone().unwrap_or(Outcome::Unanswered))
@@ -209,6 +212,33 @@ impl Attachment {
             self.due = self.began + INTERVAL_IN_DOUBT;
         }
         turned
+    }
+
+    /// Reads what has come in. What was sent to a VIP is back before it is asked for, nearly always.
+    fn receive(&mut self, agent: &Agent) {
+        for line in &mut self.lines {
+            line.receive(&self.target.trials[line.place]);
+        }
+        let mut lines = std::mem::take(&mut self.lines);
+        let answered = lines.iter_mut().filter(|line| line.outcome.is_some());
+        self.untrack(agent, answered.filter_map(|line| line.flow.take()));
+        self.lines = lines;
+    }
+
+    /// A trial's flow would be tracked for half a minute, in which twenty more come; and to find the stale flows of a
+    /// namespace takes long unless it tracks none.
+    fn untrack(&self, agent: &Agent, flows: impl Iterator<Item = Tuple>) {
+        let mut flows = flows.peekable();
+        if flows.peek().is_none() {
+            return;
+        }
+        let Some(opened) = lock(&agent.namespaces).get(&self.target.cookie).cloned() else { return };
+        let mut balancer = lock(&opened.balancer);
+        for flow in flows {
+            if let Err(error) = balancer.kernel().delete_flow(flow) {
+                tracing::debug!("the flow of a trial stays: {}", chain(&error));
+            }
+        }
     }
 
     fn judge(&mut self, agent: &Agent, place: usize, plain: Outcome, direct: Option<Outcome>) -> bool {
@@ -240,7 +270,7 @@ fn is_names(trial: &Trial) -> bool {
 
 /// Who else has rules in a namespace, if that can be told: whoever looks after the problem begins there.
 fn strangers(agent: &Agent, cookie: u64) -> Option<Vec<String>> {
-    let namespace = lock(&agent.namespaces).get(&cookie).cloned()?;
+    let namespace = lock(&agent.namespaces).get(&cookie)?.namespace.clone();
     let mut socket = namespace.run(netfilter::Socket::open).ok()?.ok()?;
     let tables = socket.tables().ok()?;
     let ours = |name: &str| [lb::TABLE_NAME, lb::untracked::TABLE_NAME, overlay::TABLE].contains(&name);

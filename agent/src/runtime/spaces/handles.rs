@@ -3,10 +3,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use overlay::{Enter, Handles, Space};
+use overlay::{Enter, Handles, Look, Space};
 
 use super::{SharedKernel, SpaceError, Spaces};
-use crate::netns::{Concern, Monitor, Namespace, Netlink};
+use crate::netns::{Changed, Concern, Monitor, Namespace, Netlink};
 use crate::runtime::agent::Agent;
 use crate::runtime::touched::Touched;
 
@@ -36,20 +36,25 @@ fn listen(
         Space::Container(_) => Concern::Container,
     };
     let touched = Arc::clone(touched);
-    namespace.monitor(concern, own, move || touched.touch(&space)).map_err(SpaceError::Open)
+    let changed = move |changed| {
+        let look = match changed {
+            Changed::Links => Look::Links,
+            Changed::Tables => Look::All,
+        };
+        touched.touch(&space, look);
+    };
+    namespace.monitor(concern, own, changed).map_err(SpaceError::Open)
 }
 
 impl Spaces {
-    /// What the overlay needs in a namespace, and what hears of changes there that neither it nor `tables` makes.
+    /// What the overlay needs in a namespace, and what hears of changes there that it does not make.
     pub(super) fn open(
         kernel: &SharedKernel,
         touched: &Arc<Touched>,
         space: Space,
         namespace: &Namespace,
-        tables: Option<u32>,
     ) -> Result<(Netlink, Monitor), SpaceError> {
-        let (netlink, mut own) = Self::register(kernel, space.clone(), namespace)?;
-        own.extend(tables);
+        let (netlink, own) = Self::register(kernel, space.clone(), namespace)?;
         Ok((netlink, listen(touched, space, namespace, own)?))
     }
 
@@ -58,28 +63,28 @@ impl Spaces {
         let (kernel, touched) = (&self.kernel, &self.touched);
         let mut failed = Vec::new();
         if self.host.0.is_closed() {
-            match Self::open(kernel, touched, Space::Host, &agent.host_namespace, None) {
+            match Self::open(kernel, touched, Space::Host, &agent.host_namespace) {
                 Ok(host) => self.host = host,
                 Err(error) => failed.push(("host".to_owned(), error)),
             }
         }
         for (name, network) in self.networks.iter_mut().filter(|(_, network)| network.netlink.is_closed()) {
             let space = Space::Network(name.to_string());
-            match Self::open(kernel, touched, space, &network.namespace, None) {
+            match Self::open(kernel, touched, space, &network.namespace) {
                 Ok((netlink, monitor)) => (network.netlink, network._monitor) = (netlink, monitor),
                 Err(error) => failed.push((format!("network/{name}"), error)),
             }
         }
         if let Some(paths) = self.paths.as_mut().filter(|paths| paths.netlink.is_closed()) {
-            match Self::open(kernel, touched, Space::Paths, &paths.namespace, None) {
+            match Self::open(kernel, touched, Space::Paths, &paths.namespace) {
                 Ok((netlink, monitor)) => (paths.netlink, paths._monitor) = (netlink, monitor),
                 Err(error) => failed.push(("paths".to_owned(), error)),
             }
         }
         let closed = self.containers.iter_mut().filter(|(_, it)| !it.host && it.netlink.is_closed());
         for (cookie, container) in closed {
-            let (space, tables) = (Space::Container(*cookie), Some(container.tables_port));
-            match Self::open(kernel, touched, space, &container.namespace, tables) {
+            let space = Space::Container(*cookie);
+            match Self::open(kernel, touched, space, &container.namespace) {
                 Ok((netlink, monitor)) => (container.netlink, container._monitor) = (netlink, Some(monitor)),
                 Err(error) => failed.push((format!("namespace/{cookie}"), error)),
             }

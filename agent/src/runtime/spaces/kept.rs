@@ -37,7 +37,7 @@ impl Spaces {
                 namespace
             }
         };
-        let (netlink, monitor) = Self::open(&self.kernel, &self.touched, space, &namespace, None)?;
+        let (netlink, monitor) = Self::open(&self.kernel, &self.touched, space, &namespace)?;
         Ok(NetworkSpace { namespace, netlink, _monitor: monitor })
     }
 

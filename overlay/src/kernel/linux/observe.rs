@@ -21,7 +21,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netfilter::Family;
 
 use super::Open;
-use crate::kernel::{HOST_SYSCTLS, KernelError, NETWORK_SYSCTLS, PATHS_SYSCTLS};
+use crate::kernel::{HOST_SYSCTLS, KernelError, Look, NETWORK_SYSCTLS, PATHS_SYSCTLS};
 use crate::name::is_tunnel;
 use crate::{Link, LinkKind, Mac, Observed, PortFlags, Route, Space, Vxlan};
 
@@ -46,7 +46,7 @@ fn six_file(link: &str, key: &str) -> String {
 pub(super) type Names = HashMap<u32, String>;
 
 impl Open {
-    pub(super) async fn observe(&self) -> Result<Observed, KernelError> {
+    pub(super) async fn observe(&self, look: Look) -> Result<Observed, KernelError> {
         let (mut links, names) = self.links().await?;
         if matches!(self.space, Space::Network(_) | Space::Paths) {
             self.read_offload(&mut links).await?;
@@ -61,16 +61,12 @@ impl Open {
                 let foreign = observed.links.iter().filter(|(name, link)| !link.is_ours() && *name != "lo");
                 let foreign = foreign.map(|(name, _)| name.clone()).chain(["default".to_owned()]).collect();
                 observed.sysctls.extend(self.advertisements(foreign).await?);
-                observed.forward_hook = self.forward_hook().await?;
-                (observed.tables, observed.drops) = self.tables(HOST_FAMILIES).await?;
             }
             Space::Network(_) => {
                 observed.routes = self.routes(&names).await?;
                 observed.neighbours = self.neighbours(&names).await?;
                 self.forwarding(&names, &mut observed).await?;
                 observed.sysctls = self.sysctls(NETWORK_SYSCTLS).await?;
-                (observed.tables, observed.drops) = self.tables(NETWORK_FAMILIES).await?;
-                observed.ways = self.ways(&names, &observed.tables).await?;
             }
             Space::Paths => {
                 observed.neighbours = self.neighbours(&names).await?;
@@ -79,7 +75,25 @@ impl Open {
             }
             Space::Container(_) => observed.routes = self.routes(&names).await?,
         }
+        if look == Look::All {
+            self.read_tables(&names, &mut observed).await?;
+        }
         Ok(observed)
+    }
+
+    async fn read_tables(&self, names: &Names, observed: &mut Observed) -> Result<(), KernelError> {
+        match &self.space {
+            Space::Host => {
+                observed.forward_hook = self.forward_hook().await?;
+                (observed.tables, observed.drops) = self.tables(HOST_FAMILIES).await?;
+            }
+            Space::Network(_) => {
+                (observed.tables, observed.drops) = self.tables(NETWORK_FAMILIES).await?;
+                observed.ways = self.ways(names, &observed.tables).await?;
+            }
+            Space::Paths | Space::Container(_) => {}
+        }
+        Ok(())
     }
 
     async fn links(&self) -> Result<(BTreeMap<String, Link>, Names), KernelError> {
