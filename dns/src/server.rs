@@ -1,6 +1,7 @@
 //! The resolver of one namespace on sockets that the caller opened there.
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,9 @@ pub enum ServerError {
 /// A running resolver. Dropping it ends it and closes its sockets (not other descriptors of them).
 pub struct Server {
     loops: JoinSet<()>,
+    udp: Arc<tokio::net::UdpSocket>,
+    tcp: Arc<tokio::net::TcpListener>,
+    notes: Arc<File>,
 }
 
 impl Server {
@@ -108,10 +112,16 @@ impl Server {
         let listener = asynchronous.map_err(ServerError::Tcp)?;
 
         let handler = Arc::new(Handler::new(zone, forwarder, stats, settings));
+        let (udp, tcp, notes) = (Arc::new(socket), Arc::new(listener), Arc::new(notes));
         let mut loops = JoinSet::new();
-        loops.spawn(Udp::new(socket, notes, Arc::clone(&handler), settings).serve());
-        loops.spawn(tcp::serve(listener, handler, settings));
-        Ok(Self { loops })
+        loops.spawn(Udp::new(Arc::clone(&udp), Arc::clone(&notes), Arc::clone(&handler), settings).serve());
+        loops.spawn(tcp::serve(Arc::clone(&tcp), handler, settings));
+        Ok(Self { loops, udp, tcp, notes })
+    }
+
+    /// What it was started with ([`Sockets`], in this order), for whoever is to keep it.
+    pub fn files(&self) -> [BorrowedFd<'_>; 3] {
+        [self.udp.as_fd(), self.tcp.as_fd(), self.notes.as_fd()]
     }
 
     /// Ends it. Queries under way are dropped, and so are their clients' connections; the sockets are closed on return.

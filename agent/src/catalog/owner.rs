@@ -12,8 +12,8 @@ use crate::model::{Head, NodeId};
 pub const TOMBSTONES_MAX: usize = 10_000;
 /// How long a tombstone is kept, in milliseconds.
 pub const TOMBSTONE_AGE_MS: u64 = 24 * 60 * 60 * 1000;
-/// Writes listed per owner; about 64 bytes each.
-const RECENT_MAX: usize = 1024;
+/// Writes listed per owner, 64 bytes each: those of some seconds, of an owner that changes all the time.
+const RECENT_MAX: usize = 256;
 /// Between two marks of the owner's version, in milliseconds; bounds the marks to 25.
 const MARK_INTERVAL_MS: u64 = 60 * 60 * 1000;
 
@@ -42,11 +42,13 @@ struct Recent {
 
 impl Recent {
     fn note(&mut self, version: u64, key: &Key) {
-        self.writes.push_back((version, key.clone()));
-        if self.writes.len() > RECENT_MAX {
-            let dropped = self.writes.pop_front();
-            self.after = dropped.map_or(self.after, |(version, _)| self.after.max(version));
+        // Room is made first: a list that grows once more has room for twice as many.
+        if self.writes.len() >= RECENT_MAX
+            && let Some((dropped, _)) = self.writes.pop_front()
+        {
+            self.after = self.after.max(dropped);
         }
+        self.writes.push_back((version, key.clone()));
     }
 
     fn clear(&mut self, head: u64) {

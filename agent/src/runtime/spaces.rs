@@ -65,8 +65,6 @@ pub struct Resolver {
     pub zone: ZoneHandle,
     /// Where 127.0.0.11:53 is redirected to.
     pub port: u16,
-    /// Its sockets and notes, to be given to a new holder.
-    kept: [OwnedFd; 3],
 }
 
 /// A network's namespace.
@@ -223,10 +221,6 @@ impl Spaces {
                 (sockets, notes)
             }
         };
-        let files = [sockets.udp.as_fd(), sockets.tcp.as_fd(), notes.as_fd()];
-        let [Ok(udp), Ok(tcp), Ok(note)] = files.map(|file| file.try_clone_to_owned()) else {
-            return Err(SpaceError::Copy);
-        };
         let zone = ZoneHandle::new(zone);
         let settings = crate::runtime::converge::resolver_settings(agent);
         let server = Server::start(
@@ -237,7 +231,7 @@ impl Spaces {
             settings,
         )
         .map_err(SpaceError::Resolver)?;
-        Ok(Resolver { server, zone, port: sockets.port, kept: [udp, tcp, note] })
+        Ok(Resolver { server, zone, port: sockets.port })
     }
 
     /// Whether flows of the namespace that need no tracking may go without. Not where rules of the older iptables stand,

@@ -45,7 +45,7 @@ mod upstreams;
 pub use bare::Bare;
 
 /// Sockets and namespaces that stay open for one attachment, with room.
-const FILES_PER_ATTACHMENT: u64 = 16;
+const FILES_PER_ATTACHMENT: u64 = 13;
 /// On a network and host, because of the ports of a bridge.
 const ATTACHMENTS_MAX: u64 = 1_000;
 /// For that many on each of some networks, peers, and clients of the API.

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Longest query that is noted. With every option that libraries send it is about 300 bytes.
@@ -22,7 +22,7 @@ const WAITED_MAX: Duration = Duration::from_secs(10);
 
 /// The notes of one namespace.
 pub(super) struct Notes {
-    file: File,
+    file: Arc<File>,
     free: Mutex<BTreeSet<u16>>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Note(u16);
 
 impl Notes {
     /// Begins with what an earlier agent left. A file that cannot be read is empty.
-    pub(super) fn begin(file: File) -> (Self, Vec<(Note, SocketAddr, Vec<u8>)>) {
+    pub(super) fn begin(file: Arc<File>) -> (Self, Vec<(Note, SocketAddr, Vec<u8>)>) {
         let notes = Self { file, free: Mutex::new((0..SLOTS).collect()) };
         let left = notes.left().unwrap_or_default();
         let taken: BTreeSet<u16> = left.iter().map(|(Note(slot), ..)| *slot).collect();

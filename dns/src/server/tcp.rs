@@ -24,7 +24,7 @@ use crate::stats::Outcome;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Accepts until it is aborted; its connections end with it.
-pub(super) async fn serve(listener: TcpListener, handler: Arc<Handler>, settings: ServerSettings) {
+pub(super) async fn serve(listener: Arc<TcpListener>, handler: Arc<Handler>, settings: ServerSettings) {
     let permits = Arc::new(Semaphore::new(settings.limits.connections));
     let mut connections = JoinSet::new();
     loop {

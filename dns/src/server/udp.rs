@@ -43,8 +43,8 @@ pub(super) struct Udp {
 impl Udp {
     /// Begins with the queries that an earlier agent left noted in `notes`.
     pub(super) fn new(
-        socket: UdpSocket,
-        notes: File,
+        socket: Arc<UdpSocket>,
+        notes: Arc<File>,
         handler: Arc<Handler>,
         settings: ServerSettings,
     ) -> Self {
@@ -52,7 +52,7 @@ impl Udp {
         // what is on its way out.
         let waiting_max = settings.limits.forwarded + settings.limits.waiting + BURST;
         let (notes, left) = Notes::begin(notes);
-        let (socket, notes) = (Arc::new(socket), Arc::new(notes));
+        let notes = Arc::new(notes);
         let mut udp = Self { socket, handler, notes, waiting: JoinSet::new(), waiting_max };
         for (note, client, query) in left {
             match parse(&query, client, Protocol::Udp) {

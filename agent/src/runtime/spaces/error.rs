@@ -13,9 +13,6 @@ pub enum SpaceError {
     /// The holder did not take or give its descriptors.
     #[error("hand its descriptors to the holder")]
     Holder(#[source] holder::Error),
-    /// No file descriptor is left for a copy of the resolver's sockets.
-    #[error("copy the resolver's sockets: no file descriptor is left")]
-    Copy,
     /// No memory, or no file descriptor, for what a restart is to find of look-ups that wait.
     #[error("keep notes of look-ups that wait")]
     Notes(#[source] std::io::Error),

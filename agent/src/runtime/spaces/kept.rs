@@ -125,7 +125,7 @@ impl Spaces {
         }
         for (cookie, container) in &self.containers {
             let Some(resolver) = &container.resolver else { continue };
-            put(&holder::resolver_name(*cookie), &resolver.kept.each_ref().map(AsFd::as_fd));
+            put(&holder::resolver_name(*cookie), &resolver.server.files());
         }
         outcome
     }
