@@ -97,11 +97,7 @@ impl<K: Kernel> Balancer<K> {
     /// kernel looks through its whole table of flows for those of one namespace. To be called with what many namespaces
     /// shall hold before any of them is searched.
     pub fn reconcile_tables(&mut self, desired: &Desired) -> Result<Report, Error> {
-        let left = self.sweep.take();
-        let outcome = self.reconcile_with(desired, None);
-        self.sweep = merge(left, self.sweep.take());
-        let pending = self.sweep.is_some();
-        outcome.map(|report| Report { pending: report.pending || pending, ..report })
+        self.reconcile_with(desired, None)
     }
 
     fn reconcile_with(&mut self, desired: &Desired, due: Option<Vec<IpAddr>>) -> Result<Report, Error> {
@@ -129,7 +125,8 @@ impl<K: Kernel> Balancer<K> {
             self.untracked.settled = true;
             self.untrack(Moment::After)?;
         }
-        Ok(Report { changes: outcome.changes, pending, problems, flows_deleted })
+        let tables_pending = outcome.pending;
+        Ok(Report { changes: outcome.changes, pending, tables_pending, problems, flows_deleted })
     }
 
     /// Compares the kernel with what was last desired and repairs what differs; says whether anything did. Costs

@@ -134,6 +134,8 @@ pub struct Report {
     pub changes: usize,
     /// Something has to wait for a later transaction: call again.
     pub pending: bool,
+    /// And it is not only that stale flows are to be deleted.
+    pub tables_pending: bool,
     /// What of the desired state cannot be made true; all else is.
     pub problems: Vec<Problem>,
     /// Flows that led to somebody they must not go to any more.

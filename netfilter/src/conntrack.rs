@@ -89,9 +89,19 @@ pub struct Usage {
     pub limit: Option<u32>,
 }
 
+/// Whether the namespace is known to have no flows at all: one round trip.
+pub fn is_empty(socket: &mut Socket) -> Result<bool, Error> {
+    Ok(ask_usage(socket)?.0 == Some(0))
+}
+
 /// Asks how full the namespace's table of flows is: one round trip.
 pub fn usage(socket: &mut Socket) -> Result<Usage, Error> {
-    let mut usage = Usage::default();
+    let (entries, limit) = ask_usage(socket)?;
+    Ok(Usage { entries: entries.unwrap_or_default(), limit })
+}
+
+fn ask_usage(socket: &mut Socket) -> Result<(Option<u32>, Option<u32>), Error> {
+    let (mut entries, mut limit) = (None, None);
     socket.exchange(
         SUBSYSTEM_CONNTRACK,
         MESSAGE_STATISTICS,
@@ -100,13 +110,11 @@ pub fn usage(socket: &mut Socket) -> Result<Usage, Error> {
         |_| {},
         |message| {
             let value = |kind| find(message.attributes(), kind).and_then(number);
-            usage = Usage {
-                entries: value(ATTRIBUTE_ENTRIES).unwrap_or(usage.entries),
-                limit: value(ATTRIBUTE_ENTRIES_MAX).or(usage.limit),
-            };
+            entries = value(ATTRIBUTE_ENTRIES).or(entries);
+            limit = value(ATTRIBUTE_ENTRIES_MAX).or(limit);
         },
     )?;
-    Ok(usage)
+    Ok((entries, limit))
 }
 
 /// Lists the flows of a family (2 IPv4, 10 IPv6, 0 both) as `convert` makes them; what it answers `None` for is

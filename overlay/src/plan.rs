@@ -56,14 +56,24 @@ pub fn plan(desired: &Desired, observed: &BTreeMap<Space, Observed>) -> Plan {
     plan_changed(desired, observed, None, &mut Fences::default())
 }
 
-/// As [`plan`], but takes it on trust that the networks' forwarding tables held exactly what `base` wanted before
-/// `desired` was first seen: only what differs between the two is looked at.
+/// What is taken on trust: before `desired` was first seen, the networks' forwarding tables held exactly what this wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Base<'a> {
+    pub(crate) desired: &'a Desired,
+    /// And so did everything else.
+    pub(crate) whole: bool,
+}
+
+/// As [`plan`], but where there is a base only what differs from it is looked at: of forwarding tables, or, where nothing but
+/// attachments of other hosts differs, at all.
 pub(crate) fn plan_changed(
     desired: &Desired,
     observed: &BTreeMap<Space, Observed>,
-    base: Option<&Desired>,
+    base: Option<Base<'_>>,
     fences: &mut Fences,
 ) -> Plan {
+    let narrow = base.is_some_and(|base| base.whole && changes::only_remotes(base.desired, desired));
+    let base = base.map(|base| base.desired);
     let mut planner = Planner {
         desired,
         observed,
@@ -75,6 +85,12 @@ pub(crate) fn plan_changed(
         rewritten: BTreeMap::new(),
         bare: BTreeSet::new(),
     };
+    if narrow {
+        for (name, network) in &desired.networks {
+            planner.forwarding(name, network, base.and_then(|base| base.networks.get(name)));
+        }
+        return planner.plan;
+    }
     planner.host();
     if let Some(paths) = &desired.paths {
         planner.paths(paths);

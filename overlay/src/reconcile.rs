@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use self::journal::Journal;
 use self::steps::{is_done, problem};
 use crate::observed::Tables;
-use crate::plan::{Fences, plan_changed, teardown};
+use crate::plan::{Base, Fences, plan_changed, teardown};
 use crate::{Desired, Kernel, Look, Mac, Object, Plan, Problem, Space, World};
 
 /// A second look resolves what came in between (a name taken, a link gone); what fails twice is a problem.
@@ -58,6 +58,8 @@ pub struct Reconciler<K> {
     done: (bool, bool),
     /// What was wanted before that, if the kernel held exactly this and nothing has been observed anew since.
     base: Option<Desired>,
+    /// And no namespace at all has been observed since.
+    whole: bool,
     before: BTreeMap<String, String>,
     journal: Journal,
     /// [`Observed::former`] of namespaces that are to be observed again.
@@ -85,6 +87,7 @@ impl<K: Kernel> Reconciler<K> {
             last: None,
             done: (false, false),
             base: None,
+            whole: false,
             before: BTreeMap::new(),
             journal: Journal::default(),
             former: BTreeMap::new(),
@@ -112,7 +115,8 @@ impl<K: Kernel> Reconciler<K> {
             if self.is_done(phase) && problems.is_empty() {
                 return report;
             }
-            let plan = plan_changed(desired, &self.world.spaces, self.base.as_ref(), &mut self.fences);
+            let base = self.base.as_ref().map(|desired| Base { desired, whole: self.whole });
+            let plan = plan_changed(desired, &self.world.spaces, base, &mut self.fences);
             problems.extend(plan.problems.iter().cloned());
             let steps = match phase {
                 Phase::Additions => &plan.additions,
@@ -232,6 +236,7 @@ impl<K: Kernel> Reconciler<K> {
         self.looking = false;
         let last = self.last.replace(desired.clone());
         self.base = last.filter(|_| self.done == (true, true));
+        self.whole = self.base.is_some();
         self.done = (false, false);
     }
 
@@ -262,32 +267,39 @@ impl<K: Kernel> Reconciler<K> {
             self.done = (false, false);
         }
         let mut problems = Vec::new();
+        self.observe_all(&open, &mut problems).await;
+        // One end of a pair did not tell of the other: that is looked at, too.
+        if problems.is_empty() && !open.iter().all(|space| self.world.spaces.contains_key(space)) {
+            self.observe_all(&open, &mut problems).await;
+        }
+        problems
+    }
+
+    async fn observe_all(&mut self, open: &BTreeSet<Space>, problems: &mut Vec<Problem>) {
         for space in open {
-            if self.world.spaces.contains_key(&space) {
+            if self.world.spaces.contains_key(space) {
                 continue;
             }
             self.done = (false, false);
-            if !matches!(space, Space::Container(_)) {
-                self.base = None;
-            }
-            let tables = self.tables.remove(&space);
+            self.forget_base(space);
+            let tables = self.tables.remove(space);
             let look = if tables.is_some() { Look::Links } else { Look::All };
-            match self.kernel.observe(&space, look).await {
+            match self.kernel.observe(space, look).await {
                 Ok(mut observed) => {
-                    observed.former = self.former.remove(&space).unwrap_or_default();
+                    observed.former = self.former.remove(space).unwrap_or_default();
                     tables.into_iter().for_each(|tables| observed.put_tables(tables));
                     self.world.spaces.insert(space.clone(), observed);
-                    self.join_pairs(&space);
+                    self.join_pairs(space);
+                    self.world.sweep(space);
                 }
                 Err(error) => problems.push(Problem {
-                    object: object_of(&space),
+                    object: object_of(space),
                     operation: format!("look into {space}"),
                     errno: error.errno(),
                     error: error.chain(),
                 }),
             }
         }
-        problems
     }
 
     fn forget_all(&mut self) {
@@ -304,14 +316,20 @@ impl<K: Kernel> Reconciler<K> {
 
     /// As [`Self::forget`], but what the tables hold stays known.
     fn forget_links(&mut self, space: &Space) {
-        // What was wanted of networks' tables before says nothing of containers.
-        if !matches!(space, Space::Container(_)) {
-            self.base = None;
-        }
+        self.forget_base(space);
         let Some(mut seen) = self.world.spaces.remove(space) else { return };
         self.tables.insert(space.clone(), seen.take_tables());
         if !seen.former.is_empty() {
             self.former.insert(space.clone(), seen.former);
+        }
+    }
+
+    /// What was wanted before says nothing of what is looked at anew; of networks' tables it says as much as before when
+    /// that is a container.
+    fn forget_base(&mut self, space: &Space) {
+        self.whole = false;
+        if !matches!(space, Space::Container(_)) {
+            self.base = None;
         }
     }
 
@@ -321,7 +339,10 @@ impl<K: Kernel> Reconciler<K> {
         let of_it = |(near, far): &(Space, Space)| near == space || far == space;
         let pairs: Vec<_> = self.paired.extract_if(.., of_it).collect();
         for (near, far) in pairs {
-            self.world.join_ends(space, if near == *space { &far } else { &near });
+            let other = if near == *space { far } else { near };
+            if !self.world.join_ends(space, &other) {
+                self.forget_links(&other);
+            }
         }
     }
 }

@@ -7,7 +7,9 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
+use netfilter::Family;
 
+use crate::fence::port_chain_name;
 use crate::op::Peer;
 use crate::{Link, LinkKind, Mac, Observed, Op, Space, Vxlan};
 
@@ -114,18 +116,51 @@ impl World {
     }
 
     /// Takes the indexes of veth pairs between two namespaces from the ends in `seen`, which has been observed, over to
-    /// the ends in `other`, of which only what was done is known.
-    pub(crate) fn join_ends(&mut self, seen: &Space, other: &Space) {
+    /// the ends in `other`, of which only what was done is known. An end that has another name by now is known by its
+    /// alias. False if one was not found.
+    pub(crate) fn join_ends(&mut self, seen: &Space, other: &Space) -> bool {
         let ends = self.hidden.get(seen).map(|hidden| &hidden.other_ends);
         let ends = ends.into_iter().flatten().filter(|(_, (there, _))| there == other);
         let ends: Vec<(String, String)> = ends.map(|(near, (_, far))| (near.clone(), far.clone())).collect();
+        let mut joined = true;
         for (near, far) in ends {
-            let Some(near) = self.spaces.get(seen).and_then(|seen| seen.links.get(&near)) else { continue };
-            let (index, peer_index) = (near.index, near.peer_index);
-            let far = self.spaces.get_mut(other).and_then(|other| other.links.get_mut(&far));
-            if let Some((far, peer_index)) = far.zip(peer_index) {
+            let Some(alias) = self.spaces.get(other).and_then(|other| other.links.get(&far)) else {
+                continue;
+            };
+            let alias = alias.alias.clone();
+            let links = self.spaces.get(seen).map(|seen| &seen.links);
+            let named = links.and_then(|links| links.get(&near));
+            let found = named.or_else(|| {
+                links?
+                    .values()
+                    .find(|link| link.kind == LinkKind::Veth && alias.is_some() && link.alias == alias)
+            });
+            let Some((index, peer_index)) = found.and_then(|it| Some((it.index, it.peer_index?))) else {
+                joined = false;
+                continue;
+            };
+            if let Some(far) = self.spaces.get_mut(other).and_then(|other| other.links.get_mut(&far)) {
                 (far.index, far.peer_index) = (peer_index, Some(index));
             }
+        }
+        joined
+    }
+
+    /// A device that has just been made may have no chain, whatever is known of one of its name (before kernel 6.16 it went
+    /// with the last device), and no way leads to it.
+    pub(crate) fn forget_fence(&mut self, space: &Space, device: &str) {
+        let Some(seen) = self.spaces.get_mut(space) else { return };
+        if let Some(table) = seen.tables.get_mut(&Family::Netdev) {
+            table.chains.remove(&port_chain_name(device));
+        }
+        seen.ways.retain(|_, port| port != device);
+    }
+
+    /// Forgets what is behind namespaces and links that are there no more.
+    pub(crate) fn sweep(&mut self, space: &Space) {
+        self.hidden.retain(|space, _| self.spaces.contains_key(space));
+        if let (Some(hidden), Some(seen)) = (self.hidden.get_mut(space), self.spaces.get(space)) {
+            hidden.other_ends.retain(|name, _| seen.links.contains_key(name));
         }
     }
 

@@ -12,7 +12,7 @@ use crate::model::{Head, NodeId};
 pub const TOMBSTONES_MAX: usize = 10_000;
 /// How long a tombstone is kept, in milliseconds.
 pub const TOMBSTONE_AGE_MS: u64 = 24 * 60 * 60 * 1000;
-/// Writes listed per owner, 64 bytes each: those of some seconds, of an owner that changes all the time.
+/// Writes listed per owner, 64 bytes each. Who is further behind costs a look at every entry.
 const RECENT_MAX: usize = 256;
 /// Between two marks of the owner's version, in milliseconds; bounds the marks to 25.
 const MARK_INTERVAL_MS: u64 = 60 * 60 * 1000;

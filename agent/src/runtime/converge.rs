@@ -65,8 +65,11 @@ pub struct Converger {
     /// The namespace that was asked last how many flows it tracks.
     asked_last: u64,
     overlay_checked: Instant,
-    /// Namespaces whose balancing must be looked at in any case: new ones, and those with work put off or failed.
+    /// Namespaces whose balancing must be looked at in any case: new ones, and those with work put off.
     due: BTreeSet<u64>,
+    /// Those in which stale flows are to be looked for, and the one in which that was done last.
+    sweeps: BTreeSet<u64>,
+    swept_last: u64,
     drift_seen: u64,
     /// The holder that has what we keep.
     held_by: u32,
@@ -153,6 +156,8 @@ impl Converger {
             asked_last: 0,
             overlay_checked: now,
             due: BTreeSet::new(),
+            sweeps: BTreeSet::new(),
+            swept_last: 0,
             drift_seen: 0,
             held_by,
             pace: Pace::default(),
@@ -182,7 +187,8 @@ impl Converger {
         let mut stop = self.agent.stop.subscribe();
         let agent = Arc::clone(&self.agent);
         loop {
-            let wait = if self.due.is_empty() { BALANCER_CHECK } else { DEFERRED };
+            let idle = self.due.is_empty() && self.sweeps.is_empty();
+            let wait = if idle { BALANCER_CHECK } else { DEFERRED };
             let wait = wait.min(agent.touched.next(&self.pace, Instant::now()).unwrap_or(wait));
             tokio::select! {
                 biased;
@@ -203,7 +209,7 @@ impl Converger {
                 () = agent.touched.heard.notified() => continue,
                 () = tokio::time::sleep(wait) => {}
             }
-            if !self.due.is_empty() {
+            if !idle {
                 // Packets on their way must have left what a turn deletes (see `Balancer::reconcile`).
                 tokio::time::sleep(TURN_MIN).await;
             }
@@ -239,10 +245,11 @@ impl Converger {
         self.views.clone_from(state.view.networks());
         self.local.follow(&state.local);
         let me = self.agent.identity.node;
-        let fenced = takeover::fenced(&state, me).filter_map(|(network, name, conflict)| {
-            Some(((network.clone(), name.clone()), takeover::fence_text(&state, conflict)?))
-        });
-        self.fenced = fenced.collect();
+        self.fenced = takeover::fenced(&state, me)
+            .filter_map(|(network, name, conflict)| {
+                Some(((network.clone(), name.clone()), takeover::fence_text(&state, conflict)?))
+            })
+            .collect();
         let peers = state.catalog.hosts().filter(|(node, _)| *node != me).map(|(_, host)| host.address);
         let paths = paths::wanted(&state.catalog, me);
         let ports = tunnel_ports::of(&state.catalog, me, self.agent.settings.load().vxlan_port);
@@ -277,11 +284,10 @@ impl Converger {
         }
         problems.extend(self.keep_again());
         problems.extend(self.store_problem(began));
-        let fenced = self.fenced.iter();
-        problems.extend(
-            fenced
-                .map(|((network, name), why)| (format!("network/{network}/attachment/{name}"), why.clone())),
-        );
+        let told = |((network, name), why): (&(Name, Name), &String)| {
+            (format!("network/{network}/attachment/{name}"), why.clone())
+        };
+        problems.extend(self.fenced.iter().map(told));
         let desired = self.desired(&present, &snapshot);
         let looks = self.look_again(&desired);
         self.overlay_phase(&desired, Phase::Additions, &mut problems).await;
@@ -312,8 +318,8 @@ impl Converger {
     fn derive(&mut self, changes: &ViewChanges) -> BTreeSet<Name> {
         let this = self.agent.identity.node;
         let mut changed = BTreeSet::new();
-        self.definitions += u64::from(!changes.networks.is_empty());
         for name in &changes.networks {
+            self.definitions += 1;
             changed.insert(name.clone());
             match self.views.get(name) {
                 Some(view) => {
@@ -414,8 +420,8 @@ impl Converger {
         self.agent.probed.send_replace(Arc::default());
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
-            let what = format!("balancing table and resolver of namespace {cookie}");
             self.retract_handle(cookie);
+            let what = format!("balancing table and resolver of namespace {cookie}");
             removed.push(match self.spaces.drop_container(cookie).await {
                 Ok(()) => what,
                 Err(error) => format!("NOT removed: {what}: {}", chain(&error)),

@@ -167,7 +167,7 @@ impl Real {
     /// To ask costs microseconds; to look for flows milliseconds, as the table is the machine's and is gone through whole
     /// (net/netfilter/nf_conntrack_netlink.c, ctnetlink_dump_table).
     fn tracks_nothing(&mut self) -> Result<bool, Error> {
-        Ok(conntrack::usage(&mut self.socket)?.entries == 0)
+        conntrack::is_empty(&mut self.socket)
     }
 
     /// Chains with right rules and with other ones; `None` if there is a chain that is not ours, or a base chain

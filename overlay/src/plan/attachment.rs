@@ -62,9 +62,11 @@ impl Planner<'_> {
         self.settle(&object, &wanted.space, &link, far.as_ref(), &inner);
         self.settle(&object, &home, &port, near.as_ref(), &outer);
         self.own_entries(&object, &home, at_home, near.is_some(), &port, wanted);
-        self.fenced((network_name, name), &home, &port, near.is_none(), wanted);
+        // One that is no port of the bridge was in another namespace meanwhile, which takes its chain before kernel 6.16.
+        let is_new = near.as_ref().is_none_or(|near| near.controller.as_deref() != Some(BRIDGE));
+        self.fenced((network_name, name), &home, &port, is_new, wanted);
         self.up(&object, &home, &port, near.as_ref());
-        self.local_way(&object, &home, wanted.mac, &port, near.is_none());
+        self.local_way(&object, &home, wanted.mac, &port, is_new);
         if wanted.addresses.iter().any(IpNetwork::is_ipv6) && far.as_ref().is_none_or(|far| !far.takes_six) {
             self.add(&object, &wanted.space, Op::TakeSix { name: link.clone() });
         }

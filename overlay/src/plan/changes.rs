@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::name::BRIDGE;
 use crate::world::FLOOD;
-use crate::{Attachment, Mac, Network, Observed, Remote};
+use crate::{Attachment, Desired, Mac, Network, Observed, Remote};
 
 /// No other is before it.
 pub(super) const LOWEST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -38,6 +38,18 @@ pub(super) fn changes(before: &Network, after: &Network) -> Changes {
         changes.macs.insert(FLOOD);
     }
     changes
+}
+
+/// Whether two states of a host differ in nothing but attachments of other hosts, and in where networks' floods go.
+pub(super) fn only_remotes(before: &Desired, after: &Desired) -> bool {
+    let same = |(a, b): (&Network, &Network)| {
+        (a.vni, &a.subnets, a.mtu, a.internal, a.link_index, &a.attachments)
+            == (b.vni, &b.subnets, b.mtu, b.internal, b.link_index, &b.attachments)
+    };
+    before.host == after.host
+        && before.paths == after.paths
+        && before.networks.keys().eq(after.networks.keys())
+        && before.networks.values().zip(after.networks.values()).all(same)
 }
 
 /// Both lists without what they begin and end with in common.

@@ -104,7 +104,8 @@ impl Planner<'_> {
         let wanted = Wanted { mtu: network.mtu, alias: network_tag(name), mac: None, port_of };
         self.settle(object, space, VXLAN, link, &wanted);
         self.offload(object, space, VXLAN, link);
-        self.tunnel_chain(object, space, link.is_none());
+        let is_new = link.is_none_or(|link| link.controller.as_deref() != Some(BRIDGE));
+        self.tunnel_chain(object, space, is_new);
         self.up(object, space, VXLAN, link);
         self.moved(object, network.vni, link);
     }

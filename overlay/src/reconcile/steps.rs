@@ -93,6 +93,11 @@ impl<K: Kernel> Reconciler<K> {
                 if self.world.apply(&step.space, &step.op).is_err() || self.may_have_taken_more(step) {
                     self.forget_touched(step);
                 }
+                match &step.op {
+                    Op::AddVeth { name, .. } => self.world.forget_fence(&step.space, name),
+                    Op::AddVxlan { link_space, name, .. } => self.world.forget_fence(link_space, name),
+                    _ => {}
+                }
                 None
             }
             Err(error) if is_done(&step.op, error.errno()) => {

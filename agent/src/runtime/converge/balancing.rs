@@ -22,8 +22,8 @@ const AT_ONCE: usize = 16;
 /// Namespaces of which is asked at once how many flows they track.
 const ASKED_MAX: usize = 128;
 
-/// What was put off takes at most about this long in one round.
-const WAITING_MAX: Duration = Duration::from_millis(100);
+/// Flows are looked for at most about this long in one round.
+const SWEEPS_MAX: Duration = Duration::from_millis(100);
 
 /// What is done in one namespace.
 struct Turn {
@@ -81,10 +81,9 @@ impl Converger {
         if check {
             self.balancer_checked = Instant::now();
         }
-        let mut waiting = std::mem::take(&mut self.due);
-        waiting.retain(|cookie| !self.adopted.contains(cookie));
-        let mut due: BTreeSet<u64> =
-            changed.iter().flat_map(|network| self.local.on(network)).map(|it| it.cookie).collect();
+        let sweeps = std::mem::take(&mut self.sweeps);
+        let mut due = std::mem::take(&mut self.due);
+        due.extend(changed.iter().flat_map(|network| self.local.on(network)).map(|it| it.cookie));
         due.extend(self.newly_covered(check));
         if check {
             due.extend(self.newly_filtered());
@@ -107,33 +106,37 @@ impl Converger {
             let turns = turns.collect();
             self.take_turns(turns).await;
         }
-        self.finish_waiting(waiting, &cookies).await;
+        self.sweep(sweeps, &cookies).await;
         problems.extend(self.balancer_problems.values().flatten().cloned());
         self.note_tracked(problems);
         self.note_neighbours(check, problems);
     }
 
-    /// What was put off, now that all tables hold what is wanted: flows that have become stale are looked for, which takes
-    /// long where many namespaces track some. Then the rest of it waits for the next round, and what has changed goes first.
-    async fn finish_waiting(&mut self, waiting: BTreeSet<u64>, turned: &[u64]) {
-        if waiting.iter().any(|cookie| turned.binary_search(cookie).is_ok()) {
+    /// Flows that changes before this round made stale are looked for, now that all tables hold what is wanted: it takes long
+    /// where many namespaces track some. Then the others wait for the next rounds, which what has changed goes before, and
+    /// each has its turn.
+    async fn sweep(&mut self, sweeps: BTreeSet<u64>, turned: &[u64]) {
+        if sweeps.iter().any(|cookie| turned.binary_search(cookie).is_ok()) {
             // Packets on their way must have left what was changed just now (see `Balancer::reconcile`).
             tokio::time::sleep(TURN_MIN).await;
         }
         let began = Instant::now();
-        let cookies: Vec<u64> = waiting.into_iter().collect();
+        let (before, after): (Vec<u64>, Vec<u64>) =
+            sweeps.into_iter().partition(|cookie| *cookie <= self.swept_last);
+        let cookies = [after, before].concat();
         for some in cookies.chunks(AT_ONCE) {
-            if began.elapsed() > WAITING_MAX {
-                self.due.extend(some);
+            if began.elapsed() > SWEEPS_MAX {
+                self.sweeps.extend(some);
                 continue;
             }
+            self.swept_last = some.last().copied().unwrap_or_default();
             let turns = some.iter().filter_map(|cookie| {
                 let balancer = Arc::clone(&self.spaces.containers.get(cookie)?.balancer);
                 let desired = Some(self.balanced(*cookie));
                 Some(Turn { cookie: *cookie, balancer, desired, sweeps: true, usage: false })
             });
             let turns = turns.collect();
-            self.due.retain(|cookie| !some.contains(cookie));
+            self.sweeps.retain(|cookie| !some.contains(cookie));
             self.take_turns(turns).await;
         }
     }
@@ -251,8 +254,10 @@ impl Converger {
         let operations = u64::try_from(report.changes).unwrap_or(0);
         metrics.kernel_operations.with_label_values(&["balancer"]).inc_by(operations);
         metrics.flows_deleted.inc_by(u64::try_from(report.flows_deleted).unwrap_or(0));
-        if report.pending {
+        if report.tables_pending {
             self.due.insert(cookie);
+        } else if report.pending {
+            self.sweeps.insert(cookie);
         }
         // What is wrong with a service is not the fault of those who use it.
         let named = |problem: &lb::Problem| match problem.object.split_once('/') {

@@ -160,6 +160,7 @@ impl Converger {
         for cookie in gone {
             self.retract_handle(cookie);
             self.due.remove(&cookie);
+            self.sweeps.remove(&cookie);
             self.covered.remove(&cookie);
             self.balancer_problems.remove(&cookie);
             if let Err(error) = self.spaces.drop_container(cookie).await {

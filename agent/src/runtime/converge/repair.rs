@@ -75,11 +75,13 @@ impl Converger {
         desired: &overlay::Desired,
         problems: &mut Vec<(String, String)>,
     ) {
-        if self.overlay_checked.elapsed() < OVERLAY_CHECK / OVERLAY_PARTS {
+        let spaces = overlay::Kernel::spaces(self.overlay.kernel()).len();
+        let parts = u32::try_from(spaces).unwrap_or(u32::MAX).clamp(1, OVERLAY_PARTS);
+        if self.overlay_checked.elapsed() < OVERLAY_CHECK / parts {
             return;
         }
         self.overlay_checked = Instant::now();
-        let report = self.overlay.verify_part(desired, OVERLAY_PARTS as usize).await;
+        let report = self.overlay.verify_part(desired, parts as usize).await;
         self.note_repairs(&report);
         problems.extend(report.problems.iter().map(|it| self.overlay_problem(it)));
         self.count_drops();

@@ -233,7 +233,8 @@ impl Attachment {
             return;
         }
         let Some(opened) = lock(&agent.namespaces).get(&self.target.cookie).cloned() else { return };
-        let mut balancer = lock(&opened.balancer);
+        // Busy with something that takes long: one more flow does no harm.
+        let Ok(mut balancer) = opened.balancer.try_lock() else { return };
         for flow in flows {
             if let Err(error) = balancer.kernel().delete_flow(flow) {
                 tracing::debug!("the flow of a trial stays: {}", chain(&error));
