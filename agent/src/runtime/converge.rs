@@ -346,11 +346,6 @@ impl Converger {
         changed
     }
 
-    /// Whether an attachment of this host does not stand.
-    fn is_fenced(&self, record: &LocalAttachment) -> bool {
-        !self.fenced.is_empty() && self.fenced.contains_key(&(record.network.clone(), record.name.clone()))
-    }
-
     /// Networks that this host has attachments on and that stand.
     fn present(&self) -> BTreeSet<Name> {
         self.local.networks().filter(|network| self.views.contains_key(*network)).cloned().collect()

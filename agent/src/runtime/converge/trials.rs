@@ -60,6 +60,11 @@ impl Converger {
         });
     }
 
+    /// Whether an attachment of this host does not stand.
+    fn is_fenced(&self, record: &LocalAttachment) -> bool {
+        !self.fenced.is_empty() && self.fenced.contains_key(&(record.network.clone(), record.name.clone()))
+    }
+
     /// All hosts know it, and all that it needs is there as far as this host can read.
     fn stands(&self, record: &LocalAttachment) -> bool {
         let balanced = |problems: &Vec<(String, String)>| {
