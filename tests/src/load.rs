@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,15 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// Something done again and again on a thread of its own.
 #[derive(Debug)]
 pub struct Load {
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     thread: JoinHandle<Tally>,
+}
+
+/// Between a load and its thread.
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    good: AtomicU64,
 }
 
 /// What it came to.
@@ -73,11 +80,11 @@ impl Tally {
 impl Load {
     /// Does `work` every `interval`, or as fast as it goes where it takes longer.
     pub fn start(interval: Duration, mut work: impl FnMut() -> io::Result<()> + Send + 'static) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let shared = Arc::new(Shared::default());
+        let with = Arc::clone(&shared);
         let pace = move |started: Instant| started + interval;
-        let thread = std::thread::spawn(move || again_and_again(&stopped, pace, &mut work));
-        Self { stop, thread }
+        let thread = std::thread::spawn(move || again_and_again(&with, pace, &mut work));
+        Self { shared, thread }
     }
 
     /// Does `work` inside a namespace, each time `interval` after the last was due: what is late follows at once, so that
@@ -87,16 +94,16 @@ impl Load {
         interval: Duration,
         mut work: impl FnMut() -> io::Result<()> + Send + 'static,
     ) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, namespace) = (Arc::clone(&stop), namespace.clone());
+        let shared = Arc::new(Shared::default());
+        let (with, namespace) = (Arc::clone(&shared), namespace.clone());
         let mut due = Instant::now();
         let pace = move |_| {
             due += interval;
             due
         };
-        let mut inside = move || namespace.run(|| again_and_again(&stopped, pace, &mut work));
+        let mut inside = move || namespace.run(|| again_and_again(&with, pace, &mut work));
         let thread = std::thread::spawn(move || inside().expect("a namespace"));
-        Self { stop, thread }
+        Self { shared, thread }
     }
 
     /// Clients in one container that together make so many new connections a second; each reads a server's answer.
@@ -110,25 +117,31 @@ impl Load {
         Self::start(interval, move || ask_tcp(&namespace, to, LIMIT).map(drop))
     }
 
+    /// How often it has worked so far.
+    pub fn good(&self) -> u64 {
+        self.shared.good.load(Ordering::Relaxed)
+    }
+
     /// Ends it.
     pub fn stop(self) -> Tally {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the load's thread")
     }
 }
 
 fn again_and_again(
-    stopped: &AtomicBool,
+    shared: &Shared,
     mut next: impl FnMut(Instant) -> Instant,
     work: &mut dyn FnMut() -> io::Result<()>,
 ) -> Tally {
     let (began, starved) = (Instant::now(), starved());
     let (mut tally, mut last_good) = (Tally::default(), began);
-    while !stopped.load(Ordering::Relaxed) {
+    while !shared.stop.load(Ordering::Relaxed) {
         let started = Instant::now();
         match work() {
             Ok(()) => {
                 tally.good += 1;
+                shared.good.store(tally.good, Ordering::Relaxed);
                 tally.longest_gap = tally.longest_gap.max(last_good.elapsed());
                 last_good = Instant::now();
             }
