@@ -33,7 +33,7 @@ const SLOWED_MAX: u32 = 5;
 /// Changes whose way to all hosts is followed, of those in a second: to follow each would cost more than the change.
 const FOLLOWED_PER_SECOND: u32 = 50;
 /// Open files for a few hundred hosts; the kernel gives a process no more unless told to (fs.nr_open).
-const FILES_WANTED: u64 = 1 << 20;
+pub const FILES_WANTED: u64 = 1 << 20;
 /// Disks in memory: many hosts on one disk would measure the disk.
 const MEMORY: &str = "/dev/shm";
 

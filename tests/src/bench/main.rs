@@ -54,6 +54,8 @@ fn main() -> ExitCode {
     // Memory is not made frugal as agents make it: with one arena the fifty agents of this process would wait for each
     // other's allocations, as those of fifty processes do not (measured: half of all processor time).
     let arguments = Arguments::parse();
+    // Inside the sandbox nobody may have more than there are now, and 300 hosts need 200,000.
+    agent::limits::raise_file_limit(tests::simulated::FILES_WANTED);
     let sandbox = match Sandbox::enter() {
         Ok(sandbox) => sandbox,
         Err(error) => return failed(&error.into()),
