@@ -265,6 +265,7 @@ impl<K: Kernel> Reconciler<K> {
         self.tables.retain(|space, _| open.contains(space));
         if self.world.spaces.len() != before {
             self.done = (false, false);
+            self.whole = false;
         }
         let mut problems = Vec::new();
         self.observe_all(&open, &mut problems).await;

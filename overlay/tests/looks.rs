@@ -1,13 +1,16 @@
 //! What is looked at again, and what is taken to be known.
 #![allow(clippy::unwrap_used, reason = "a helper of tests may fail like a test")]
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+#[path = "common/blue.rs"]
+mod blue;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use blue::{blue, vtep};
 use netfilter::Family;
 use overlay::{
-    Attachment, DefaultRoute, Desired, FakeKernel, FaultyKernel, Host, Look, Mac, Network, Observed, Op,
-    Phase, Reconciler, Remote, Space, Subnet, network_port,
+    Attachment, DefaultRoute, Desired, FakeKernel, FaultyKernel, Look, Mac, Observed, Op, Phase, Reconciler,
+    Remote, Space, network_port,
 };
 
 const CONTAINER: Space = Space::Container(7);
@@ -15,14 +18,6 @@ const CONTAINER: Space = Space::Container(7);
 const EARLIER: Space = Space::Container(3);
 
 type Kernel = Arc<FaultyKernel<FakeKernel>>;
-
-fn blue() -> Space {
-    Space::Network("blue".to_owned())
-}
-
-fn address(last: u8) -> IpAddr {
-    Ipv4Addr::new(192, 0, 2, last).into()
-}
 
 fn attachment(space: Space, last: u8) -> Attachment {
     Attachment {
@@ -35,30 +30,7 @@ fn attachment(space: Space, last: u8) -> Attachment {
 }
 
 fn desired() -> Desired {
-    let network = Network {
-        vni: 4097,
-        subnets: vec![Subnet {
-            cidr: "10.20.0.0/16".parse().unwrap(),
-            gateway: "10.20.0.1".parse().unwrap(),
-        }],
-        mtu: 1450,
-        internal: false,
-        link_index: 3,
-        flood: BTreeSet::from([address(2)]),
-        remotes: Arc::default(),
-        attachments: BTreeMap::from([("web".to_owned(), attachment(CONTAINER, 10))]).into(),
-    };
-    let host = Host {
-        address: address(1),
-        vxlan_port: 4789,
-        former_ports: BTreeSet::new(),
-        other_ports: BTreeMap::new(),
-        guarded_ports: BTreeSet::new(),
-        peers: BTreeSet::from([address(2)]),
-        link_pool: "169.254.64.0/20".parse().unwrap(),
-        offload: true,
-    };
-    Desired { host, networks: BTreeMap::from([("blue".to_owned(), network)]), paths: None }
+    blue::with(attachment(CONTAINER, 10), Vec::new())
 }
 
 fn kernel() -> Kernel {
@@ -159,7 +131,7 @@ async fn only_what_differs_is_planned_for_and_only_while_all_is_known() {
     let mut wanted = desired();
     let remote = |last| {
         let addresses = vec![format!("10.20.1.{last}").parse().unwrap()];
-        Arc::new(Remote { mac: Mac([2, 0, 0, 0, 1, last]), addresses, vtep: address(2) })
+        Arc::new(Remote { mac: Mac([2, 0, 0, 0, 1, last]), addresses, vtep: vtep(2) })
     };
     wanted.networks.get_mut("blue").unwrap().remotes = Arc::new(vec![remote(1)]);
     assert_eq!(both(&mut reconciler, &wanted).await, 3, "tunnel, bridge and neighbour");
@@ -170,4 +142,17 @@ async fn only_what_differs_is_planned_for_and_only_while_all_is_known() {
     wanted.networks.get_mut("blue").unwrap().remotes = Arc::new(vec![remote(1), remote(2), remote(3)]);
     reconciler.look_again(&wanted, [(&CONTAINER, Look::Links)]);
     assert_eq!(both(&mut reconciler, &wanted).await, 4, "and the route");
+}
+
+#[tokio::test]
+async fn a_namespace_that_has_gone_is_missed_although_only_a_remote_came() {
+    let kernel = kernel();
+    let mut reconciler = churned(&kernel).await;
+    kernel.inner().remove(&CONTAINER);
+    let mut wanted = desired();
+    let addresses = vec!["10.20.1.1".parse().unwrap()];
+    let remote = Remote { mac: Mac([2, 0, 0, 0, 1, 1]), addresses, vtep: vtep(2) };
+    wanted.networks.get_mut("blue").unwrap().remotes = Arc::new(vec![Arc::new(remote)]);
+    let report = reconciler.reconcile(&wanted, Phase::Additions).await;
+    assert!(report.problems.iter().any(|it| it.error.contains("is not open")), "{:?}", report.problems);
 }

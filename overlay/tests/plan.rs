@@ -1,25 +1,21 @@
 //! What is planned, and in which order: pure.
 #![allow(clippy::unwrap_used, reason = "a helper of tests may fail like a test")]
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+#[path = "common/blue.rs"]
+mod blue;
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use blue::{blue, vtep};
 use overlay::{
-    Attachment, DefaultRoute, Desired, FakeKernel, Host, Mac, Network, Op, Phase, Plan, Reconciler, Remote,
-    Space, Step, Subnet, gateway_mac, host_link, host_port, link_addresses, network_port, plan,
+    Attachment, DefaultRoute, Desired, FakeKernel, Mac, Op, Phase, Plan, Reconciler, Remote, Space, Step,
+    gateway_mac, host_link, host_port, link_addresses, network_port, plan,
 };
 
 const WEB: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const FAR: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const CONTAINER: Space = Space::Container(7);
-
-fn blue() -> Space {
-    Space::Network("blue".to_owned())
-}
-
-fn vtep(last: u8) -> IpAddr {
-    Ipv4Addr::new(192, 0, 2, last).into()
-}
 
 fn desired() -> Desired {
     let attachment = Attachment {
@@ -30,30 +26,7 @@ fn desired() -> Desired {
         metric: 0,
     };
     let remote = Remote { mac: FAR, addresses: vec!["10.20.1.10".parse().unwrap()], vtep: vtep(2) };
-    let network = Network {
-        vni: 4097,
-        subnets: vec![Subnet {
-            cidr: "10.20.0.0/16".parse().unwrap(),
-            gateway: "10.20.0.1".parse().unwrap(),
-        }],
-        mtu: 1450,
-        internal: false,
-        link_index: 3,
-        flood: BTreeSet::from([vtep(2)]),
-        remotes: vec![Arc::new(remote)].into(),
-        attachments: BTreeMap::from([("web".to_owned(), attachment)]).into(),
-    };
-    let host = Host {
-        address: vtep(1),
-        vxlan_port: 4789,
-        former_ports: BTreeSet::new(),
-        other_ports: BTreeMap::new(),
-        guarded_ports: BTreeSet::new(),
-        peers: BTreeSet::from([vtep(2)]),
-        link_pool: "169.254.64.0/20".parse().unwrap(),
-        offload: true,
-    };
-    Desired { host, networks: BTreeMap::from([("blue".to_owned(), network)]), paths: None }
+    blue::with(attachment, vec![Arc::new(remote)])
 }
 
 fn empty() -> FakeKernel {

@@ -85,9 +85,9 @@ impl Drop for Monitor {
 }
 
 impl Namespace {
-    /// Calls `changed` soon after anything of concern has changed inside: links, addresses, forwarding entries, or
-    /// tables, which it is told. What is said to come from one of the `own` sockets (their port numbers) does not count; the kernel does
-    /// not always say (forwarding entries; links before 6.2), so our own changes are heard of too.
+    /// Calls `changed` with what it was soon after anything of concern has changed inside: links, addresses, forwarding
+    /// entries; or tables. What is said to come from one of the `own` sockets (their port numbers) does not count; the
+    /// kernel does not always say (forwarding entries; links before 6.2), so our own changes are heard of too.
     ///
     /// # Errors
     /// [`Error::Socket`].

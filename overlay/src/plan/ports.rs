@@ -58,7 +58,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The fence of an attachment's port, before that is up. `is_new`: the port is made by this plan.
+    /// The fence of an attachment's port, before that is up. `is_new`: the port is made by this plan, or put back into the bridge.
     pub(super) fn fenced(
         &mut self,
         (network, name): (&str, &str),

@@ -12,7 +12,7 @@ pub(crate) fn all() -> Vec<Scenario> {
 /// Row P55. A machine that builds and tests promises no time, so what runs with every test is small and its bound wide.
 fn p55_changes_are_everywhere_in_time_and_nothing_grows(_sandbox: &Sandbox) {
     let (hosts, per_second, time, limit) = if is_nightly() {
-        // All fifty share the cores of one machine: on two, these are full.
+        // All fifty share the cores of one machine: on two, they take two thirds of these.
         (50, 500, Duration::from_secs(300), Duration::from_secs(1))
     } else {
         (8, 80, Duration::from_secs(4), Duration::from_secs(15))

@@ -216,10 +216,10 @@ impl Attachment {
 
     /// Reads what has come in. What was sent to a VIP is back before it is asked for, nearly always.
     fn receive(&mut self, agent: &Agent) {
-        for line in &mut self.lines {
+        let mut lines = std::mem::take(&mut self.lines);
+        for line in &mut lines {
             line.receive(&self.target.trials[line.place]);
         }
-        let mut lines = std::mem::take(&mut self.lines);
         let answered = lines.iter_mut().filter(|line| line.outcome.is_some());
         self.untrack(agent, answered.filter_map(|line| line.flow.take()));
         self.lines = lines;
