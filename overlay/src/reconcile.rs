@@ -9,7 +9,7 @@ use self::journal::Journal;
 use self::steps::{is_done, problem};
 use crate::observed::Tables;
 use crate::plan::{Base, Fences, plan_changed, teardown};
-use crate::{Desired, Kernel, Look, Mac, Object, Plan, Problem, Space, World};
+use crate::{Desired, Kernel, Look, Mac, Object, Observed, Plan, Problem, Space, World};
 
 /// A second look resolves what came in between (a name taken, a link gone); what fails twice is a problem.
 const ATTEMPTS: u32 = 2;
@@ -66,6 +66,9 @@ pub struct Reconciler<K> {
     former: BTreeMap<Space, BTreeMap<IpAddr, Mac>>,
     /// The tables of namespaces of which only the rest is to be observed again.
     tables: BTreeMap<Space, Tables>,
+    /// Namespaces that are to be observed again as they were, without their tables and former MACs; and those tables, where
+    /// they are to be observed again as well. What then is as it was asks for no plan.
+    doubted: BTreeMap<Space, (Observed, Option<Tables>)>,
     /// What the chains of attachments' ports look like to the kernel.
     fences: Fences,
     /// Namespaces with a veth pair between them that we made since we looked: the mirror does not know its indexes
@@ -92,6 +95,7 @@ impl<K: Kernel> Reconciler<K> {
             journal: Journal::default(),
             former: BTreeMap::new(),
             tables: BTreeMap::new(),
+            doubted: BTreeMap::new(),
             fences: Fences::default(),
             paired: BTreeSet::new(),
             drift: 0,
@@ -113,6 +117,7 @@ impl<K: Kernel> Reconciler<K> {
         for attempt in 1..=ATTEMPTS {
             let mut problems = self.observe_missing().await;
             if self.is_done(phase) && problems.is_empty() {
+                self.looking &= self.done != (true, true);
                 return report;
             }
             let base = self.base.as_ref().map(|desired| Base { desired, whole: self.whole });
@@ -158,7 +163,6 @@ impl<K: Kernel> Reconciler<K> {
                 Look::Links => self.forget_links(space),
             }
         }
-        self.done = (false, false);
     }
 
     /// Reads everything again and repairs what differs from `desired`; operations are counted as drift.
@@ -263,6 +267,7 @@ impl<K: Kernel> Reconciler<K> {
         let before = self.world.spaces.len();
         self.world.spaces.retain(|space, _| open.contains(space));
         self.tables.retain(|space, _| open.contains(space));
+        self.doubted.retain(|space, _| open.contains(space));
         if self.world.spaces.len() != before {
             self.done = (false, false);
             self.whole = false;
@@ -281,11 +286,15 @@ impl<K: Kernel> Reconciler<K> {
             if self.world.spaces.contains_key(space) {
                 continue;
             }
-            self.done = (false, false);
-            self.forget_base(space);
             let tables = self.tables.remove(space);
             let look = if tables.is_some() { Look::Links } else { Look::All };
-            match self.kernel.observe(space, look).await {
+            let doubted = self.doubted.remove(space);
+            let outcome = self.kernel.observe(space, look).await;
+            if !outcome.as_ref().is_ok_and(|observed| is_as_it_was(observed, look, doubted)) {
+                self.done = (false, false);
+                self.forget_base(space);
+            }
+            match outcome {
                 Ok(mut observed) => {
                     observed.former = self.former.remove(space).unwrap_or_default();
                     tables.into_iter().for_each(|tables| observed.put_tables(tables));
@@ -307,22 +316,27 @@ impl<K: Kernel> Reconciler<K> {
         self.paired.clear();
         let spaces: Vec<Space> = self.world.spaces.keys().cloned().collect();
         spaces.iter().for_each(|space| self.forget(space));
+        self.doubted.clear();
         self.done = (false, false);
     }
 
     fn forget(&mut self, space: &Space) {
         self.forget_links(space);
-        self.tables.remove(space);
+        let tables = self.tables.remove(space);
+        if let Some((_, kept)) = self.doubted.get_mut(space) {
+            *kept = kept.take().or(tables);
+        }
     }
 
     /// As [`Self::forget`], but what the tables hold stays known.
     fn forget_links(&mut self, space: &Space) {
-        self.forget_base(space);
         let Some(mut seen) = self.world.spaces.remove(space) else { return };
         self.tables.insert(space.clone(), seen.take_tables());
-        if !seen.former.is_empty() {
-            self.former.insert(space.clone(), seen.former);
+        let former = std::mem::take(&mut seen.former);
+        if !former.is_empty() {
+            self.former.insert(space.clone(), former);
         }
+        self.doubted.insert(space.clone(), (seen, None));
     }
 
     /// What was wanted before says nothing of what is looked at anew; of networks' tables it says as much as before when
@@ -345,6 +359,20 @@ impl<K: Kernel> Reconciler<K> {
                 self.forget_links(&other);
             }
         }
+    }
+}
+
+/// Whether a look found just what was known; packets that were dropped meanwhile make no difference.
+fn is_as_it_was(observed: &Observed, look: Look, doubted: Option<(Observed, Option<Tables>)>) -> bool {
+    let Some((mut before, tables)) = doubted else { return false };
+    match (look, tables) {
+        (Look::Links, _) => before == *observed,
+        (Look::All, Some(tables)) => {
+            before.put_tables(tables);
+            before.drops.clone_from(&observed.drops);
+            before == *observed
+        }
+        (Look::All, None) => false,
     }
 }
 

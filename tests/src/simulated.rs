@@ -1,5 +1,6 @@
 //! Clusters of many hosts in this process: the product's agents without a kernel (see [`agent::runtime::start::Bare`]),
 //! each at an address of its own on the loopback interface of the sandbox, where they can be cut off from each other.
+//! Several processes may each have a part of one cluster.
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -69,16 +70,7 @@ impl Simulated {
     /// # Errors
     /// When the host does not start.
     pub fn found(nature: Nature) -> Result<Self> {
-        // Each host has a connection to and from each other one.
-        agent::limits::raise_file_limit(FILES_WANTED);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let memory = Path::new(MEMORY);
-        let directory = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
-        let random = std::array::from_fn(|index| u8::try_from(index).unwrap_or_default());
-        let keys = KeyRing::parse(&ClusterKey::found(random).to_text())?;
-        let watchers = Watchers::default();
-        let hosts = Vec::new();
-        let mut cluster = Self { watchers, hosts, nature, keys, started: 0, directory, runtime };
+        let mut cluster = Self::part(nature, 0)?;
         cluster.start(1, &Start::Init)?;
         let first = Arc::clone(cluster.hosts[0].agent());
         let network = NetworkCreate {
@@ -92,6 +84,23 @@ impl Simulated {
             cluster.runtime.spawn(async move { verbs::network::create(&first, network, "test").await });
         cluster.runtime.block_on(made)?.map_err(failed)?;
         Ok(cluster)
+    }
+
+    /// A part, without a host yet, of a cluster that another process has founded; `before` hosts are of other parts that
+    /// come before it.
+    ///
+    /// # Errors
+    /// When there is no place for its hosts' state.
+    pub fn part(nature: Nature, before: u32) -> Result<Self> {
+        // Each host has a connection to and from each other one.
+        agent::limits::raise_file_limit(FILES_WANTED);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let memory = Path::new(MEMORY);
+        let directory = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
+        let random = std::array::from_fn(|index| u8::try_from(index).unwrap_or_default());
+        let keys = KeyRing::parse(&ClusterKey::found(random).to_text())?;
+        let (watchers, hosts) = (Watchers::default(), Vec::new());
+        Ok(Self { watchers, hosts, nature, keys, started: before, directory, runtime })
     }
 
     /// Lets one more host join, and waits until it has a node number, all facts of the others, and all of them know it.
@@ -284,11 +293,18 @@ impl Simulated {
     /// # Errors
     /// When it takes more than a minute.
     pub fn agree(&self) -> Result<()> {
-        let heads = self.heads();
+        self.agree_on(&self.heads())
+    }
+
+    /// Until every host has all that are named for live and knows as much of them.
+    ///
+    /// # Errors
+    /// When it takes more than a minute.
+    pub fn agree_on(&self, heads: &BTreeMap<NodeId, Head>) -> Result<()> {
         for host in &self.hosts {
-            let alive = |state: &State| self.hosts.iter().all(|it| live(state, it.agent().identity.node));
+            let alive = |state: &State| heads.keys().all(|node| live(state, *node));
             self.runtime.block_on(until(host.agent(), alive))?;
-            for (owner, head) in &heads {
+            for (owner, head) in heads {
                 self.runtime.block_on(reached(host.agent(), *owner, *head))?;
             }
         }
@@ -317,7 +333,7 @@ impl Simulated {
     }
 
     /// How far each host's own facts have come.
-    fn heads(&self) -> BTreeMap<NodeId, Head> {
+    pub fn heads(&self) -> BTreeMap<NodeId, Head> {
         let own = |host: &Bare| (host.agent().identity.node, *host.agent().own_head.borrow());
         self.hosts.iter().map(own).collect()
     }

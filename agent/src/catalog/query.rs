@@ -6,6 +6,7 @@ use super::definitions::{network_record, service_record};
 use super::facts::{AttachmentFact, ClaimKey, HostFact, Key, ReplicaFact, Value};
 use super::index::{NetworkIndex, ServiceIndex};
 use super::{Catalog, NetworkRecord, OwnerState, ServiceRecord};
+use crate::addresses::AddressRange;
 use crate::model::{Name, NodeId};
 
 impl Catalog {
@@ -104,6 +105,15 @@ impl Catalog {
     pub fn holders(&self, network: &Name, address: IpAddr) -> impl Iterator<Item = (&Name, NodeId)> {
         let holders = self.index.networks.get(network).and_then(|it| it.addresses.get(&address));
         holders.into_iter().flatten().map(|(name, owner)| (name, *owner))
+    }
+
+    /// Attachments' addresses within a range, each with who has one.
+    pub fn holders_in(&self, network: &Name, range: AddressRange) -> impl Iterator<Item = (IpAddr, NodeId)> {
+        // A range that ends before it begins is no range of a map.
+        let range = (range.first <= range.last).then_some(range.first..=range.last);
+        let addresses = range.zip(self.index.networks.get(network));
+        let held = addresses.into_iter().flat_map(|(range, it)| it.addresses.range(range));
+        held.flat_map(|(address, holders)| holders.iter().map(move |(_, owner)| (*address, *owner)))
     }
 
     /// Hosts that have an attachment on a network, and how many.

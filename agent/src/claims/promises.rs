@@ -121,6 +121,11 @@ impl Promises {
         changes
     }
 
+    /// Whose promises these are.
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
     /// This node's number, once it is a member.
     pub fn number(&self) -> Option<u32> {
         self.number

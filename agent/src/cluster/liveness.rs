@@ -11,8 +11,9 @@ use crate::model::NodeId;
 #[cfg(test)]
 mod tests;
 
-/// If nobody looked for this long, then this host was stopped or starved, and its peers are not to blame.
-const PAUSE: Duration = Duration::from_secs(1);
+/// If nobody looked for so many gossip intervals (a second), then this host was stopped or starved, and its peers are not to
+/// blame.
+const PAUSE: u32 = 5;
 
 /// A host's heartbeat as some peer tells it. Grows with the incarnation first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,7 +139,7 @@ impl Liveness {
     fn forgive_pause(&mut self, now: Instant) {
         let gap = self.observed.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         self.observed = Some(now);
-        if gap >= PAUSE {
+        if gap >= PAUSE * self.confirm_after {
             for host in self.hosts.values_mut() {
                 host.heard = (host.heard + gap).min(now);
             }

@@ -145,7 +145,7 @@ pub(super) async fn run(
     members: watch::Sender<Members>,
 ) {
     let mut registry = Registry::default();
-    let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+    let mut ticks = tokio::time::interval(LOOK_INTERVAL * shared.slowed);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -92,6 +92,8 @@ pub struct Config {
     pub keys: KeyRing,
     /// Time between two gossip rounds.
     pub gossip_interval: Duration,
+    /// How many times longer than usual all other periods are: 1 but where one machine carries many hosts.
+    pub slowed: u32,
     /// Silence after which a host is suspended.
     pub failure_after: Duration,
     /// The newest incarnations of peers that were seen before this start; older ones are refused.

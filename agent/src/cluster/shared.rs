@@ -39,6 +39,7 @@ pub(super) struct Shared {
     pub advertise: SocketAddr,
     /// Where connections come from, unless unspecified.
     pub source: IpAddr,
+    pub slowed: u32,
     pub sealer: Sealer,
     pub stats: Arc<Stats>,
     pub sessions: Mutex<Sessions>,
@@ -73,6 +74,7 @@ impl Shared {
             own,
             advertise: config.advertise,
             source: config.listen.ip(),
+            slowed: config.slowed,
             sealer: Sealer::new(config.keys.clone()),
             stats: Arc::default(),
             sessions: Mutex::new(sessions),

@@ -92,6 +92,7 @@ fn config(node: u64, address: SocketAddr, seeds: &[SocketAddr]) -> Config {
         seeds: seeds.iter().map(SocketAddr::to_string).collect(),
         keys: key(1),
         gossip_interval: GOSSIP_INTERVAL,
+        slowed: 1,
         failure_after: FAILURE_AFTER,
         max_incarnations: BTreeMap::new(),
         founder: None,

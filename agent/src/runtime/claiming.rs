@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use rand::seq::IteratorRandom;
 use tokio::time::Instant;
 
 use crate::catalog::facts::{ClaimKey, Key, Value};
@@ -170,7 +171,7 @@ pub async fn claim_number(agent: &Arc<Agent>) -> Result<u32, ClaimError> {
 
 /// Asks a live host for what this one does not know yet.
 async fn learn(agent: &Arc<Agent>) {
-    let peer = agent.live_peers().into_iter().next();
+    let peer = agent.live_peers().into_iter().choose(&mut rand::rng());
     if let Some((_, host)) = peer
         && let Err(error) = peers::pull(agent, SocketAddr::new(host.address, host.gossip_port), false).await
     {

@@ -154,10 +154,10 @@ pub async fn ask(
 pub async fn run(agent: Arc<Agent>) {
     let Some(cluster) = agent.cluster.get() else { return };
     let mut members = cluster.members();
-    let mut pushers = BTreeMap::<NodeId, (SocketAddr, JoinHandle<()>)>::new();
+    let mut pushers = Pushers::new();
     let others = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
-    let mut ticks = tokio::time::interval(Duration::from_millis(250));
+    let mut ticks = tokio::time::interval(Duration::from_millis(250) * agent.slowed);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stop = agent.stop.subscribe();
     loop {
@@ -175,28 +175,31 @@ pub async fn run(agent: Arc<Agent>) {
     }
 }
 
+/// One for each start of a live host: after a loss of power one may not know any more what it had said that it has.
+type Pushers = BTreeMap<NodeId, ((SocketAddr, u64), JoinHandle<()>)>;
+
 fn keep_pushers(
     agent: &Arc<Agent>,
     members: &BTreeMap<NodeId, Member>,
-    pushers: &mut BTreeMap<NodeId, (SocketAddr, JoinHandle<()>)>,
+    pushers: &mut Pushers,
     others: &Arc<AtomicUsize>,
 ) {
-    let wanted: BTreeMap<NodeId, SocketAddr> = members
+    let wanted: BTreeMap<NodeId, (SocketAddr, u64)> = members
         .values()
         .filter(|member| member.live && member.node != agent.identity.node)
-        .map(|member| (member.node, member.address))
+        .map(|member| (member.node, (member.address, member.incarnation)))
         .collect();
-    pushers.retain(|node, (address, pusher)| {
-        let keep = wanted.get(node) == Some(address) && !pusher.is_finished();
+    pushers.retain(|node, (of, pusher)| {
+        let keep = wanted.get(node) == Some(of) && !pusher.is_finished();
         if !keep {
             pusher.abort();
         }
         keep
     });
     others.store(wanted.len(), Ordering::Relaxed);
-    for (node, address) in wanted {
-        let pusher = || tokio::spawn(push(Arc::clone(agent), address, Arc::clone(others)));
-        pushers.entry(node).or_insert_with(|| (address, pusher()));
+    for (node, of) in wanted {
+        let pusher = || tokio::spawn(push(Arc::clone(agent), of.0, Arc::clone(others)));
+        pushers.entry(node).or_insert_with(|| (of, pusher()));
     }
 }
 
@@ -300,11 +303,20 @@ pub async fn pull(agent: &Agent, from: SocketAddr, settled: bool) -> Result<bool
     }
 }
 
+/// Whom to ask: not who was silent when it was asked last, if there is anybody else. A dead host seems to live until it is
+/// suspended, and each time that it is asked costs seconds.
+pub(crate) fn spare<T: PartialEq>(live: &mut Vec<T>, silent: Option<T>) {
+    if live.len() > 1 {
+        live.retain(|host| Some(host) != silent.as_ref());
+    }
+}
+
 /// Pulls from a live host picked at random, once a second, so that no missed push matters for longer.
 pub async fn sync(agent: Arc<Agent>) {
     let Some(cluster) = agent.cluster.get() else { return };
     let mut members = cluster.members();
     let started = Instant::now();
+    let mut silent = None;
     let mut ticks = tokio::time::interval(SYNC_INTERVAL * agent.slowed);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -315,15 +327,19 @@ pub async fn sync(agent: Arc<Agent>) {
             _ = ticks.tick() => {}
             changed = members.changed(), if !synced => if changed.is_err() { return },
         }
-        let live = members
+        let mut live: Vec<SocketAddr> = members
             .borrow()
             .values()
             .filter(|member| member.live && member.node != agent.identity.node)
             .map(|member| member.address)
-            .choose(&mut rand::rng());
-        let complete = match live {
+            .collect();
+        spare(&mut live, silent);
+        let from = live.into_iter().choose(&mut rand::rng());
+        silent = None;
+        let complete = match from {
             Some(address) => pull(&agent, address, synced).await.unwrap_or_else(|error| {
                 tracing::debug!(%address, "comparing facts failed: {}", chain(&error));
+                silent = Some(address);
                 false
             }),
             // Nobody to ask: what was kept is all there is.
@@ -343,7 +359,7 @@ pub fn set_synced(agent: &Agent) {
 
 /// Saves other hosts' facts behind the scenes.
 pub async fn save(agent: Arc<Agent>) {
-    let mut ticks = tokio::time::interval(SAVE_INTERVAL);
+    let mut ticks = tokio::time::interval(SAVE_INTERVAL * agent.slowed);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -361,6 +361,7 @@ async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Resu
         seeds: asked,
         keys,
         gossip_interval: crate::cluster::GOSSIP_INTERVAL * agent.slowed,
+        slowed: agent.slowed,
         failure_after: settings.failure_after,
         max_incarnations: max_incarnations.into_iter().collect(),
         founder: joining::founder(agent, start)?,

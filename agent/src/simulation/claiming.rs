@@ -208,8 +208,10 @@ impl Cluster {
     }
 
     async fn learn(self: &Rc<Self>, at: usize) {
-        if let Some(peer) = self.live_peers(at).first() {
-            self.pull(at, *peer).await;
+        let live = self.live_peers(at);
+        let peer = self.random.borrow_mut().pick(&live).copied();
+        if let Some(peer) = peer {
+            self.pull(at, peer).await;
         }
         self.clock.sleep(50).await;
     }

@@ -20,7 +20,7 @@ pub(super) enum Sabotage {
     PromisesNotKept,
     /// Half of the members is taken for a majority: each host believes that a claim is confirmed one promise too early.
     HalfIsEnough,
-    /// Nobody compares heads: a push that is missed is never made up for.
+    /// Nobody compares heads, nor asks who has started again what it has: a push that is missed is never made up for.
     NoSync,
 }
 

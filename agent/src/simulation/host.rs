@@ -50,7 +50,7 @@ pub(super) struct Running {
     pub(super) own_head: Rc<Notify>,
     pub(super) told: Head,
     /// Tasks that push to a live host.
-    pub(super) pushers: BTreeMap<NodeId, u64>,
+    pub(super) pushers: BTreeMap<(NodeId, u64), u64>,
 }
 
 pub(super) fn milliseconds(duration: Duration) -> u64 {

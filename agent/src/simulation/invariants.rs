@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::cluster::Cluster;
 use crate::catalog::TOMBSTONES_MAX;
 use crate::catalog::facts::{AttachmentFact, ClaimKey, Key, Taken, Value};
-use crate::claims::{ClaimState, Leaving, Member, conflicts};
+use crate::claims::{ClaimState, Leaving, Member, Place, conflicts};
 use crate::model::{Head, Name, NodeId, Stamp};
 use crate::runtime::claiming::steps;
 use crate::runtime::state::State;
@@ -157,9 +157,13 @@ impl Cluster {
     }
 
     fn check_pairs(&self, (at, keys): (usize, &[ClaimKey]), (other, theirs): (usize, &[ClaimKey])) {
-        let host = self.hosts[at].borrow();
-        let Some(state) = host.state() else { return };
-        let place = |network: &Name, address| steps::place_of(state, network, address);
+        let hosts = [self.hosts[at].borrow(), self.hosts[other].borrow()];
+        // A host that has left, or lost what it knew, may not know the network any more.
+        let place = |network: &Name, address| {
+            let states = hosts.iter().filter_map(|host| host.state());
+            let mut places = states.map(|state| steps::place_of(state, network, address));
+            places.find(|place| *place != Place::Unknown).unwrap_or(Place::Unknown)
+        };
         let kind = |key: &ClaimKey| match key {
             ClaimKey::Node { .. } => 0,
             // Who is taken over from may hold what is taken.

@@ -37,6 +37,7 @@ impl Cluster {
 
     /// Follows liveness and keeps a pusher for each live host.
     pub(super) async fn watch(self: Rc<Self>, at: usize) {
+        let forgets = self.sabotage != Sabotage::NoSync;
         loop {
             let changed = self.with(at, |running, node, now| {
                 let Running { state, liveness, beats, began, pushers, .. } = running;
@@ -46,11 +47,14 @@ impl Cluster {
                 let late = now.saturating_duration_since(*began) > FAILURE_AFTER;
                 let suspended = peers::suspended(state, node, live, late);
                 let moved = state.suspend(node, now, suspended);
-                let wanted: Vec<NodeId> =
-                    beats.keys().copied().filter(|of| *of != node && live(*of) == Some(true)).collect();
+                // One for each start of a host, as the product's.
+                let wanted = beats.iter().filter(|(of, _)| **of != node && live(**of) == Some(true));
+                let wanted: Vec<(NodeId, u64)> =
+                    wanted.map(|(of, beat)| (*of, if forgets { beat.incarnation } else { 0 })).collect();
                 let ended: Vec<u64> =
                     pushers.extract_if(.., |of, _| !wanted.contains(of)).map(|it| it.1).collect();
-                let begun: Vec<NodeId> = wanted.into_iter().filter(|of| !pushers.contains_key(of)).collect();
+                let begun: Vec<(NodeId, u64)> =
+                    wanted.into_iter().filter(|of| !pushers.contains_key(of)).collect();
                 (moved, ended, begun)
             });
             let Some((moved, ended, begun)) = changed else { return };
@@ -58,9 +62,9 @@ impl Cluster {
                 self.keep_suspended(at);
             }
             ended.into_iter().for_each(|task| self.clock.abort(task));
-            for node in begun {
-                let task = self.clock.spawn(at, Rc::clone(&self).push(at, node));
-                self.with(at, |running, _, _| running.pushers.insert(node, task));
+            for of in begun {
+                let task = self.clock.spawn(at, Rc::clone(&self).push(at, of.0));
+                self.with(at, |running, _, _| running.pushers.insert(of, task));
             }
             self.clock.sleep(125 * SLOWER).await;
         }
@@ -117,6 +121,7 @@ impl Cluster {
 
     /// Compares heads with a live host picked at random; as `peers::sync`.
     pub(super) async fn sync(self: Rc<Self>, at: usize) {
+        let mut silent = None;
         loop {
             let live = self.with(at, |running, node, now| {
                 let late = now.saturating_duration_since(running.began) > FAILURE_AFTER;
@@ -124,10 +129,16 @@ impl Cluster {
                 let live = known.filter(|of| running.liveness.state(*of).is_some_and(|(live, _)| live));
                 (live.collect::<Vec<_>>(), late)
             });
-            let Some((live, late)) = live else { return };
+            let Some((mut live, late)) = live else { return };
+            peers::spare(&mut live, silent);
             let from = self.random.borrow_mut().pick(&live).copied();
+            silent = None;
             let complete = match from {
-                Some(from) => self.pull(at, from).await,
+                Some(from) => {
+                    let answered = self.pull(at, from).await;
+                    silent = answered.is_none().then_some(from);
+                    answered.unwrap_or(false)
+                }
                 None => late,
             };
             let synced = self.with(at, |running, _, _| {
@@ -139,23 +150,23 @@ impl Cluster {
         }
     }
 
-    /// Takes what a host knows and this one does not; says whether that was all.
-    pub(super) async fn pull(self: &Rc<Self>, at: usize, from: NodeId) -> bool {
+    /// Takes what a host knows and this one does not; says whether that was all, if it answered.
+    pub(super) async fn pull(self: &Rc<Self>, at: usize, from: NodeId) -> Option<bool> {
         if self.sabotage == Sabotage::NoSync && self.with(at, |it, _, _| it.state.synced) == Some(true) {
-            return true;
+            return Some(true);
         }
-        let Some(heads) = self.with(at, |running, _, _| running.state.catalog.heads()) else { return false };
+        let heads = self.with(at, |running, _, _| running.state.catalog.heads())?;
         let limit = milliseconds(peers::TRANSFER_LIMIT);
         let Some(Answer::Updates(updates)) =
             self.ask(at, from, Request::Sync { heads, settled: false }, limit).await
         else {
-            return false;
+            return None;
         };
         let complete = updates.len() < peers::OWNERS_MAX;
         for update in updates {
             self.receive(at, update);
         }
-        complete
+        Some(complete)
     }
 
     fn receive(&self, at: usize, update: Update) -> Option<Head> {

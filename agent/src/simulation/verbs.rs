@@ -8,6 +8,7 @@ use crate::catalog::facts::{ClaimKey, HostFact, Key, Value};
 use crate::claims::Member;
 use crate::model::{Name, NodeId};
 use crate::runtime::claiming;
+use crate::runtime::peers;
 use crate::runtime::verbs::leave;
 use crate::store::Writes;
 
@@ -95,16 +96,22 @@ impl Cluster {
     }
 
     async fn join_cluster(self: &Rc<Self>, at: usize) -> Result<u32, Refused> {
+        let mut silent = None;
         loop {
             let live = self.with(at, |running, node, _| {
                 let known = running.beats.keys().copied().filter(|of| *of != node);
                 let live = known.filter(|of| running.liveness.state(*of).is_some_and(|(live, _)| live));
-                live.min()
+                live.collect::<Vec<_>>()
             });
-            let pulled = match live.ok_or(Refused)? {
+            let mut live = live.ok_or(Refused)?;
+            peers::spare(&mut live, silent);
+            let from = self.random.borrow_mut().pick(&live).copied();
+            let pulled = match from {
                 Some(from) => self.pull(at, from).await,
-                None => false,
+                None => None,
             };
+            silent = from.filter(|_| pulled.is_none());
+            let pulled = pulled.unwrap_or(false);
             let known = self.with(at, |it, _, _| it.state.catalog.hosts().next().is_some());
             if pulled && known == Some(true) {
                 let any = ClaimKey::Node { number: 0 };

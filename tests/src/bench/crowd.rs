@@ -98,6 +98,7 @@ fn config(index: u32, keys: &KeyRing) -> cluster::Config {
         seeds: vec!["192.168.77.1".to_owned()],
         keys: keys.clone(),
         gossip_interval: cluster::GOSSIP_INTERVAL,
+        slowed: 1,
         failure_after: cluster::FAILURE_AFTER,
         max_incarnations: Default::default(),
         founder: None,

@@ -6,6 +6,7 @@
 //! absolute times.
 mod cluster;
 mod connect;
+mod crews;
 mod crowd;
 mod figures;
 mod handmade;
@@ -48,13 +49,20 @@ struct Arguments {
     /// The agent to measure [default: svc-agent beside this program].
     #[arg(long, value_name = "PATH")]
     agent: Option<PathBuf>,
+    /// Be a part of a large cluster, in the sandbox of the process that started this one.
+    #[arg(long, hide = true, value_delimiter = ',')]
+    crew: Vec<u32>,
 }
 
 fn main() -> ExitCode {
     // Memory is not made frugal as agents make it: with one arena the fifty agents of this process would wait for each
     // other's allocations, as those of fifty processes do not (measured: half of all processor time).
     let arguments = Arguments::parse();
-    // Inside the sandbox nobody may have more than there are now, and 300 hosts need 200,000.
+    if !arguments.crew.is_empty() {
+        let served = crews::nature(&arguments.crew).and_then(|(before, nature)| crews::serve(before, nature));
+        return served.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS);
+    }
+    // Inside the sandbox nobody may have more than there are now.
     agent::limits::raise_file_limit(tests::simulated::FILES_WANTED);
     let sandbox = match Sandbox::enter() {
         Ok(sandbox) => sandbox,

@@ -21,10 +21,12 @@ use crate::cluster::wire::{Message, Speaker};
 
 /// Connecting and proving together. A lost SYN is sent again after 1 s, so one loss is survived.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Time between two pings, and two looks at the peer's silence.
+/// Time between two looks at a connection, and two pings while an answer is awaited.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// A peer that is silent for this long is given up. Longer than a stop of 3 s, shorter than what TCP takes to send
-/// again after a partition of this length.
+/// Time between two pings while nothing is awaited: of hundreds of hosts, each has a connection with each other one.
+const QUIET_PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A peer that owes an answer and is silent for this long is given up. Longer than a stop of 3 s, shorter than what TCP
+/// takes to send again after a partition of this length.
 const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// A connection that carried nothing for this long is closed.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -44,7 +46,8 @@ type Moved = Arc<Mutex<Instant>>;
 /// Serves an address until it was idle for long.
 pub(super) async fn run(pool: Arc<Pool>, to: SocketAddr, mut commands: mpsc::Receiver<Command>) {
     loop {
-        let first = match tokio::time::timeout(IDLE_MAX, commands.recv()).await {
+        let idle_max = IDLE_MAX * pool.shared().slowed;
+        let first = match tokio::time::timeout(idle_max, commands.recv()).await {
             Ok(Some(Command::Cancel { .. })) => continue,
             Ok(Some(first)) => first,
             Ok(None) => return,
@@ -124,6 +127,9 @@ struct Link {
     waiting: Waiting,
     moved: Moved,
     used: Instant,
+    pinged: Instant,
+    /// Since when the peer owes an answer, if it does.
+    owed: Instant,
     writes: Queue,
     tasks: JoinSet<()>,
     halves: JoinSet<Result<(), StreamError>>,
@@ -138,13 +144,13 @@ impl Link {
         let written = Arc::clone(&moved);
         halves.spawn(queue::write(proven.sender, queued, move || *locked(&written) = Instant::now()));
         halves.spawn(read(proven.receiver, proven.peer, to, Arc::clone(&waiting), Arc::clone(&moved)));
-        let (shared, tasks, used) = (Arc::clone(shared), JoinSet::new(), Instant::now());
-        Self { shared, to, waiting, moved, used, writes, tasks, halves }
+        let (shared, tasks, now) = (Arc::clone(shared), JoinSet::new(), Instant::now());
+        Self { shared, to, waiting, moved, used: now, pinged: now, owed: now, writes, tasks, halves }
     }
 
     async fn serve(mut self, first: Command, commands: &mut mpsc::Receiver<Command>) -> End {
         self.obey(first);
-        let mut ticks = tokio::time::interval(PING_INTERVAL);
+        let mut ticks = tokio::time::interval(PING_INTERVAL * self.shared.slowed);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -196,23 +202,34 @@ impl Link {
             return;
         }
         let (cancel, cancelled) = oneshot::channel();
+        let owes = !waiting.is_empty() || *locked(&self.moved) < self.pinged;
         waiting.insert(id, Asked { answer, cancel });
         drop(waiting);
+        if !owes {
+            self.owed = self.used;
+        }
         self.tasks.spawn(ask(self.writes.clone(), id, body, cancelled));
     }
 
     fn look(&mut self, now: Instant) -> Option<End> {
-        let silent = now.saturating_duration_since(*locked(&self.moved));
-        if silent >= SILENCE_MAX {
+        let (moved, asked) = (*locked(&self.moved), !locked(&self.waiting).is_empty());
+        let owes = asked || moved < self.pinged;
+        let slowed = self.shared.slowed;
+        if owes && now.saturating_duration_since(self.owed.max(moved)) >= SILENCE_MAX * slowed {
             return Some(End::Broken);
         }
-        let idle = locked(&self.waiting).is_empty() && now.saturating_duration_since(self.used) >= IDLE_MAX;
-        if idle {
+        if !asked && now.saturating_duration_since(self.used) >= IDLE_MAX * slowed {
             return Some(End::Idle);
         }
         // Also while an answer comes in: the other end must hear that somebody still takes it. A full queue moves, or
         // ends by silence.
-        let _ = self.writes.try_put(Message::Ping);
+        if asked || now.saturating_duration_since(self.pinged) >= QUIET_PING_INTERVAL * slowed {
+            let _ = self.writes.try_put(Message::Ping);
+            self.pinged = now;
+            if !owes {
+                self.owed = now;
+            }
+        }
         None
     }
 }

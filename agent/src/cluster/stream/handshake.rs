@@ -8,7 +8,6 @@ use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
-use super::CHUNK_BYTES;
 use super::record::{self, Receiver, Sender, Session, StreamError};
 use crate::cluster::seal::{Kind, Notice, Token, Unopened};
 use crate::cluster::session::{Reason, Verdict};
@@ -17,6 +16,9 @@ use crate::cluster::wire::{Reader, Speaker, put_address};
 
 /// Largest record before the peer has proven the key, in bytes.
 const OPENING_BYTES_MAX: usize = 256;
+/// Bytes that are read ahead, for several small records in one call; of a large one the rest goes where it is wanted. Each
+/// of hundreds of peers has such a buffer at both ends.
+const READ_AHEAD_BYTES: usize = 2 * 1024;
 /// Bytes that wait in the socket without having been sent.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
@@ -123,7 +125,7 @@ fn halves(shared: &Arc<Shared>, stream: TcpStream) -> (Receiver, Sender) {
     let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     let (reader, writer) = stream.into_split();
     let session = Session { nonces: [0; 32], dialled: false };
-    let reader = BufReader::with_capacity(CHUNK_BYTES, reader);
+    let reader = BufReader::with_capacity(READ_AHEAD_BYTES, reader);
     let receiver = Receiver { shared: Arc::clone(shared), reader, session, count: 0 };
     (receiver, Sender { shared: Arc::clone(shared), writer, session, count: 0 })
 }

@@ -29,7 +29,7 @@ const UNPROVEN_MAX: usize = 256;
 const CONNECTIONS_PER_NODE_MAX: usize = 8;
 /// Time to prove the key.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(3);
-/// A dialler pings every second; one that is silent for this long is gone.
+/// A dialler pings every five seconds at least; one that is silent for this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Wait after the system refused to accept, for lack of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -165,9 +165,10 @@ impl Connection {
     }
 
     async fn serve(mut self) -> Result<(), StreamError> {
+        let silence_max = SILENCE_MAX * self.server.shared.slowed;
         loop {
             let message = tokio::select! {
-                message = tokio::time::timeout(SILENCE_MAX, self.receiver.next()) => {
+                message = tokio::time::timeout(silence_max, self.receiver.next()) => {
                     message.unwrap_or(Err(StreamError::Silent))?
                 }
                 Some(ended) = self.writer.join_next() => return ended.unwrap_or(Ok(())),

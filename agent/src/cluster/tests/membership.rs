@@ -141,6 +141,7 @@ async fn after_a_long_partition_hosts_find_each_other_again() {
         listen: real[node],
         failure_after,
         gossip_interval: Duration::from_millis(50),
+        slowed: 1,
         ..config(u64::try_from(node).unwrap() + 1, relays[node].front, seeds)
     };
     let hosts = [start(quick(0, &[])).await, start(quick(1, &[relays[0].front])).await];

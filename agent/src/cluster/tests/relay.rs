@@ -125,3 +125,47 @@ impl Drop for NarrowWay {
         self.task.abort();
     }
 }
+
+/// Stands before a host and lets everything pass, but no answers while it is silent. For one connection.
+pub(super) struct SilentWay {
+    pub(super) front: SocketAddr,
+    pub(super) silent: Arc<AtomicBool>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl SilentWay {
+    pub(super) async fn before(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind((free_address().ip(), 0)).await.unwrap();
+        let front = listener.local_addr().unwrap();
+        let silent = Arc::new(AtomicBool::new(false));
+        let kept_back = Arc::clone(&silent);
+        let task = tokio::spawn(async move {
+            let (asking, _) = listener.accept().await?;
+            let answering = TcpSocket::new_v4()?.connect(to).await?;
+            let ((mut requests, mut answered), (mut answers, mut requested)) =
+                (asking.into_split(), answering.into_split());
+            let there = async { tokio::io::copy(&mut requests, &mut requested).await.map(drop) };
+            let back = async {
+                let mut bytes = vec![0; 16 * 1024];
+                loop {
+                    let length = answers.read(&mut bytes).await?;
+                    while kept_back.load(Ordering::Relaxed) {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    answered.write_all(&bytes[..length]).await?;
+                    if length == 0 {
+                        return Ok(());
+                    }
+                }
+            };
+            tokio::try_join!(there, back).map(drop)
+        });
+        Self { front, silent, task }
+    }
+}
+
+impl Drop for SilentWay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

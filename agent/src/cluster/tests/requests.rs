@@ -1,4 +1,4 @@
-use super::relay::NarrowWay;
+use super::relay::{NarrowWay, SilentWay};
 use super::*;
 
 const LIMIT: Duration = SOON;
@@ -122,4 +122,27 @@ async fn more_requests_than_the_limit_are_refused_and_none_is_lost() {
     }
     assert_eq!((answered, busy), (256, 44));
     drop(host);
+}
+
+/// Hundreds of connections that nothing goes over are not to cost anything, nor to end because a peer is silent that has
+/// nothing to say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_owes_an_answer_is_given_up_and_a_quiet_one_is_kept() {
+    let (hosts, addresses) = hosts(2).await;
+    let way = SilentWay::before(addresses[1]).await;
+    let ask = || hosts[0].request(way.front, b"e".to_vec(), PATIENCE);
+    ask().await.unwrap();
+    let dialled = || hosts[0].stats().connections_dialled.get();
+    let before = dialled();
+    // Longer than a peer may owe an answer; shorter than it takes to be pinged, and for that to be owed for so long.
+    way.silent.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    way.silent.store(false, Ordering::Relaxed);
+    ask().await.unwrap();
+    assert_eq!(dialled(), before);
+    way.silent.store(true, Ordering::Relaxed);
+    let begun = Instant::now();
+    let outcome = ask().await;
+    assert!(matches!(outcome, Err(RequestError::Lost { .. })), "{outcome:?}");
+    assert!(begun.elapsed() >= Duration::from_secs(4), "given up after {:?}", begun.elapsed());
 }

@@ -1,4 +1,6 @@
 //! The steps of claims and removals, on a host's state: each has what must be durable written before anybody is told.
+mod used;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -54,6 +56,11 @@ pub(crate) fn answer(state: &mut State, request: Request, commit: Commit<'_>) ->
     }
     if let Request::Promise { key, claimant, attempt, .. } = &request
         && let Some(reply) = verbs::takeover::refusal(state, key, *claimant, *attempt)
+    {
+        return Ok(reply);
+    }
+    if let Request::Promise { key, claimant, attempt, .. } = &request
+        && let Some(reply) = used::refusal(state, key, *claimant, *attempt)
     {
         return Ok(reply);
     }

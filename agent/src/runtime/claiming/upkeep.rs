@@ -30,7 +30,7 @@ pub async fn run(agent: Arc<Agent>) {
     let mut running = BTreeMap::new();
     let mut heard = Heard::new();
     let mut last = None;
-    let mut ticks = tokio::time::interval(INTERVAL);
+    let mut ticks = tokio::time::interval(INTERVAL * agent.slowed);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

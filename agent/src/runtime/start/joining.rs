@@ -1,7 +1,10 @@
 //! How this host becomes a member: it founds a cluster, joins one, or says again who it is.
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rand::seq::IteratorRandom;
 
 use crate::api::types::Failure;
 use crate::catalog::facts::{HostFact, Key, Value};
@@ -120,15 +123,20 @@ fn give_up(agent: &Agent, failure: Failure) {
 async fn join_cluster(agent: &Arc<Agent>) -> u32 {
     let began = Instant::now();
     let (mut said, mut said_taken) = (false, false);
+    let mut silent = None;
     loop {
-        let live = agent.cluster.get().and_then(|cluster| {
+        let mut live: Vec<SocketAddr> = agent.cluster.get().map_or_else(Vec::new, |cluster| {
             let members = cluster.members();
             let members = members.borrow();
-            members.values().find(|it| it.live && it.node != agent.identity.node).map(|it| it.address)
+            let live = members.values().filter(|it| it.live && it.node != agent.identity.node);
+            live.map(|it| it.address).collect()
         });
-        let pulled = match live {
+        peers::spare(&mut live, silent.take());
+        let from = live.into_iter().choose(&mut rand::rng());
+        let pulled = match from {
             Some(address) => peers::pull(agent, address, false).await.unwrap_or_else(|error| {
                 tracing::debug!("the catalog could not be had: {}", chain(&error));
+                silent = Some(address);
                 false
             }),
             None => false,

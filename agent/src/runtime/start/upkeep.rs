@@ -23,7 +23,7 @@ pub(super) async fn housekeep(agent: Arc<Agent>) {
     let mut complaints_seen = 0;
     let mut foreign_seen = BTreeSet::new();
     let mut strangers = Strangers::default();
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) * agent.slowed);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut maxima = cluster.max_incarnations();
     let mut forgetting = Forgetting::new(Instant::now());

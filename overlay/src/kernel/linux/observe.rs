@@ -7,8 +7,8 @@ use std::sync::PoisonError;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -32,11 +32,35 @@ const NETWORK_FAMILIES: &[Family] = &[Family::Inet, Family::Netdev, Family::Brid
 /// Where the IPv6 settings of links are, below /proc/sys.
 const SIX: &str = "net/ipv6/conf";
 /// Of a link that takes IPv6 addresses, and only ours: link-local by MAC, as the fence expects it; no advertisements.
-const SIX_VALUES: &[(&str, &str)] = &[("addr_gen_mode", "0"), ("accept_ra", "0"), ("disable_ipv6", "0")];
+/// Nothing waits for duplicates to be detected: addresses are ours to give. IPv6 is switched on last.
+const SIX_VALUES: &[(&str, &str)] = &[
+    ("accept_dad", "0"),
+    ("autoconf", "0"),
+    ("addr_gen_mode", "0"),
+    ("accept_ra", "0"),
+    ("disable_ipv6", "0"),
+];
 
 /// What goes to an own address goes through `lo`, which only has to have IPv6 at all.
 fn six_values(link: &str) -> &'static [(&'static str, &'static str)] {
-    if link == "lo" { &SIX_VALUES[2..] } else { SIX_VALUES }
+    if link == "lo" { &SIX_VALUES[SIX_VALUES.len() - 1..] } else { SIX_VALUES }
+}
+
+/// Whether a link has [`six_values`], as its message tells. To read the files costs 50 µs each with a thousand namespaces,
+/// whose names below /proc/sys/net are all in one chain of the kernel's.
+fn takes_six(link: &str, specifics: &[AfSpecUnspec]) -> bool {
+    let mut six = specifics.iter().filter_map(|specific| match specific {
+        AfSpecUnspec::Inet6(six) => Some(six),
+        _ => None,
+    });
+    let Some(six) = six.next() else { return false };
+    six.iter().any(|item| match item {
+        AfSpecInet6::DevConf(it) if link == "lo" => it.disable_ipv6 == 0,
+        AfSpecInet6::DevConf(it) => {
+            [it.disable_ipv6, it.accept_ra, it.autoconf, it.accept_dad].iter().all(|value| *value == 0)
+        }
+        _ => false,
+    }) && (link == "lo" || six.contains(&AfSpecInet6::AddrGenMode(In6AddrGenMode::Eui64)))
 }
 
 fn six_file(link: &str, key: &str) -> String {
@@ -50,9 +74,8 @@ impl Open {
         let (mut links, names) = self.links().await?;
         if matches!(self.space, Space::Network(_) | Space::Paths) {
             self.read_offload(&mut links).await?;
-        } else {
-            self.read_six(&mut links).await?;
         }
+        self.leave_six(&mut links);
         let mut observed = Observed { links, ..Observed::default() };
         observed.addresses = self.addresses(&names).await?;
         match &self.space {
@@ -196,40 +219,24 @@ impl Open {
         .await
     }
 
-    /// Whether our links take IPv6 addresses.
-    async fn read_six(&self, links: &mut BTreeMap<String, Link>) -> Result<(), KernelError> {
-        let container = matches!(self.space, Space::Container(_));
-        let concerns = |(name, link): &(&String, &Link)| link.is_ours() || (container && *name == "lo");
-        let ours: Vec<String> = links.iter().filter(concerns).map(|(name, _)| name.clone()).collect();
-        if ours.is_empty() {
-            return Ok(());
-        }
-        let takes = |name: &String| {
-            six_values(name).iter().all(|(key, wanted)| {
-                let value = std::fs::read_to_string(six_file(name, key));
-                value.is_ok_and(|value| value.trim() == *wanted)
-            })
+    /// Whether links take IPv6 addresses matters of ours, and of containers' `lo`; a veth that may become ours is to be told.
+    fn leave_six(&self, links: &mut BTreeMap<String, Link>) {
+        let (network, container) = match self.space {
+            Space::Network(_) | Space::Paths => (true, false),
+            Space::Host => (false, false),
+            Space::Container(_) => (false, true),
         };
-        let found = self.inside("reading IPv6 settings", move || {
-            Ok(ours.into_iter().map(|name| (takes(&name), name)).collect::<Vec<_>>())
-        });
-        for (takes, name) in found.await? {
-            if let Some(link) = links.get_mut(&name) {
-                link.takes_six = takes;
+        for (name, link) in links {
+            if network || !(link.is_ours() || (container && name == "lo")) {
+                link.takes_six = link.kind != LinkKind::Veth;
             }
         }
-        Ok(())
     }
 
     pub(super) async fn take_six(&self, name: &str) -> Result<(), KernelError> {
         let name = name.to_owned();
         let write = move || {
-            // Nothing waits for duplicates to be detected; addresses are ours to give. IPv6 is switched on last.
-            let early = if name == "lo" { &[][..] } else { &[("accept_dad", "0"), ("autoconf", "0")] };
-            early
-                .iter()
-                .chain(six_values(&name))
-                .try_for_each(|(key, value)| std::fs::write(six_file(&name, key), value))
+            six_values(&name).iter().try_for_each(|(key, value)| std::fs::write(six_file(&name, key), value))
         };
         self.inside("letting a link have IPv6 addresses", write).await
     }
@@ -284,7 +291,7 @@ fn link(message: &LinkMessage, names: &Names) -> Link {
         mtu: 0,
         mac: None,
         up: message.header.flags.contains(LinkFlags::Up),
-        takes_six: true,
+        takes_six: false,
         offload: true,
         controller: None,
         port: None,
@@ -298,14 +305,15 @@ fn link(message: &LinkMessage, names: &Names) -> Link {
             LinkAttribute::Controller(index) => link.controller = names.get(index).cloned(),
             LinkAttribute::Link(index) => link.peer_index = Some(*index),
             LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| read_info(&mut link, info)),
+            LinkAttribute::AfSpecUnspec(specifics) => {
+                link.takes_six = takes_six(name_of(message).unwrap_or_default(), specifics);
+            }
             _ => {}
         }
     }
     if link.kind != LinkKind::Veth {
         link.peer_index = None;
     }
-    // Not read of a veth that may become ours: then it is to be told.
-    link.takes_six = link.kind != LinkKind::Veth;
     link
 }
 

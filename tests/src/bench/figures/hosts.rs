@@ -1,4 +1,4 @@
-//! Clusters of many hosts: real agents without a kernel, all in this process, on all its cores.
+//! Clusters of many hosts: real agents without a kernel, fifty in this process, on all its cores.
 use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use anyhow::{Context, Result, ensure};
 use tests::simulated::{Nature, Simulated};
 
 use super::Options;
+use crate::crews::Crews;
 use crate::machine;
 use crate::report::{Goal, Row};
 
-/// As many as gossip is good for.
-const HOSTS_MANY: usize = 300;
-/// Of these at one time: they claim their node numbers from each other.
-const JOINING_AT_ONCE: usize = 15;
+/// As many as gossip is good for, and the processes that they are in.
+const HOSTS_MANY: u32 = 300;
+const PARTS: u32 = 12;
 /// How long they are watched, at the product's pace.
 const IDLE_AT_PACE: Duration = Duration::from_secs(2);
 
@@ -51,20 +51,24 @@ pub(crate) fn fifty(options: &Options) -> Result<Vec<Row>> {
 /// has, since each message of gossip names all hosts: so their periods are slowed, and what they spend is given as at the
 /// product's pace.
 pub(crate) fn three_hundred() -> Result<Vec<Row>> {
-    let (before, nature) = (machine::resident_bytes(None), Nature { services: 5, slowed: 30 });
-    let mut cluster = Simulated::found(nature)?;
-    while cluster.len() < HOSTS_MANY {
-        let at_once = JOINING_AT_ONCE.min(HOSTS_MANY - cluster.len());
-        cluster.join_at_once(u32::try_from(at_once)?)?;
-        eprintln!("  {} of {HOSTS_MANY} hosts have joined", cluster.len());
-    }
-    cluster.fill(0..HOSTS_MANY)?;
-    cluster.agree()?;
-    let mut rows = Vec::new();
-    let period = nature.slowed * IDLE_AT_PACE;
-    cost(&cluster, period, before, &mut |what, unit, goal, samples| {
-        rows.extend(Row::new(what, unit, goal, samples));
+    let nature = Nature { services: 5, slowed: 30 };
+    let begun = Instant::now();
+    let mut crews = Crews::start(nature, PARTS, HOSTS_MANY / PARTS, |hosts| {
+        eprintln!("  {hosts} of {HOSTS_MANY} hosts have joined after {:.0} s", begun.elapsed().as_secs_f64());
     })?;
+    let time = nature.slowed * IDLE_AT_PACE;
+    let used = crews.used(time)?;
+    let seconds = time.as_secs_f64() / f64::from(nature.slowed) * f64::from(HOSTS_MANY);
+    #[allow(clippy::cast_precision_loss)] // Far below 2^52 bytes.
+    let (sent, memory) = (used.sent as f64, used.memory as f64);
+    let mut rows = Vec::new();
+    let mut row = |what: &str, unit, goal, value: f64| {
+        rows.extend(Row::new(format!("  {HOSTS_MANY} hosts{what}"), unit, goal, vec![value]));
+    };
+    row(", idle: sent by each", "kB/s", Goal::None, sent / 1e3 / seconds);
+    row(", idle: processor time of each", "ms/s", Goal::None, used.processor.as_secs_f64() * 1e3 / seconds);
+    let mebibytes = memory / f64::from(HOSTS_MANY) / f64::from(1 << 20);
+    row(": memory of each", "MiB", Goal::AtMost(25.0), mebibytes);
     Ok(rows)
 }
 
@@ -114,22 +118,21 @@ fn on(course: &Course, cluster: &mut Simulated, before: u64, rows: &mut Vec<Row>
     Ok(())
 }
 
-/// What hosts spend while nothing happens, at the product's pace.
+/// What hosts spend while nothing happens.
 fn cost(
     cluster: &Simulated,
     time: Duration,
     before: u64,
     row: &mut impl FnMut(String, &'static str, Goal, Vec<f64>),
 ) -> Result<()> {
-    let (of, slowed) = (cluster.len(), f64::from(cluster.nature().slowed));
+    let of = cluster.len();
     let idle = Load::over(cluster, time, || {
         // A parked thread may be woken early.
         cluster.runtime().block_on(async { tokio::time::sleep(time).await });
         Ok(())
     })?;
-    let (sent, processor) = (idle.kilobytes * slowed, idle.processor * slowed);
-    row(format!("  {of} hosts, idle: sent by each"), "kB/s", Goal::None, vec![sent]);
-    row(format!("  {of} hosts, idle: processor time of each"), "ms/s", Goal::None, vec![processor]);
+    row(format!("  {of} hosts, idle: sent by each"), "kB/s", Goal::None, vec![idle.kilobytes]);
+    row(format!("  {of} hosts, idle: processor time of each"), "ms/s", Goal::None, vec![idle.processor]);
     #[allow(clippy::cast_precision_loss)] // Far below 2^52 bytes.
     let each = machine::resident_bytes(None).saturating_sub(before) as f64 / of as f64 / f64::from(1 << 20);
     row(format!("  {of} hosts: memory of each"), "MiB", Goal::AtMost(25.0), vec![each]);
