@@ -44,15 +44,12 @@ impl Catalog {
         state.keys().filter(alone).filter_map(|key| Some((key.clone(), state.get(key)?))).collect()
     }
 
-    /// Definitions of a removed node's that stood and nobody asserts any more, of those that only it asserted.
+    /// Definitions of a removed node's that nobody asserts any more, of those that only it asserted. Removals are among
+    /// them: a host that was away may know the definition as it stood, and takes it for an orphan, too.
     pub fn orphaned(&self, sole: Vec<(Key, Value)>) -> Vec<(Key, Value)> {
-        let removed = |value: &Value| match value {
-            Value::Network(it) => it.removed,
-            Value::Service(it) => it.removed,
-            _ => true,
-        };
+        let definition = |value: &Value| matches!(value, Value::Network(_) | Value::Service(_));
         let orphaned = |key: &Key| self.asserters(key).is_none_or(|owners| owners.is_empty());
-        sole.into_iter().filter(|(key, value)| !removed(value) && orphaned(key)).collect()
+        sole.into_iter().filter(|(key, value)| definition(value) && orphaned(key)).collect()
     }
 
     /// An owner's assertions of removals that every asserter has taken over: it may withdraw them once they are old

@@ -220,13 +220,13 @@ impl Cluster {
     }
 }
 
-/// A host that is not started again until this is dropped, or for good once it is removed.
-struct GivenUp(Rc<Cluster>, usize);
+/// A host that is not started again until this is dropped, or for good once it is removed, or had left before.
+struct GivenUp(Rc<Cluster>, usize, bool);
 
 impl GivenUp {
     fn new(cluster: &Rc<Cluster>, at: usize) -> Self {
-        cluster.hosts[at].borrow_mut().ended = true;
-        Self(Rc::clone(cluster), at)
+        let before = std::mem::replace(&mut cluster.hosts[at].borrow_mut().ended, true);
+        Self(Rc::clone(cluster), at, before)
     }
 }
 
@@ -235,7 +235,7 @@ impl Drop for GivenUp {
         let node = self.0.hosts[self.1].borrow().node;
         // Somebody who does not know may start it all the same.
         let stays = self.0.gone.borrow().contains(&node) && self.0.random.borrow_mut().chance(50);
-        self.0.hosts[self.1].borrow_mut().ended = stays;
+        self.0.hosts[self.1].borrow_mut().ended = stays || self.2;
     }
 }
 
