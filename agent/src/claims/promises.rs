@@ -115,6 +115,9 @@ impl Promises {
         if self.removed.contains_key(&member.number) {
             return Vec::new();
         }
+        // Who is no member yet gets all tables when it becomes one, and is told of no withdrawal until then: a number that
+        // somebody else was promised would be counted for ever.
+        let table = if self.number.is_some() { table } else { &[] };
         let kept: Vec<Entry> = table.iter().filter(|e| e.claimant != member.node).cloned().collect();
         let mut changes = self.adopt(&kept);
         changes.extend(self.write([Persist::Removed(member)]));

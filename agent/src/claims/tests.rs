@@ -411,3 +411,16 @@ fn a_joiner_does_not_count_again_who_was_removed_since_it_counted() {
     promises.join(4, members(3), &[]);
     assert_eq!(promises.members().map(|member| member.number).collect::<Vec<_>>(), [1, 2, 4]);
 }
+
+/// Seed 26272 of the simulation: a number that a removal's table brought, and that had been withdrawn among the members, was
+/// counted by a joiner for ever, so that it never joined.
+#[test]
+fn who_joins_adopts_no_promise_that_it_would_not_hear_withdrawn() {
+    let pending = Entry { key: ClaimKey::Node { number: 4 }, claimant: node(7), attempt: 1 };
+    let removed = Request::Removed { member: members(3)[1], table: vec![pending] };
+    let (mut joiner, mut one) = (Promises::new(node(9)), member(1, 3));
+    for (promises, adopted) in [(&mut joiner, 0), (&mut one, 1)] {
+        assert_eq!(promises.handle(removed.clone(), &places).0, Reply::Applied);
+        assert_eq!((promises.pending().count(), promises.removed().count()), (adopted, 1));
+    }
+}

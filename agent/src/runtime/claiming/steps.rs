@@ -277,8 +277,6 @@ pub(crate) fn apply_missed(
     commit: Commit<'_>,
 ) -> Result<(), StoreError> {
     let node = if member.node == UNKNOWN { removed_node(state, member.number) } else { member.node };
-    // Who is no member yet gets all tables when it becomes one.
-    let table = if state.books.promises.number().is_some() { table } else { Vec::new() };
     change(state, |state| drop(state.books.promises.remove(Member { node, ..member }, &table)), commit)
 }
 
