@@ -264,11 +264,12 @@ impl<K: Kernel> Reconciler<K> {
 
     async fn observe_missing(&mut self) -> Vec<Problem> {
         let open: BTreeSet<Space> = self.kernel.spaces().into_iter().collect();
-        let before = self.world.spaces.len();
+        // One that was to be looked at again may have gone as well.
+        let known = self.world.spaces.len() + self.doubted.len();
         self.world.spaces.retain(|space, _| open.contains(space));
         self.tables.retain(|space, _| open.contains(space));
         self.doubted.retain(|space, _| open.contains(space));
-        if self.world.spaces.len() != before {
+        if self.world.spaces.len() + self.doubted.len() != known {
             self.done = (false, false);
             self.whole = false;
         }

@@ -156,3 +156,33 @@ async fn a_namespace_that_has_gone_is_missed_although_only_a_remote_came() {
     let report = reconciler.reconcile(&wanted, Phase::Additions).await;
     assert!(report.problems.iter().any(|it| it.error.contains("is not open")), "{:?}", report.problems);
 }
+
+#[tokio::test]
+async fn a_namespace_that_goes_before_it_is_looked_at_again_is_missed() {
+    let kernel = kernel();
+    let mut reconciler = churned(&kernel).await;
+    for look in [Look::Links, Look::All] {
+        reconciler.look_again(&desired(), [(&CONTAINER, look)]);
+    }
+    kernel.inner().remove(&CONTAINER);
+    let report = reconciler.reconcile(&desired(), Phase::Additions).await;
+    assert!(report.problems.iter().any(|it| it.error.contains("is not open")), "{:?}", report.problems);
+}
+
+#[tokio::test]
+async fn after_a_look_that_finds_what_was_known_the_next_change_is_repaired_and_told() {
+    let kernel = kernel();
+    let mut reconciler = churned(&kernel).await;
+    let spaces = [Space::Host, blue(), CONTAINER];
+    for look in [Look::Links, Look::All] {
+        reconciler.look_again(&desired(), spaces.iter().map(|space| (space, look)));
+        assert_eq!(both(&mut reconciler, &desired()).await, 0);
+        change(&kernel, &blue(), |seen| seen.neighbours.clear());
+        reconciler.look_again(&desired(), [(&blue(), look)]);
+        let before = reconciler.drift();
+        assert!(both(&mut reconciler, &desired()).await > 0);
+        assert!(reconciler.drift() > before, "{look:?}");
+        let whole = kernel.inner().world().spaces[&blue()].neighbours.len();
+        assert!(whole > 0, "{look:?}");
+    }
+}

@@ -49,7 +49,7 @@ pub(super) struct Running {
     /// Wakes the pushers, in the order in which they wait: a `watch` wakes them in an order of its own.
     pub(super) own_head: Rc<Notify>,
     pub(super) told: Head,
-    /// Tasks that push to a live host.
+    /// Tasks that push to a live host, by its node and start.
     pub(super) pushers: BTreeMap<(NodeId, u64), u64>,
 }
 

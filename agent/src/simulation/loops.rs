@@ -37,7 +37,7 @@ impl Cluster {
 
     /// Follows liveness and keeps a pusher for each live host.
     pub(super) async fn watch(self: Rc<Self>, at: usize) {
-        let forgets = self.sabotage != Sabotage::NoSync;
+        let asks_anew = self.sabotage != Sabotage::NoSync;
         loop {
             let changed = self.with(at, |running, node, now| {
                 let Running { state, liveness, beats, began, pushers, .. } = running;
@@ -50,7 +50,7 @@ impl Cluster {
                 // One for each start of a host, as the product's.
                 let wanted = beats.iter().filter(|(of, _)| **of != node && live(**of) == Some(true));
                 let wanted: Vec<(NodeId, u64)> =
-                    wanted.map(|(of, beat)| (*of, if forgets { beat.incarnation } else { 0 })).collect();
+                    wanted.map(|(of, beat)| (*of, if asks_anew { beat.incarnation } else { 0 })).collect();
                 let ended: Vec<u64> =
                     pushers.extract_if(.., |of, _| !wanted.contains(of)).map(|it| it.1).collect();
                 let begun: Vec<(NodeId, u64)> =

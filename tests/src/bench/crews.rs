@@ -130,9 +130,8 @@ impl Crews {
     fn agree(&mut self) -> Result<()> {
         let mut heads = BTreeMap::new();
         for answer in self.all(&Order::Heads)? {
-            if let Answer::Heads(part) = answer {
-                heads.extend(part);
-            }
+            let Answer::Heads(part) = answer else { anyhow::bail!("not heads: {answer:?}") };
+            heads.extend(part);
         }
         self.all(&Order::Agree(heads))?.into_iter().try_for_each(done)
     }
@@ -141,11 +140,10 @@ impl Crews {
     pub(crate) fn used(&mut self, time: Duration) -> Result<Used> {
         let mut sum = Used::default();
         for answer in self.all(&Order::Use(u64::try_from(time.as_millis())?))? {
-            if let Answer::Used(used) = answer {
-                sum.sent += used.sent;
-                sum.processor += used.processor;
-                sum.memory += used.memory;
-            }
+            let Answer::Used(used) = answer else { anyhow::bail!("not what was used: {answer:?}") };
+            sum.sent += used.sent;
+            sum.processor += used.processor;
+            sum.memory += used.memory;
         }
         Ok(sum)
     }

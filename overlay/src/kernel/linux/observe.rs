@@ -46,14 +46,14 @@ fn six_values(link: &str) -> &'static [(&'static str, &'static str)] {
     if link == "lo" { &SIX_VALUES[SIX_VALUES.len() - 1..] } else { SIX_VALUES }
 }
 
-/// Whether a link has [`six_values`], as its message tells. To read the files costs 50 µs each with a thousand namespaces,
-/// whose names below /proc/sys/net are all in one chain of the kernel's.
+/// Whether a link has [`six_values`], as its message tells. Files below /proc/sys/net are found through one chain of the
+/// kernel's for all namespaces: to open them took a third of what an idle agent with hundreds of containers spent.
 fn takes_six(link: &str, specifics: &[AfSpecUnspec]) -> bool {
-    let mut six = specifics.iter().filter_map(|specific| match specific {
+    let six = specifics.iter().find_map(|specific| match specific {
         AfSpecUnspec::Inet6(six) => Some(six),
         _ => None,
     });
-    let Some(six) = six.next() else { return false };
+    let Some(six) = six else { return false };
     six.iter().any(|item| match item {
         AfSpecInet6::DevConf(it) if link == "lo" => it.disable_ipv6 == 0,
         AfSpecInet6::DevConf(it) => {

@@ -30,7 +30,7 @@ pub(super) fn refusal(state: &State, key: &ClaimKey, claimant: NodeId, attempt: 
         ClaimKey::Node { .. } | ClaimKey::Vni { .. } | ClaimKey::Takeover { .. } => None,
     };
     let (network, address, user) = used?;
-    // In no attempt of its user's, which therefore is not asked to hold it.
+    // No claim has the attempt 0: who asks the user whether it still holds this, and withdraws it, withdraws nothing.
     let holder = Entry { key: ClaimKey::Address { network, address }, claimant: user, attempt: 0 };
     Some(Reply::Taken { key: key.clone(), attempt, holder })
 }
@@ -46,8 +46,8 @@ fn endpoint(
     let local = state.local.values().filter(|record| me != claimant && record.network == *network);
     let own = local.flat_map(|record| &record.addresses).map(|address| (*address, me));
     let own = own.filter(|(address, _)| (range.first..=range.last).contains(address));
-    let mut told = state.catalog.holders_in(network, range).filter(|(_, user)| *user != claimant);
-    let (address, user) = told.next().or_else(|| own.into_iter().next())?;
+    let told = state.catalog.holders_in(network, range).filter(|(_, user)| *user != claimant);
+    let (address, user) = told.chain(own).next()?;
     Some((network.clone(), address, user))
 }
 
@@ -61,9 +61,9 @@ fn virtual_ip(
     state.catalog.services(network).find_map(|service| {
         let record = state.catalog.service(network, service)?;
         let births = record.births().filter(|(born, _)| born.node != claimant);
-        let vips = births.flat_map(|(born, it)| it.vips.iter().map(move |vip| (*vip, born.node)));
-        let used = vips.into_iter().find(|(vip, _)| (range.first..=range.last).contains(vip))?;
-        Some((network.clone(), used.0, used.1))
+        let mut vips = births.flat_map(|(born, it)| it.vips.iter().map(move |vip| (*vip, born.node)));
+        let (vip, maker) = vips.find(|(vip, _)| (range.first..=range.last).contains(vip))?;
+        Some((network.clone(), vip, maker))
     })
 }
 
