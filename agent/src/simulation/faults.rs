@@ -151,7 +151,12 @@ impl Cluster {
         for at in 0..self.hosts.len() {
             self.clock.go_on(at);
             self.hosts[at].borrow_mut().disk.full = false;
-            self.start_again(at);
         }
+        self.start_all_again();
+    }
+
+    /// Starts all that are down and are to come back.
+    pub(super) fn start_all_again(self: &Rc<Self>) {
+        (0..self.hosts.len()).for_each(|at| self.start_again(at));
     }
 }

@@ -113,6 +113,8 @@ fn go_through(cluster: &Rc<Cluster>, chaos_ms: u64) {
     cluster.heal();
     let last_ms = cluster.clock.now_ms() + LAST_VERBS_MS;
     while cluster.verbs.get() > 0 || cluster.tidy() {
+        // Who was about to be removed and then was not; to remove another one may need it.
+        cluster.start_all_again();
         if !passes(cluster.clock.now_ms() + LOOK_MS) {
             return;
         }
@@ -121,8 +123,7 @@ fn go_through(cluster: &Rc<Cluster>, chaos_ms: u64) {
                 .violated(format!("a verb does not come to its end; {}", cluster.counted().join("; ")));
         }
     }
-    // Who was about to be removed and then was not.
-    cluster.heal();
+    cluster.start_all_again();
     let quiet_ms = cluster.clock.now_ms();
     cluster.note(|| "quiet".to_owned());
     agree(cluster, QUIET_MS);

@@ -73,7 +73,7 @@ fn obey(part: &mut Simulated, order: Order, resident: u64) -> Result<Answer> {
         Order::Use(milliseconds) => {
             let (sent, processor) = (part.bytes_sent(), machine::processor_time());
             // A parked thread may be woken early.
-            part.runtime().block_on(tokio::time::sleep(Duration::from_millis(milliseconds)));
+            part.runtime().block_on(async { tokio::time::sleep(Duration::from_millis(milliseconds)).await });
             return Ok(Answer::Used(Used {
                 sent: part.bytes_sent() - sent,
                 processor: machine::processor_time() - processor,
