@@ -143,13 +143,13 @@ async fn versions(request: Request, next: Next) -> Response {
         Some(asked) => Refusal(other_api(asked)).into_response(),
         None => next.run(request).await,
     };
-    answer.headers_mut().insert(AGENT_VERSION_HEADER, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    answer.headers_mut().insert(AGENT_VERSION_HEADER, HeaderValue::from_static(crate::version()));
     answer.headers_mut().insert(API_VERSION_HEADER, HeaderValue::from(API_VERSION));
     answer
 }
 
 fn other_api(asked: u32) -> Failure {
-    let own = env!("CARGO_PKG_VERSION");
+    let own = crate::version();
     let what = format!(
         "the running agent is svc-agent {own} and speaks version {API_VERSION} of the API, this command speaks {asked}"
     );
@@ -322,7 +322,7 @@ async fn resolve(State(agent): Shared, Query(look): Query<Look>) -> Answer<super
 
 async fn version(State(agent): Shared) -> Json<Version> {
     Json(Version {
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent_version: crate::version().to_owned(),
         node: agent.identity.name.clone(),
         pid: std::process::id(),
     })

@@ -144,7 +144,7 @@ impl<'a> Session<'a> {
 
     /// Says once in one line that program and agent are of different versions; to be called when it has answered.
     pub(super) fn warn_of_other_version(&mut self) {
-        let own = env!("CARGO_PKG_VERSION");
+        let own = crate::version();
         let Some(other) = self.client.agent_version().filter(|version| *version != own) else { return };
         if !std::mem::replace(&mut self.warned, true) {
             self.console.note(&format!(

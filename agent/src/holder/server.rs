@@ -128,7 +128,7 @@ impl Server {
             Ok(Request::List(after)) => done(&encode_list(self.table.after(after))),
             Ok(Request::Ping) => {
                 let mut payload = std::process::id().to_be_bytes().to_vec();
-                payload.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes());
+                payload.extend_from_slice(crate::version().as_bytes());
                 done(&payload)
             }
             Ok(Request::End) => (Reply::Done(&[]).encode(), None, Next::End),

@@ -254,7 +254,7 @@ fn build(
     let head = state.catalog.head(identity.node);
     let metrics = Metrics::new().map_err(|error| refused(error.to_string(), &[]))?;
     metrics.begin();
-    metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    metrics.build_info.with_label_values(&[crate::version()]).set(1);
     metrics.start_time.set(i64::try_from(unix_time_ms() / 1_000).unwrap_or_default());
     Ok(Arc::new(Agent {
         identity,

@@ -45,7 +45,7 @@ pub(super) async fn resolve(arguments: args::Resolve, session: &mut Session<'_>)
 }
 
 pub(super) async fn version(session: &mut Session<'_>) -> Result<Exit, Ending> {
-    let own = env!("CARGO_PKG_VERSION");
+    let own = crate::version();
     let agent: Result<types::Version, ClientError> = session.client.get(routes::VERSION, &[]).await;
     if session.console.is_json() {
         session.console.json(&json!({ "version": own, "agent": agent.ok() }));

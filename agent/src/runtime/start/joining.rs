@@ -70,7 +70,7 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
         vxlan_port: settings.vxlan_port,
         former_vxlan_ports: former,
         underlay_mtu: mtu,
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent_version: crate::version().to_owned(),
         narrow,
         routes: surroundings::published(host::routes(&agent).await.unwrap_or_default()),
     };

@@ -274,7 +274,7 @@ pub async fn status(agent: &Arc<Agent>) -> Status {
     Status {
         node: agent.identity.name.clone(),
         id: agent.identity.node,
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent_version: crate::version().to_owned(),
         cluster: agent.identity.cluster.clone(),
         ok: hosts.iter().all(well) && notices.is_empty(),
         hosts,
