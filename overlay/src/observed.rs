@@ -98,6 +98,12 @@ impl Link {
     pub fn is_ours(&self) -> bool {
         self.alias.as_deref().is_some_and(|alias| alias.starts_with(TAG))
     }
+
+    /// Whether the link is one end of a pair that nobody has begun to use. What has one of our names and is like this is
+    /// ours: the kernel makes pairs without aliases (rtnl_create_link), and an agent may end before it has set one.
+    pub fn is_new_pair(&self) -> bool {
+        self.kind == LinkKind::Veth && self.alias.is_none() && !self.up && self.controller.is_none()
+    }
 }
 
 /// What a link is.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use blue::{blue, vtep};
 use overlay::{
-    Attachment, DefaultRoute, Desired, FakeKernel, Mac, Op, Phase, Plan, Reconciler, Remote, Space, Step,
-    gateway_mac, host_link, host_port, link_addresses, network_port, plan,
+    Attachment, DefaultRoute, Desired, FakeKernel, Mac, Op, Peer, Phase, Plan, Reconciler, Remote, Space,
+    Step, gateway_mac, host_link, host_port, link_addresses, network_port, plan,
 };
 
 const WEB: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -224,6 +224,24 @@ fn a_foreign_link_with_our_name_is_a_problem_and_stays() {
     assert_eq!(plan.problems.len(), 1);
     assert!(plan.problems[0].error.contains("svc-link3"), "{}", plan.problems[0].error);
     assert!(!plan.additions.iter().any(|step| step.op == Op::DeleteLink { name: name.clone() }));
+}
+
+/// Its other end's namespace may be on its way out, which takes the kernel a while.
+#[test]
+fn a_pair_that_an_agent_made_and_did_not_live_to_mark_is_replaced() {
+    let kernel = empty();
+    let name = host_link(3);
+    let peer = Peer { space: CONTAINER, name: "going".to_owned(), mac: None };
+    let made = Op::AddVeth { name: name.clone(), mtu: 1500, peer };
+    kernel.world().apply(&Space::Host, &made).unwrap();
+    let deleted =
+        |plan: &Plan| plan.additions.iter().any(|it| it.op == Op::DeleteLink { name: name.clone() });
+    let first = planned(&desired(), &kernel);
+    assert!(first.problems.is_empty() && deleted(&first), "{:?}", first.problems);
+    // Somebody uses it.
+    kernel.world().apply(&Space::Host, &Op::SetUp { name: name.clone() }).unwrap();
+    let second = planned(&desired(), &kernel);
+    assert!(second.problems.len() == 1 && !deleted(&second), "{:?}", second.problems);
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Planner<'_> {
     /// Makes the pair, away with what is left of an earlier one. `None` if somebody else has the name.
     fn make_link(&mut self, object: &Object, space: &Space, host_end: &str, mtu: u32) -> Option<()> {
         let near = self.observed.get(&Space::Host)?.links.get(host_end);
-        if near.is_some_and(|near| !near.is_ours()) {
+        if near.is_some_and(|near| !near.is_ours() && !near.is_new_pair()) {
             let error = format!("a link named {host_end} exists in the host's namespace and is not ours");
             self.problem(object, "give it egress", error);
             return None;
