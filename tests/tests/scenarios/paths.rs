@@ -13,6 +13,8 @@ use tests::wait::wait_until;
 const SEEN: Duration = Duration::from_secs(30);
 /// Until a narrow path's size is found, or found to have grown: some 14 s and 12 s.
 const MEASURED: Duration = Duration::from_secs(45);
+/// Until what a host's own device lets through is everywhere: 0.5 s and a push.
+const FOLLOWED: Duration = Duration::from_secs(3);
 
 pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
@@ -22,6 +24,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         p14_paths_over_ipv6_are_tried_as_well once,
         p14_a_taken_port_and_who_has_it_are_named once,
         p11_networks_follow_what_a_path_carries once,
+        p11_networks_follow_the_mtu_of_a_hosts_own_device once,
         p12_checksums_that_the_device_damages_are_computed_here once,
         p16_a_translated_outer_source_is_named once,
     ]
@@ -196,18 +199,8 @@ fn p11_networks_follow_what_a_path_carries(sandbox: &Sandbox) {
         cluster.shell(host, "ip link set eth0 gso_max_segs 1");
     }
     let _server = cluster.server("c2a", 80);
-    let mtu = |place: &str| {
-        let link = cluster.shell(place, "ip -o link show eth0");
-        link.split(" mtu ").nth(1).and_then(|it| it.split(' ').next()).unwrap_or_default().to_owned()
-    };
-    let wait_mtu = |places: &[&str], wanted: &str| {
-        for place in places {
-            wait_until(&format!("the MTU in {place}"), MEASURED, || {
-                let now = mtu(place);
-                if now == wanted { Ok(()) } else { Err(now) }
-            });
-        }
-    };
+    let mtu = |place: &str| mtu_in(&cluster, place);
+    let wait_mtu = |places: &[&str], wanted: &str| wait_mtu(&cluster, places, wanted, MEASURED);
     wait_mtu(&["c1a", "c2a", "c1b", "c3b"], "1450");
     cluster.wait_well(SEEN);
     let path = "ip saddr { 192.168.77.1, 192.168.77.2 } ip daddr { 192.168.77.1, 192.168.77.2 }";
@@ -221,6 +214,35 @@ fn p11_networks_follow_what_a_path_carries(sandbox: &Sandbox) {
     let_be(&cluster);
     wait_mtu(&["c1a", "c2a"], "1450");
     cluster.wait_well(SEEN);
+}
+
+/// It is no narrow path: nothing has to be measured, and nothing is wrong.
+fn p11_networks_follow_the_mtu_of_a_hosts_own_device(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.ok("h1", "network create payment");
+    cluster.attach("payment", "c1a c2a");
+    wait_mtu(&cluster, &["c1a", "c2a"], "1450", FOLLOWED);
+    for (underlay, inner) in [(1_400, "1350"), (1_500, "1450")] {
+        cluster.shell("h1", &format!("ip link set eth0 mtu {underlay}"));
+        wait_mtu(&cluster, &["c1a", "c2a"], inner, FOLLOWED);
+        cluster.attach("payment", &format!("c2n{underlay}"));
+        wait_mtu(&cluster, &[&format!("c2n{underlay}")], inner, FOLLOWED);
+        cluster.wait_well(SEEN);
+    }
+}
+
+fn mtu_in(cluster: &Cluster, place: &str) -> String {
+    let link = cluster.shell(place, "ip -o link show eth0");
+    link.split(" mtu ").nth(1).and_then(|it| it.split(' ').next()).unwrap_or_default().to_owned()
+}
+
+fn wait_mtu(cluster: &Cluster, places: &[&str], wanted: &str, limit: Duration) {
+    for place in places {
+        wait_until(&format!("the MTU in {place}"), limit, || {
+            let now = mtu_in(cluster, place);
+            if now == wanted { Ok(()) } else { Err(now) }
+        });
+    }
 }
 
 /// Sends a megabyte to a server that echoes, and has all of it back.

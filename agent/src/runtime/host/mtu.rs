@@ -28,16 +28,21 @@ pub async fn underlay_mtu(namespace: &Namespace, address: IpAddr) -> Result<u32,
         netlink.address().get().execute().try_collect().await.map_err(read("the addresses"))?;
     let links: Vec<LinkMessage> =
         netlink.link().get().execute().try_collect().await.map_err(read("the underlay's link"))?;
-    let four = netlink.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
-    let mut routes: Vec<RouteMessage> = four.execute().try_collect().await.map_err(read("the routes"))?;
-    let six = netlink.route().get(RouteMessageBuilder::<Ipv6Addr>::new().build());
-    match six.execute().try_collect::<Vec<RouteMessage>>().await {
-        Ok(six) => routes.extend(six),
-        Err(_) if !Path::new("/proc/sys/net/ipv6").exists() => {}
-        Err(source) => return Err(read("the routes")(source)),
+    let own = addresses.iter().find(|message| has(message, address)).map(|message| message.header.index);
+    let link = own.and_then(|index| links.iter().find(|link| link.header.index == index));
+    let mut routes: Vec<RouteMessage> = Vec::new();
+    // This is asked often, and there may be a great many routes.
+    if link.is_some_and(|link| !leads_somewhere(link)) {
+        let four = netlink.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        routes = four.execute().try_collect().await.map_err(read("the routes"))?;
+        let six = netlink.route().get(RouteMessageBuilder::<Ipv6Addr>::new().build());
+        match six.execute().try_collect::<Vec<RouteMessage>>().await {
+            Ok(six) => routes.extend(six),
+            Err(_) if !Path::new("/proc/sys/net/ipv6").exists() => {}
+            Err(source) => return Err(read("the routes")(source)),
+        }
     }
     netlink.close().await;
-    let own = addresses.iter().find(|message| has(message, address)).map(|message| message.header.index);
     Ok(least(own, &links, &routes).unwrap_or(MTU_USUAL).max(MTU_MIN))
 }
 

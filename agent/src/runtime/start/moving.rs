@@ -1,4 +1,4 @@
-//! Follows the address that the others reach this host at, where it changes while the agent runs.
+//! Follows the address that the others reach this host at, where it changes while the agent runs, and the MTU there.
 //!
 //! An address that is gone is followed by a start in place: the same process runs the agent anew, as an operator's restart
 //! would, and all that hangs on the address is made as at any start. What the kernel holds stays meanwhile.
@@ -12,9 +12,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::api::types::Failure;
+use crate::catalog::facts::{HostFact, Key, Value};
 use crate::config::{Advertise, LinkAddress, resolve_advertise};
-use crate::runtime::agent::{Agent, chain, refused};
+use crate::runtime::agent::{Agent, State, chain, refused};
 use crate::runtime::host;
+use crate::store::Writes;
 
 #[cfg(test)]
 mod tests;
@@ -82,7 +84,10 @@ pub(super) async fn follow(agent: Arc<Agent>, moved: oneshot::Sender<IpAddr>) {
         };
         let setting = agent.settings.load().advertise.clone();
         let (found, problem) = match place(setting.as_ref(), own, &links) {
-            Place::Here => (None, None),
+            Place::Here => {
+                tell_mtu(&agent).await;
+                (None, None)
+            }
             // Whoever sets an interface up anew may leave another of its addresses alone for a moment.
             Place::Moved(address) if next == Some(address) => {
                 let _ended = moved.send(address);
@@ -93,6 +98,30 @@ pub(super) async fn follow(agent: Arc<Agent>, moved: oneshot::Sender<IpAddr>) {
         };
         next = found;
         agent.report("host/address", problem.into_iter().collect());
+    }
+}
+
+/// What the underlay lets through may change as well; all hosts' containers send by the least of it.
+async fn tell_mtu(agent: &Agent) {
+    let underlay_mtu = match host::underlay_mtu(&agent.host_namespace, agent.identity.address).await {
+        Ok(mtu) => mtu,
+        Err(error) => return tracing::debug!("the underlay's MTU is not known: {}", chain(&error)),
+    };
+    let me = agent.identity.node;
+    let told = |state: &State| state.catalog.host(me).map(|host| HostFact::clone(host));
+    // Before it has joined it says nothing of itself.
+    let Some(before) = agent.read(told).filter(|before| before.underlay_mtu != underlay_mtu) else { return };
+    let written = agent.update(|state| {
+        let fact = told(state).map(|before| Value::Host(HostFact { underlay_mtu, ..before }));
+        Ok((fact.map(|fact| (Key::Host, Some(fact))).into_iter().collect(), Writes::default()))
+    });
+    let was = before.underlay_mtu;
+    match written {
+        Ok(_) => {
+            let line = format!("the underlay's MTU is {underlay_mtu} bytes here now, it was {was}");
+            agent.events.record("host", line, "agent");
+        }
+        Err(failure) => tracing::warn!("the underlay's MTU is not told to the others: {}", failure.message),
     }
 }
 
