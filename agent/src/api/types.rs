@@ -266,7 +266,8 @@ pub struct ReplicaInfo {
     pub host: String,
     pub addresses: Vec<IpAddr>,
     pub weight: u16,
-    /// `starting`, `serving`, `failing`, `draining` or `suspended`.
+    /// `starting`, `serving`, `failing`, `draining`, `suspended` (its host does not answer) or `fenced` (its attachment was
+    /// taken over).
     pub state: String,
 }
 

@@ -2,12 +2,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
 
 use super::seal::{Kind, NOTICE_BYTES, OVERHEAD_BYTES, Unopened};
-use super::session::Verdict;
+use super::session::{Reason, Verdict};
 use super::shared::{Shared, locked};
 use super::wire::{ENVELOPE_BYTES, Envelope, Hello};
 
@@ -17,6 +17,8 @@ pub(super) const DATAGRAM_BYTES_MAX: usize = 1_200;
 pub(super) const GOSSIP_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - ENVELOPE_BYTES - OVERHEAD_BYTES;
 /// Datagrams are read into this; the largest that IP carries is smaller.
 const BUFFER_BYTES: usize = 65_536;
+/// Between two tellings of hosts that were removed.
+const FAREWELL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The socket that carries datagrams.
 pub(super) struct Datagrams {
@@ -71,7 +73,13 @@ impl Datagrams {
         if !matches!(kind, Kind::Gossip | Kind::Hello) {
             return self.shared.stats.unopened_kind.add(1);
         }
+        if kind == Kind::Hello && self.is_farewell(&envelope, body) {
+            return self.shared.told_removed(from);
+        }
         match self.shared.judged(from, |sessions| sessions.judge(now, &envelope)) {
+            Verdict::Refuse(Reason::Removed) if kind == Kind::Gossip => {
+                return self.greet(now, from, length, &envelope, Hello::REMOVED).await;
+            }
             Verdict::Accept => self.shared.heard(now, envelope.speaker),
             // A hello is never answered, so two hosts cannot greet each other for ever.
             Verdict::Greet { newest, .. } if kind == Kind::Gossip => {
@@ -115,17 +123,39 @@ impl Datagrams {
         }
     }
 
+    /// Whether a hello tells this process that its host was removed. It counts whoever says so, also one that is removed
+    /// here itself, and a second time: it stays true.
+    fn is_farewell(&self, envelope: &Envelope, body: &[u8]) -> bool {
+        let said = Hello::decode(body).is_some_and(|hello| hello.newest == Hello::REMOVED);
+        said && locked(&self.shared.sessions).is_fresh(envelope)
+    }
+
+    /// Tells hosts that were removed, which may know nothing of it or take this one for removed, until their processes end
+    /// or it is dropped.
+    pub(super) async fn bid_farewell(&self) {
+        loop {
+            tokio::time::sleep(FAREWELL_INTERVAL).await;
+            let removed = locked(&self.shared.removed).clone();
+            for (to, boot) in removed {
+                self.hello(to, boot, Hello { echo: 0, newest: Hello::REMOVED }).await;
+            }
+        }
+    }
+
     async fn greet(&self, now: Instant, from: SocketAddr, length: usize, to: &Envelope, newest: u64) {
         // Not larger than what it answers: a forged source address gains nothing.
         if length < Hello::BYTES + OVERHEAD_BYTES || !locked(&self.shared.hellos).allow(now, from.ip()) {
             return;
         }
-        let counter = self.next_counter();
-        let envelope = Envelope { speaker: self.shared.own, receiver: to.speaker.boot, counter };
-        let plain = envelope.encode(&Hello { echo: to.counter, newest }.encode());
+        self.hello(from, to.speaker.boot, Hello { echo: to.counter, newest }).await;
+    }
+
+    async fn hello(&self, to: SocketAddr, receiver: u64, hello: Hello) {
+        let envelope = Envelope { speaker: self.shared.own, receiver, counter: self.next_counter() };
+        let plain = envelope.encode(&hello.encode());
         if let Some((record, _)) = self.shared.sealer.seal(Kind::Hello, &[], &plain, rand::random()) {
             self.shared.stats.hellos_sent.add(1);
-            self.send(from, &record).await;
+            self.send(to, &record).await;
         }
     }
 

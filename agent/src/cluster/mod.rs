@@ -72,6 +72,8 @@ pub const FAILURE_AFTER: Duration = Duration::from_millis(3_500);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Peers that a goodbye is pushed to.
 const GOODBYE_PEERS: usize = 256;
+/// Removed hosts that are told so; of more the latest.
+const REMOVED_MAX: usize = 64;
 
 /// What a transport is started with.
 #[derive(Clone, Debug)]
@@ -212,7 +214,9 @@ impl Cluster {
             Wires { shared: Arc::clone(&shared), datagrams: Arc::clone(&datagrams), pool: Arc::clone(&pool) };
         let times = (config.gossip_interval, config.failure_after);
         let (mut tasks, socket) = (JoinSet::new(), Arc::downgrade(&datagrams));
+        let farewells = Arc::clone(&datagrams);
         tasks.spawn(async move { datagrams.run().await });
+        tasks.spawn(async move { farewells.bid_farewell().await });
         tasks.spawn(Server::new(Arc::clone(&shared), handler).run(tcp));
         tasks.spawn(gossip::run(wires, times, Arc::clone(&published), running_sender));
         tasks.spawn(Arc::clone(&published).run(Arc::clone(&shared), running.clone()));
@@ -275,13 +279,19 @@ impl Cluster {
         self.seeds.remove(address);
     }
 
-    /// Takes a host out of the members, and no frame of it any more while this process runs.
-    pub fn forget(&self, node: NodeId) {
+    /// Takes a host out of the members, and no frame of it any more while this process runs. It is told, once and again,
+    /// as it may be cut off now.
+    pub fn remove(&self, node: NodeId) {
         let address = self.members.borrow().get(&node).map(|member| member.address);
         if let Some(address) = address {
             self.seeds.remove(address);
         }
-        locked(&self.shared.sessions).forget(node);
+        let boot = locked(&self.shared.sessions).remove(node);
+        if let (Some(address), Some(boot)) = (address, boot) {
+            let mut removed = locked(&self.shared.removed);
+            removed.truncate(REMOVED_MAX - 1);
+            removed.insert(0, (address, boot));
+        }
         locked(&self.shared.liveness).forget(node);
         self.shared.changed.notify_one();
     }
@@ -344,6 +354,11 @@ impl Cluster {
     /// Another host that speaks with this host's node id, if one was seen.
     pub fn duplicate(&self) -> Option<DuplicateIdentity> {
         *locked(&self.shared.duplicate)
+    }
+
+    /// Which member, where, has said that this host was removed from the cluster.
+    pub fn removed_by(&self) -> Option<SocketAddr> {
+        *locked(&self.shared.removed_by)
     }
 
     /// The newest incarnation of this host that a peer has seen, if it is newer than this one: peers then refuse this

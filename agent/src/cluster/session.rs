@@ -73,8 +73,10 @@ pub(super) enum Reason {
     OtherProcess,
     /// Taken before.
     Replayed,
-    /// The node was removed.
+    /// The process is of another cluster.
     Forgotten,
+    /// The node was removed.
+    Removed,
     /// No room for a further node.
     Full,
 }
@@ -91,7 +93,9 @@ pub(super) struct Sessions {
     own: Speaker,
     maxima: BTreeMap<NodeId, u64>,
     sessions: HashMap<NodeId, Session>,
-    forgotten: BTreeSet<NodeId>,
+    /// By which process of it: another one is heard out once more, so that it can learn why nobody speaks to it.
+    forgotten: BTreeMap<NodeId, u64>,
+    removed: BTreeSet<NodeId>,
     changed: bool,
 }
 
@@ -100,7 +104,14 @@ impl Sessions {
         while maxima.len() > NODES_MAX {
             maxima.pop_last();
         }
-        Self { own, maxima, sessions: HashMap::new(), forgotten: BTreeSet::new(), changed: false }
+        Self {
+            own,
+            maxima,
+            sessions: HashMap::new(),
+            forgotten: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            changed: false,
+        }
     }
 
     /// The newest incarnation heard of, per node: to be persisted.
@@ -113,12 +124,21 @@ impl Sessions {
         std::mem::take(&mut self.changed).then(|| Arc::new(self.maxima.clone()))
     }
 
-    /// Takes nothing from this node any more.
+    /// Takes nothing from this node any more, as long as its process runs.
     pub(super) fn forget(&mut self, node: NodeId) {
-        self.sessions.remove(&node);
+        let boot = self.sessions.remove(&node).map_or(0, |session| session.boot);
         if self.forgotten.len() < NODES_MAX {
-            self.forgotten.insert(node);
+            self.forgotten.insert(node, boot);
         }
+    }
+
+    /// Takes nothing from this node any more, whatever process of it speaks. Returns the boot nonce of the last one.
+    pub(super) fn remove(&mut self, node: NodeId) -> Option<u64> {
+        let session = self.sessions.remove(&node);
+        if self.removed.len() < NODES_MAX {
+            self.removed.insert(node);
+        }
+        session.map(|session| session.boot)
     }
 
     /// Whether a frame of this node was taken since the start.
@@ -127,12 +147,17 @@ impl Sessions {
     }
 
     pub(super) fn is_forgotten(&self, node: NodeId) -> bool {
-        self.forgotten.contains(&node)
+        self.forgotten.contains_key(&node) || self.removed.contains(&node)
+    }
+
+    /// Whether an envelope can only have been made for this process.
+    pub(super) fn is_fresh(&self, envelope: &Envelope) -> bool {
+        envelope.receiver == self.own.boot
     }
 
     /// Judges a datagram.
     pub(super) fn judge(&mut self, now: Instant, envelope: &Envelope) -> Verdict {
-        let fresh = envelope.receiver == self.own.boot;
+        let fresh = self.is_fresh(envelope);
         match self.admit(now, envelope.speaker, fresh) {
             Verdict::Accept => {}
             other => return other,
@@ -148,7 +173,10 @@ impl Sessions {
         if node == self.own.node {
             return self.judge_own(boot, fresh);
         }
-        if self.forgotten.contains(&node) {
+        if self.removed.contains(&node) {
+            return Verdict::Refuse(Reason::Removed);
+        }
+        if self.forgotten.get(&node) == Some(&boot) {
             return Verdict::Refuse(Reason::Forgotten);
         }
         let newest = self.maxima.get(&node).copied().unwrap_or(0);
@@ -161,6 +189,7 @@ impl Sessions {
         if newest == 0 && self.maxima.len() >= NODES_MAX && !self.maxima.contains_key(&node) {
             return Verdict::Refuse(Reason::Full);
         }
+        self.forgotten.remove(&node);
         self.changed |= self.maxima.insert(node, incarnation) != Some(incarnation);
         let begun = Session { incarnation, boot, window: Window::default(), heard: now };
         let session = self.sessions.entry(node).or_insert(begun);

@@ -56,6 +56,10 @@ pub(super) struct Shared {
     pub duplicate: Mutex<Option<DuplicateIdentity>>,
     /// The newest incarnation of ourselves that a peer told of; 0 for none above ours.
     pub superseded: AtomicU64,
+    /// Who said last that this host was removed. Nothing undoes that: node ids are not used again.
+    pub removed_by: Mutex<Option<SocketAddr>>,
+    /// Processes of hosts that were removed, as they were known then: they may not know.
+    pub removed: Mutex<Vec<(SocketAddr, u64)>>,
     pub counter: AtomicU64,
     pub maxima: watch::Sender<Maxima>,
     /// Where received gossip goes; replaced when the gossip loop is started again.
@@ -89,6 +93,8 @@ impl Shared {
             hellos: limiter(HELLOS_PER_SECOND),
             duplicate: Mutex::new(None),
             superseded: AtomicU64::new(0),
+            removed_by: Mutex::default(),
+            removed: Mutex::default(),
             counter: AtomicU64::new(0),
             maxima,
             gossip: Mutex::new(None),
@@ -118,6 +124,7 @@ impl Shared {
             Verdict::Refuse(Reason::Duplicate) => self.note_duplicate(from),
             Verdict::Refuse(Reason::OtherProcess | Reason::Full) => stats.other_process.add(1),
             Verdict::Refuse(Reason::Replayed) => stats.replayed.add(1),
+            Verdict::Refuse(Reason::Removed) => stats.forgotten_sender.add(1),
             Verdict::Refuse(Reason::Forgotten) => {
                 stats.forgotten_sender.add(1);
                 locked(&self.foreigners).heard(Instant::now(), from);
@@ -185,6 +192,13 @@ impl Shared {
                 host = %from, newest, incarnation = self.own.incarnation,
                 "peers have seen a newer start of this host and refuse this one: was its state directory restored?"
             );
+        }
+    }
+
+    /// Notes that a member says that this host was removed.
+    pub(super) fn told_removed(&self, from: SocketAddr) {
+        if locked(&self.removed_by).replace(from).is_none() {
+            tracing::error!(host = %from, "this host was removed from its cluster: the others take nothing of it any more");
         }
     }
 

@@ -106,13 +106,16 @@ impl Envelope {
 pub(super) struct Hello {
     /// Counter of the datagram that it answers.
     pub echo: u64,
-    /// The newest incarnation of the addressee that the speaker has heard of; 0 for none.
+    /// The newest incarnation of the addressee that the speaker has heard of; 0 for none, [`Hello::REMOVED`] for none
+    /// that it will hear of.
     pub newest: u64,
 }
 
 impl Hello {
     /// Bytes of a hello with its envelope.
     pub(super) const BYTES: usize = ENVELOPE_BYTES + 16;
+    /// In place of an incarnation, which no host comes to: the addressee was removed from the cluster.
+    pub(super) const REMOVED: u64 = u64::MAX;
 
     pub(super) fn encode(self) -> [u8; 16] {
         let mut bytes = [0; 16];

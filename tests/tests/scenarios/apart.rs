@@ -155,6 +155,12 @@ fn p48_clusters_founded_apart_with_one_key_go_on_and_are_told(sandbox: &Sandbox)
     }
     end_loads(loads);
 
+    // Started anew it is told anew, although the others have met it.
+    cluster.stop_agent("h3");
+    cluster.start_agent("h3", "--join 192.168.77.1");
+    cluster.wait_ready("h3");
+    wait_told(&cluster, &["h3"], &["192.168.77.1", told]);
+
     // A host that joins now is of the one that it is pointed at, and what is advised works.
     cluster.add_host(5);
     cluster.start_agent("h5", "--join 192.168.77.2");

@@ -25,6 +25,8 @@ pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
         what_dead_hosts_held_comes_back_with_a_majority_only once,
         a_host_that_lost_its_state_is_a_new_one once,
+        who_was_removed_is_told_also_by_one_that_it_has_removed_itself once,
+        a_removed_host_that_returns_is_told once,
         two_hosts_of_one_name_are_told once,
         a_copied_state_directory_is_named once,
         nobody_who_lives_is_taken_for_dead once,
@@ -70,6 +72,49 @@ fn what_dead_hosts_held_comes_back_with_a_majority_only(sandbox: &Sandbox) {
         if left.iter().all(|it| it.host != "h3") { Ok(()) } else { Err(format!("{left:?}")) }
     });
     cluster.ok("h1", &take);
+    cluster.wait_well(HEAL_LIMIT);
+}
+
+fn wait_removed(cluster: &Cluster, host: &str, by: &str) {
+    wait_until(&format!("{host} says that {by} has removed it"), HEAL_LIMIT, || {
+        // It may just be starting.
+        let said = cluster.cli(host, "status");
+        let told = format!("this host was removed from its cluster, says {by}:");
+        if said.stdout.contains(&told) { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+}
+
+/// Of two hosts that are cut off from each other each may remove the other. Neither goes on as if all were well, also when
+/// started anew, and nothing of one gets into the other.
+fn who_was_removed_is_told_also_by_one_that_it_has_removed_itself(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.cut("h2");
+    for (host, other) in [("h1", "h2"), ("h2", "h1")] {
+        wait_suspended(&cluster, host, other);
+        cluster.ok(host, &format!("node rm {other}"));
+    }
+    cluster.heal("h2");
+    wait_removed(&cluster, "h1", "192.168.77.2");
+    wait_removed(&cluster, "h2", "192.168.77.1");
+    cluster.stop_agent("h1");
+    cluster.start_agent("h1", "--join 192.168.77.2");
+    wait_removed(&cluster, "h1", "192.168.77.2");
+    assert_eq!(states(&cluster, "h2", "h1").len(), 0);
+}
+
+fn a_removed_host_that_returns_is_told(sandbox: &Sandbox) {
+    let mut cluster = Cluster::start(sandbox, 2);
+    cluster.stop_agent("h1");
+    wait_suspended(&cluster, "h2", "h1");
+    cluster.ok("h2", "node rm h1");
+    cluster.start_agent("h1", "");
+    wait_removed(&cluster, "h1", "192.168.77.2");
+    // As it says: with nothing of what it was it may join.
+    cluster.stop_agent("h1");
+    std::fs::remove_dir_all(cluster.bed().state_directory("h1")).expect("the state directory to go");
+    cluster.start_agent("h1", "--join 192.168.77.2");
+    cluster.wait_ready("h1");
+    cluster.wait_members(2);
     cluster.wait_well(HEAL_LIMIT);
 }
 

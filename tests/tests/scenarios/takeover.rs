@@ -160,6 +160,10 @@ fn a_name_is_taken_over_without_its_address(sandbox: &Sandbox) {
         });
         assert_eq!(answers(&cluster, client, before), None, "the copy answers {client}");
     }
+    let store = cluster.service("h2", "store").expect("the service");
+    let states: Vec<(&str, &str)> =
+        store.replicas.iter().map(|it| (it.host.as_str(), it.state.as_str())).collect();
+    assert_eq!(states, [("h1", "fenced"), ("h3", "serving")]);
     // The address that was left behind is nobody's but the copy's until that is detached.
     cluster.ok("h1", "detach db");
     cluster.wait_well(HEAL_LIMIT);

@@ -55,10 +55,26 @@ fn our_own_identity_elsewhere_is_a_duplicate_only_when_it_answers_our_nonce() {
 }
 
 #[test]
-fn a_forgotten_node_is_refused() {
+fn a_removed_node_is_refused_whatever_process_speaks() {
     let (mut sessions, now) = (sessions(), Instant::now());
+    sessions.remove(PEER.node);
+    assert_eq!(sessions.judge(now, &envelope(PEER, 100, 1)), Verdict::Refuse(Reason::Removed));
+    let again = Speaker { boot: PEER.boot + 1, ..PEER };
+    assert_eq!(sessions.judge(now, &envelope(again, 100, 2)), Verdict::Refuse(Reason::Removed));
+}
+
+#[test]
+fn a_process_of_another_cluster_is_refused_and_its_successor_heard_out() {
+    let (mut sessions, now) = (sessions(), Instant::now());
+    assert_eq!(sessions.judge(now, &envelope(PEER, 100, 1)), Verdict::Accept);
     sessions.forget(PEER.node);
-    assert_eq!(sessions.judge(now, &envelope(PEER, 100, 1)), Verdict::Refuse(Reason::Forgotten));
+    assert_eq!(sessions.judge(now, &envelope(PEER, 100, 2)), Verdict::Refuse(Reason::Forgotten));
+    let again = Speaker { incarnation: PEER.incarnation + 1, boot: PEER.boot + 1, ..PEER };
+    // Not by an old frame.
+    assert_ne!(sessions.judge(now, &envelope(again, 0, 1)), Verdict::Accept);
+    assert!(sessions.is_forgotten(PEER.node));
+    assert_eq!(sessions.judge(now, &envelope(again, 100, 2)), Verdict::Accept);
+    assert!(!sessions.is_forgotten(PEER.node));
 }
 
 #[test]

@@ -81,7 +81,8 @@ fn admit(shared: &Shared, from: SocketAddr, speaker: Speaker) -> Result<(), Stre
         Verdict::Refuse(Reason::Own) => Err(StreamError::Refused("it is this host")),
         Verdict::Refuse(Reason::Duplicate) => Err(StreamError::Refused("it uses this host's node id")),
         Verdict::Refuse(Reason::OtherProcess) => Err(StreamError::Refused("two hosts use its node id")),
-        Verdict::Refuse(Reason::Forgotten) => Err(StreamError::Refused("it was removed from the cluster")),
+        Verdict::Refuse(Reason::Forgotten) => Err(StreamError::Refused("it is of another cluster")),
+        Verdict::Refuse(Reason::Removed) => Err(StreamError::Refused("it was removed from the cluster")),
         Verdict::Refuse(Reason::Full | Reason::Replayed) => {
             Err(StreamError::Refused("there is no room for it"))
         }

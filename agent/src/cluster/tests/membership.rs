@@ -94,9 +94,20 @@ async fn a_host_that_lost_its_seed_is_found_through_members_known_before() {
     let again = start(Config { incarnation: 2, ..config(2, addresses[1], &[]) }).await;
     again.add_seed(addresses[0]);
     wait(&again, SOON, is_live(1)).await;
-    hosts[0].forget(NodeId(2));
+    hosts[0].remove(NodeId(2));
     wait(&hosts[0], SOON, |members| !members.contains_key(&NodeId(2))).await;
     until(SOON, || hosts[0].stats().forgotten_sender.get() > 0).await;
+    until(SOON, || again.removed_by() == Some(addresses[0])).await;
+    assert_eq!(hosts[0].removed_by(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_removed_is_told_although_it_has_removed_the_other_meanwhile() {
+    let (hosts, addresses) = hosts(2).await;
+    hosts[0].remove(NodeId(2));
+    hosts[1].remove(NodeId(1));
+    until(SOON, || hosts[0].removed_by() == Some(addresses[1])).await;
+    until(SOON, || hosts[1].removed_by() == Some(addresses[0])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

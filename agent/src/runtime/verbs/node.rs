@@ -33,7 +33,7 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
     }
     let head = agent.update(|state| Ok((removal(state, node), Writes::default())))?;
     if let Some(cluster) = agent.cluster.get() {
-        cluster.forget(node);
+        cluster.remove(node);
     }
     drop(turn);
     let line = format!("host {name} ({node}) removed");

@@ -9,8 +9,7 @@ use ipnetwork::IpNetwork;
 
 use crate::addresses::Layout;
 use crate::api::types::{
-    AttachmentInfo, Behind, Capacity, Failure, HostStatus, NetworkInfo, NodeInfo, Problem, ReplicaInfo,
-    Resolved, ServiceInfo, Status,
+    AttachmentInfo, Behind, Capacity, Failure, HostStatus, NetworkInfo, NodeInfo, Problem, Resolved, Status,
 };
 use crate::catalog::facts::{HostFact, Key, Region};
 use crate::claims::Member;
@@ -21,6 +20,10 @@ use crate::runtime::local::StoredPlace;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::{host, peers, verbs};
 use crate::view::{Conflict, NetworkView};
+
+mod services;
+
+pub use services::{service, services};
 
 /// How long a host may take to say how it is.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
@@ -156,50 +159,6 @@ pub fn attachments(agent: &Arc<Agent>) -> Vec<AttachmentInfo> {
         }
     }
     all
-}
-
-/// All services.
-pub fn services(agent: &Agent) -> Vec<ServiceInfo> {
-    let names: Vec<(Name, Name)> = agent.read(|state| {
-        let networks = state.catalog.networks();
-        networks
-            .flat_map(|network| state.catalog.services(network).map(|name| (network.clone(), name.clone())))
-            .collect()
-    });
-    names.iter().filter_map(|(network, name)| service(agent, network, name)).collect()
-}
-
-/// One service with its replicas, those that get no flows included.
-pub fn service(agent: &Agent, network: &Name, name: &Name) -> Option<ServiceInfo> {
-    agent.read(|state| {
-        let record = state.catalog.service(network, name)?;
-        let settings = &record.definition.settings;
-        let replicas = state.catalog.replicas(network, name).map(|(attachment, owner, fact)| ReplicaInfo {
-            attachment: attachment.clone(),
-            host: host_name(&state.catalog, owner),
-            addresses: fact.addresses.clone(),
-            weight: fact.weight,
-            state: match state.suspended.contains(&owner) {
-                true => "suspended".to_owned(),
-                false => verbs::register::health(fact.health).to_owned(),
-            },
-        });
-        let replicas = replicas.collect();
-        let conflicts = state.view.network(network).into_iter().flat_map(|view| view.conflicts());
-        let concerns = |conflict: &&Conflict| conflict.service() == Some(name);
-        Some(ServiceInfo {
-            name: name.clone(),
-            network: network.clone(),
-            vips: record.vips(),
-            mode: settings.mode,
-            ports: settings.ports.clone(),
-            aliases: settings.aliases.clone(),
-            balance: settings.balance,
-            check: settings.check.clone(),
-            replicas,
-            problems: conflicts.filter(concerns).map(|conflict| describe(state, conflict)).collect(),
-        })
-    })
 }
 
 /// All hosts, those included that count without being members: they join, or a removal is not settled yet.
@@ -341,14 +300,16 @@ fn notices(agent: &Agent) -> Vec<String> {
         if !state.synced {
             notices.push("this host has not synced with another one since it started".to_owned());
         }
-        if state.catalog.is_removed(agent.identity.node) {
-            notices.push(format!(
-                "this host was removed from its cluster: the others send it nothing any more; take down what is left with svc-agent leave, or stop the agent, move {} away and join again",
-                agent.settings.load().state_dir.display()
-            ));
-        }
         notices
     });
+    let by = agent.cluster.get().and_then(|cluster| cluster.removed_by());
+    if by.is_some() || agent.read(|state| state.catalog.is_removed(agent.identity.node)) {
+        let by = by.map(|by| format!(", says {by}")).unwrap_or_default();
+        notices.push(format!(
+            "this host was removed from its cluster{by}: the others send it nothing any more; take down what is left with svc-agent leave, or stop the agent, move {} away and join again",
+            agent.settings.load().state_dir.display()
+        ));
+    }
     let Some(cluster) = agent.cluster.get() else { return notices };
     notices.extend(cluster.notices());
     if let Some(newest) = cluster.superseded() {
