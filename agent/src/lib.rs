@@ -1,6 +1,6 @@
 //! svc-agent: overlay networks, names and virtual IPs for containers on plain hosts.
 //!
-//! [`model`], [`catalog`], [`claims`], [`addresses`] and [`view`] decide and do no I/O. [`cluster`], [`netns`],
+//! [`model`], [`catalog`], [`claims`], [`addresses`] and [`view`] decide and do no I/O. [`cluster`], [`engine`], [`netns`],
 //! [`holder`] and [`store`] act and decide little. [`runtime`] puts them together; [`api`], [`cli`] and [`config`]
 //! face the operator; [`bed`] builds the hosts of the demo and of the tests.
 pub mod addresses;
@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod engine;
 pub mod holder;
 pub mod limits;
 pub mod model;

@@ -63,6 +63,8 @@ pub(super) const PATH_OR_EMPTY: Kind<PathBuf> = Kind::scalar(
     |text| if text.is_empty() { Ok(PathBuf::new()) } else { read_path(text) },
     |path| show_path(path),
 );
+pub(super) const ENGINE: Kind<Vec<PathBuf>> =
+    Kind { list: true, ..Kind::scalar(read_engines, |sockets| show_engines(sockets)) };
 pub(super) const METRICS: Kind<Option<SocketAddr>> = Kind::scalar(read_metrics, show_option);
 pub(super) const PORT: Kind<u16> = Kind { number: true, ..Kind::scalar(read_port, u16::to_string) };
 pub(super) const STORE: Kind<Store> = Kind::scalar(read_store, |Store::Gossip| "gossip".to_owned());
@@ -222,6 +224,24 @@ fn read_store(text: &str) -> Result<Store, Wrong> {
         ));
     }
     Err(Wrong::new(format!("\"{}\" is no store", excerpt(text)), "write gossip, or leave it out"))
+}
+
+/// Docker's and Podman's own.
+pub(super) fn engines() -> Vec<PathBuf> {
+    ["/run/docker.sock", "/run/podman/podman.sock"].map(PathBuf::from).to_vec()
+}
+
+fn read_engines(text: &str) -> Result<Vec<PathBuf>, Wrong> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let sockets: Vec<PathBuf> = items.map(read_path).collect::<Result<_, _>>()?;
+    if sockets.len() > 8 {
+        return Err(Wrong::new(format!("{} engines are too many", sockets.len()), "name at most 8"));
+    }
+    Ok(sockets)
+}
+
+fn show_engines(sockets: &[PathBuf]) -> String {
+    sockets.iter().map(|path| show_path(path)).collect::<Vec<_>>().join(",")
 }
 
 fn read_upstream(text: &str) -> Result<Vec<SocketAddr>, Wrong> {

@@ -128,6 +128,9 @@ settings! {
     /// How hosts learn of each other's state: gossip, which needs nothing else installed.
     store "store" "gossip|etcd://HOST:PORT[,...]": Store, kinds::STORE, = Store::Gossip, restart;
 
+    /// Unix sockets of the container engines that are asked where a --container is, in this order; their API is Docker's.
+    engine "engine" "PATH": Vec<PathBuf>, kinds::ENGINE, = kinds::engines(), reload;
+
     /// Name servers for names that are not ours, as ADDR or ADDR:PORT.
     /// Empty: those of the host's resolv.conf, followed while running.
     upstream "upstream" "ADDR": Vec<SocketAddr>, kinds::UPSTREAM, = Vec::new(), reload;

@@ -64,6 +64,7 @@ fn defaults_are_those_of_the_design() {
         ("vxlan-port", "4789"),
         ("encrypted-vxlan-port", "14789"),
         ("store", "\"gossip\""),
+        ("engine", "[\"/run/docker.sock\", \"/run/podman/podman.sock\"]"),
         ("upstream", "[]"),
         ("forward-limit", "1024"),
         ("serve-stale", "\"0s\""),
@@ -187,6 +188,7 @@ fn bad_values_one_by_one() {
         ("gossip-port = -1", "\"-1\" is no port number"),
         ("gossip-port = [1]", "it has the wrong type, array"),
         ("store = \"consul\"", "\"consul\" is no store"),
+        ("engine = [\"docker.sock\"]", "\"docker.sock\" is no absolute path"),
         ("upstream = [\"dns.example\"]", "\"dns.example\" is no address of a name server"),
         ("upstream = [\"0.0.0.0\"]", "\"0.0.0.0\" is no address of a name server"),
         ("upstream = [53]", "it has the wrong type, array"),
@@ -256,7 +258,7 @@ fn what_a_reread_changes() {
     assert_eq!(changes(&old, &old), Changes::default());
     let reloadable: Vec<&str> =
         SETTINGS.iter().filter(|setting| setting.reloadable).map(|setting| setting.key).collect();
-    assert_eq!(reloadable, ["upstream"]);
+    assert_eq!(reloadable, ["engine", "upstream"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Beside a real Docker engine.
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,7 +13,10 @@ use tests::wait::wait_until;
 const LIMIT: Duration = Duration::from_secs(2);
 
 pub(crate) fn all() -> Vec<Scenario> {
-    tests::scenarios![egress_works_although_docker_drops_forwarding once]
+    tests::scenarios![
+        egress_works_although_docker_drops_forwarding once,
+        containers_are_attached_by_the_names_that_docker_knows once,
+    ]
 }
 
 fn egress_works_although_docker_drops_forwarding(sandbox: &Sandbox) {
@@ -59,9 +63,88 @@ fn egress_works_although_docker_drops_forwarding(sandbox: &Sandbox) {
     assert_eq!(after, clean, "leave removes our rule and nothing else");
 }
 
+/// By name and by id; what does not run, or is not there, is refused with what to do.
+fn containers_are_attached_by_the_names_that_docker_knows(sandbox: &Sandbox) {
+    let mut cluster = Cluster::empty(sandbox);
+    cluster.add_host(1);
+    let socket = docker_directory(&cluster, "h1").join("docker.sock");
+    cluster.set_flags("h1", &["--engine", &socket.display().to_string()]);
+    cluster.start_agent("h1", "--init");
+    cluster.wait_ready("h1");
+    cluster.ok("h1", "network create payment");
+    cluster.containers("c1x");
+    cluster.refused("h1", "attach api --container api", 1, &["no container engine is there", "--pid"]);
+    let _dockerd = start_docker(&cluster, "h1");
+    let docker = |words: &str| cluster.shell("h1", &format!("docker -H unix://{} {words}", socket.display()));
+    import_busybox(&cluster, &socket);
+    let serve = "busybox sh -c 'busybox mkdir /www; echo $HOSTNAME >/www/index.html; exec busybox httpd -f -p 80 -h /www'";
+    docker(&format!("run -d --network none --dns 127.0.0.11 --name api --hostname api box {serve}"));
+    let id = docker(&format!("run -d --network none --dns 127.0.0.11 --name shop_1 box {serve}"));
+    docker(&format!("run -d --network host --name beside box busybox sleep 1000"));
+
+    let done = cluster.ok("h1", "register payment-api --container api");
+    assert!(done.contains("api attached to network payment"), "{done}");
+    cluster.ok("h1", &format!("attach shop --container {}", &id.trim()[..12]));
+    cluster.attach_again("payment", "c1x");
+    // This busybox looks names up by a C library of which it has not all here.
+    let vip = cluster.vip("h1", "payment-api");
+    let asked = || {
+        let found = docker("exec shop_1 busybox nslookup -type=a payment-api 127.0.0.11");
+        assert!(found.contains(&vip.to_string()), "{found}");
+        let ask = r#"printf "GET / HTTP/1.0\r\n\r\n""#;
+        docker(&format!("exec shop_1 busybox sh -c '{ask} | busybox nc -w 5 {vip} 80'"))
+    };
+    assert!(asked().ends_with("api\n"), "{}", asked());
+    let shop = cluster.resolve("c1x", "shop");
+    assert!(cluster.ok("h1", "attachments").contains(&shop) && !shop.is_empty(), "{shop}");
+    // The same container under its name: nothing changes.
+    cluster.ok("h1", "attach shop --container shop_1");
+
+    cluster.refused(
+        "h1",
+        "attach no --container unknown",
+        1,
+        &["no container engine knows unknown", "docker ps"],
+    );
+    cluster.refused(
+        "h1",
+        "attach no --container beside",
+        1,
+        &["beside is on the host's own network", "--netns host"],
+    );
+    cluster.refused("h1", "attach no --container ../images", 1, &["is no name or id of a container"]);
+    docker("kill api");
+    wait_until("the container that has ended is detached", LIMIT, || {
+        let attached = cluster.ok("h1", "attachments");
+        if attached.contains("api") { Err(attached) } else { Ok(()) }
+    });
+    cluster.refused(
+        "h1",
+        "attach api --container api",
+        1,
+        &["api does not run: it is exited", "docker start api"],
+    );
+    docker("start api");
+    cluster.ok("h1", "register payment-api --container api");
+    assert!(asked().ends_with("api\n"), "{}", asked());
+    docker("rm -f api shop_1 beside");
+}
+
+/// An image "box" of this machine's busybox, since there is no registry to ask.
+fn import_busybox(cluster: &Cluster, socket: &Path) {
+    let make = "set -e; root=$(mktemp -d); cd $root; mkdir bin etc tmp; program=$(command -v busybox); cp $program bin
+                for file in $(ldd $program | grep -o '/[^ ]*'); do mkdir -p .$(dirname $file); cp -L $file .$file; done
+                tar -c . | docker -H unix://SOCKET import - box; rm -rf $root";
+    cluster.shell("h1", &make.replace("SOCKET", &socket.display().to_string()));
+}
+
+fn docker_directory(cluster: &Cluster, host: &str) -> PathBuf {
+    cluster.bed().state_directory(host).with_file_name("docker")
+}
+
 /// Starts dockerd in a host's namespace with directories of its own; without it there, the scenario is skipped.
 fn start_docker(cluster: &Cluster, host: &str) -> Process {
-    let directory = cluster.bed().state_directory(host).with_file_name("docker");
+    let directory = docker_directory(cluster, host);
     std::fs::create_dir_all(&directory).expect("a directory");
     let socket = directory.join("docker.sock");
     let mut command = Command::new("dockerd");

@@ -55,7 +55,7 @@ pub(crate) struct PlaceArguments {
     /// Network namespace of this process.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pid: Option<u32>,
-    /// Container of Docker, Podman or containerd, by name or id (this version does not ask engines yet: use --pid).
+    /// Running container of Docker or Podman, by name or id; to be attached again after it has been restarted.
     #[arg(long, value_name = "C", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     container: Option<String>,
 }

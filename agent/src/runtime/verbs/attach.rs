@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
-use crate::api::types::{Attach, Done, Failure, Place};
+use crate::api::types::{Attach, Done, Failure};
 use crate::catalog::facts::{AttachmentFact, Key, Taken, Value};
 use crate::model::{Head, Name, NodeId};
-use crate::netns::{self, Namespace, Resolved, Target};
+use crate::netns::{self, Namespace, Resolved};
 use crate::runtime::agent::{Agent, Batch, chain, refused, usage};
 use crate::runtime::local::{Asked, LocalAttachment, StoredPlace, list};
 use crate::runtime::state::State;
@@ -16,6 +16,9 @@ use crate::runtime::{host, verbs};
 use crate::store::Writes;
 
 mod copy;
+mod place;
+
+pub use place::Located;
 
 /// How long what another network's namespace still holds may be in the way, and between two looks.
 const ENDING_LIMIT: Duration = Duration::from_secs(2);
@@ -43,9 +46,11 @@ impl Caller {
 /// # Errors
 /// When the namespace, network or address cannot be had, or the attachment exists with other parameters.
 pub async fn attach(agent: &Arc<Agent>, request: Attach, caller: &Caller) -> Result<Done, Failure> {
+    // Nobody else has to wait for an engine.
+    let located = Located::find(agent, &request.place).await?;
     let turn = agent.verbs.lock().await;
     let mut changed = Vec::new();
-    let (record, head) = make(agent, &request, caller, &mut changed).await?;
+    let (record, head) = make(agent, &request, &located, caller, &mut changed).await?;
     drop(turn);
     for line in &changed {
         agent.events.record("attachment", line, &caller.origin);
@@ -69,11 +74,11 @@ pub async fn attach(agent: &Arc<Agent>, request: Attach, caller: &Caller) -> Res
 pub async fn ensure(
     agent: &Arc<Agent>,
     network: Option<&str>,
-    place: &Place,
+    located: &Located,
     caller: &Caller,
     changed: &mut Vec<String>,
 ) -> Result<LocalAttachment, Failure> {
-    let resolved = resolve(place, caller)?;
+    let resolved = located.resolve(caller)?;
     let cookie = resolved.namespace.cookie();
     let named = network.and_then(|text| text.parse::<Name>().ok());
     let there: Vec<LocalAttachment> = agent.read(|state| {
@@ -93,16 +98,16 @@ pub async fn ensure(
         }
     }
     let request = Attach {
-        name: derived_name(agent, place),
+        name: located.name(agent),
         network: network.map(str::to_owned),
-        place: place.clone(),
+        place: located.asked().clone(),
         ip: None,
         mac: None,
         aliases: Vec::new(),
         default_route: false,
         wait: Default::default(),
     };
-    let (record, _) = make(agent, &request, caller, changed).await?;
+    let (record, _) = make(agent, &request, located, caller, changed).await?;
     if record.resolv_conf.is_none() && record.place != StoredPlace::Host {
         let text = host::resolv_conf(agent, record.cookie);
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
@@ -112,51 +117,6 @@ pub async fn ensure(
     Ok(record)
 }
 
-/// The attachment's name where none was given: that of the namespace.
-fn derived_name(agent: &Agent, place: &Place) -> String {
-    let text = match place {
-        Place::Netns(text) if text == "host" => agent.identity.name.clone(),
-        Place::Netns(text) => text.rsplit('/').next().unwrap_or(text).to_owned(),
-        Place::Container(container) => container.clone(),
-        Place::Pid(pid) => format!("pid-{pid}"),
-        Place::Caller => "caller".to_owned(),
-    };
-    let label: String =
-        text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
-    label.trim_matches('-').to_owned()
-}
-
-fn resolve(place: &Place, caller: &Caller) -> Result<Resolved, Failure> {
-    let refuse = |error: netns::Error| {
-        refused(
-            chain(&error),
-            &["namespaces that ip(8) knows: ip netns list", "or give --pid of a process inside it"],
-        )
-    };
-    let target = match place {
-        Place::Netns(text) => Target::from_argument(text).map_err(refuse)?,
-        Place::Pid(pid) => Target::Pid(*pid),
-        Place::Caller => {
-            let pid = caller.pid.ok_or_else(|| refused("the caller's process is not known", &[]))?;
-            return netns::of_peer(pid).map_err(refuse);
-        }
-        Place::Container(container) => {
-            let hint =
-                format!("give its process: --pid \"$(docker inspect -f '{{{{.State.Pid}}}}' {container})\"");
-            return Err(refused("this version does not ask container engines by name yet", &[&hint]));
-        }
-    };
-    netns::resolve(&target, caller.pid).map_err(refuse)
-}
-
-fn stored(place: &netns::Place) -> StoredPlace {
-    match place {
-        netns::Place::Path { path, .. } => StoredPlace::Path(path.display().to_string()),
-        netns::Place::Process { pid, .. } => StoredPlace::Pid(*pid),
-        netns::Place::Host => StoredPlace::Host,
-    }
-}
-
 /// The attachment itself; the caller holds the verbs' lock.
 ///
 /// # Errors
@@ -164,6 +124,7 @@ fn stored(place: &netns::Place) -> StoredPlace {
 pub async fn make(
     agent: &Arc<Agent>,
     request: &Attach,
+    located: &Located,
     caller: &Caller,
     changed: &mut Vec<String>,
 ) -> Result<(LocalAttachment, Head), Failure> {
@@ -172,7 +133,7 @@ pub async fn make(
         request.aliases.iter().map(|alias| verbs::name("alias", alias)).collect::<Result<Vec<_>, _>>()?;
     let mac = request.mac.as_deref().map(crate::addresses::parse_mac).transpose();
     let mac = mac.map_err(|error| refused(chain(&error), &[]))?.map(crate::addresses::format_mac);
-    let resolved = resolve(&request.place, caller)?;
+    let resolved = located.resolve(caller)?;
     let asked = Asked {
         cookie: resolved.namespace.cookie(),
         ip: request.ip,
@@ -346,7 +307,7 @@ async fn reserve(
     let record = LocalAttachment {
         network: network.clone(),
         name: name.clone(),
-        place: stored(&resolved.place),
+        place: place::stored(&resolved.place),
         boot_id: agent.identity.boot_id.clone(),
         cookie: asked.cookie,
         addresses,

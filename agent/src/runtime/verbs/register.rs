@@ -11,7 +11,7 @@ use crate::model::{Head, Name, NodeId};
 use crate::runtime::agent::{Agent, Batch, State, host_name, refused, usage};
 use crate::runtime::local::{LocalAttachment, list};
 use crate::runtime::verbs;
-use crate::runtime::verbs::attach::Caller;
+use crate::runtime::verbs::attach::{Caller, Located};
 use crate::store::Writes;
 
 mod settings;
@@ -52,9 +52,14 @@ pub async fn register(agent: &Arc<Agent>, request: Register, caller: &Caller) ->
     if let Some(weight) = request.weight.filter(|weight| *weight > 256) {
         return Err(refused(format!("a weight of {weight} is out of range"), &["use 0 to 256"]));
     }
+    // Nobody else has to wait for an engine.
+    let located = match &request.place {
+        Some(place) => Some(Located::find(agent, place).await?),
+        None => None,
+    };
     let turn = agent.verbs.lock().await;
     let mut changed = Vec::new();
-    let attachment = target(agent, &request, caller, &mut changed).await?;
+    let attachment = target(agent, &request, located.as_ref(), caller, &mut changed).await?;
     let network = attachment.network.clone();
     let vips = match agent.read(|state| state.catalog.service(&network, &service)) {
         Some(_) => None,
@@ -131,11 +136,12 @@ pub(super) fn inspect(agent: &Agent, network: &Name, service: &Name) -> Option<s
 async fn target(
     agent: &Arc<Agent>,
     request: &Register,
+    located: Option<&Located>,
     caller: &Caller,
     changed: &mut Vec<String>,
 ) -> Result<LocalAttachment, Failure> {
-    if let Some(place) = &request.place {
-        return verbs::attach::ensure(agent, request.network.as_deref(), place, caller, changed).await;
+    if let Some(located) = located {
+        return verbs::attach::ensure(agent, request.network.as_deref(), located, caller, changed).await;
     }
     let named =
         request.network.as_deref().map(|text| verbs::choose_network(agent, Some(text))).transpose()?;
