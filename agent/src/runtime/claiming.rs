@@ -13,6 +13,7 @@ use crate::claims::{Claimant, Entry, Outcome, Reply, Request, StartError, Step, 
 use crate::model::NodeId;
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
+use crate::runtime::local::list_some;
 use crate::runtime::messages::{Answer, Request as PeerRequest};
 use crate::runtime::peers;
 use crate::store::{StoreError, Writes};
@@ -43,14 +44,16 @@ pub enum ClaimError {
     },
     /// Too few members answered.
     #[error(
-        "no majority of the cluster's hosts confirmed it within 1 s ({answered} of {needed} needed{})",
-        missing(&[("cannot promise it", .refused), ("silent", .silent)])
+        "no majority of the cluster's hosts confirmed it within 1 s: {}",
+        tally(*.answered, *.needed, *.here, &[("cannot promise it", .refused), ("silent", .silent)])
     )]
     NoMajority {
         /// How many promised.
         answered: usize,
         /// How many are needed.
         needed: usize,
+        /// Whether this host is one of those who promised.
+        here: bool,
         /// Names of those who answered that they cannot promise it.
         refused: Vec<String>,
         /// Names of the silent ones.
@@ -70,10 +73,18 @@ pub enum ClaimError {
     Store(#[source] StoreError),
 }
 
-/// Who did not promise, by what became of them: `; silent: h2, h3`.
-pub(crate) fn missing(groups: &[(&str, &[String])]) -> String {
-    let told = groups.iter().filter(|(_, hosts)| !hosts.is_empty());
-    told.map(|(what, hosts)| format!("; {what}: {}", hosts.join(", "))).collect()
+/// How many agreed of how many, and who did not, by what became of them:
+/// `1 of 3 members agreed, this host included; 2 are needed; silent: h2, h3`.
+pub(crate) fn tally(answered: usize, needed: usize, here: bool, others: &[(&str, &[String])]) -> String {
+    let members = answered + others.iter().map(|(_, hosts)| hosts.len()).sum::<usize>();
+    let here = if here { ", this host included" } else { "" };
+    let told = others.iter().filter(|(_, hosts)| !hosts.is_empty());
+    let told: String = told.map(|(what, hosts)| format!("; {what}: {}", list_some(hosts))).collect();
+    let members = if members == 1 { "1 member".to_owned() } else { format!("{members} members") };
+    format!(
+        "{answered} of {members} agreed{here}; {needed} {} needed{told}",
+        if needed == 1 { "is" } else { "are" }
+    )
 }
 
 /// Answers a member's request; what was promised is durable before the answer leaves.
@@ -125,9 +136,13 @@ async fn claim_next(agent: &Arc<Agent>, mut key: ClaimKey) -> Result<ClaimKey, C
             }
             Outcome::NoMajority { answered, needed, refused, silent } => {
                 agent.metrics.claims.with_label_values(&["no_majority"]).inc();
+                // Who claims a node number is no member yet, and counts for nothing.
+                let me = agent.identity.node;
+                let joining = matches!(key, ClaimKey::Node { .. });
+                let here = !joining && !refused.contains(&me) && !silent.contains(&me);
                 let [refused, silent] = [refused, silent]
                     .map(|nodes| nodes.iter().map(|node| agent.host_name(*node)).collect::<Vec<_>>());
-                return Err(ClaimError::NoMajority { answered, needed, refused, silent });
+                return Err(ClaimError::NoMajority { answered, needed, here, refused, silent });
             }
             Outcome::StaleView { view: newer, pending } => {
                 learn(agent).await;
@@ -295,4 +310,45 @@ async fn clear_if_abandoned(agent: &Arc<Agent>, key: &ClaimKey, holder: &Entry) 
 /// A claim as a fact, so that everybody sees who holds what.
 pub fn fact(key: ClaimKey) -> (Key, Option<Value>) {
     (Key::Claim(key), Some(Value::Claim))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(numbers: std::ops::RangeInclusive<usize>) -> Vec<String> {
+        numbers.map(|number| format!("h{number}")).collect()
+    }
+
+    #[test]
+    fn a_claim_without_a_majority_counts_all_members_and_names_the_silent_ones() {
+        let error = |here, silent| ClaimError::NoMajority {
+            answered: 1,
+            needed: 2,
+            here,
+            refused: Vec::new(),
+            silent,
+        };
+        assert_eq!(
+            error(true, hosts(2..=3)).to_string(),
+            "no majority of the cluster's hosts confirmed it within 1 s: 1 of 3 members agreed, this host included; \
+             2 are needed; silent: h2, h3"
+        );
+        let joining = error(false, hosts(1..=1)).to_string();
+        assert!(joining.ends_with(": 1 of 2 members agreed; 2 are needed; silent: h1"), "{joining}");
+    }
+
+    #[test]
+    fn many_who_are_silent_are_counted_beyond_the_first() {
+        let told = tally(2, 7, true, &[("cannot promise it", &hosts(3..=3)), ("silent", &hosts(4..=13))]);
+        assert_eq!(
+            told,
+            "2 of 13 members agreed, this host included; 7 are needed; cannot promise it: h3; \
+             silent: h4, h5, h6, h7, h8, h9, h10, h11 and 2 more"
+        );
+        assert_eq!(
+            tally(0, 1, false, &[("silent", &hosts(2..=2))]),
+            "0 of 1 member agreed; 1 is needed; silent: h2"
+        );
+    }
 }

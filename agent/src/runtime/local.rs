@@ -107,3 +107,36 @@ pub struct Asked {
 pub fn list<T: std::fmt::Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
+
+/// So many of a list that may be long are named in a message.
+pub const NAMED_MAX: usize = 8;
+
+/// As [`list`], of a list that may be long: the first ones, and how many more there are.
+pub fn list_some<T: std::fmt::Display>(items: &[T]) -> String {
+    list_of(items, items.len())
+}
+
+/// As [`list_some`], where only the first of `total` were kept.
+pub fn list_of<T: std::fmt::Display>(first: &[T], total: usize) -> String {
+    let named = &first[..first.len().min(NAMED_MAX)];
+    match total.saturating_sub(named.len()) {
+        0 => list(named),
+        more if named.is_empty() => format!("{more} that are not named"),
+        more => format!("{} and {more} more", list(named)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_cut_says_so() {
+        let ten: Vec<u32> = (1..=10).collect();
+        assert_eq!(list_some(&ten[..8]), "1, 2, 3, 4, 5, 6, 7, 8");
+        assert_eq!(list_some(&ten), "1, 2, 3, 4, 5, 6, 7, 8 and 2 more");
+        assert_eq!(list_of(&ten[..2], 5), "1, 2 and 3 more");
+        assert_eq!(list_of::<u32>(&[], 5), "5 that are not named");
+        assert_eq!(list_some::<u32>(&[]), "");
+    }
+}

@@ -9,6 +9,7 @@ use crate::claims::Member;
 use crate::model::NodeId;
 use crate::runtime::agent::{Agent, Batch, State, chain, refused, usage};
 use crate::runtime::claiming::removing::{self, Ended};
+use crate::runtime::claiming::tally;
 use crate::runtime::verbs;
 use crate::store::Writes;
 
@@ -23,11 +24,9 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
     match removing::agree(agent, member).await.map_err(|error| refused(chain(&error), &[]))? {
         Ended::Agreed => {}
         Ended::NoMajority { answered, needed, silent } => {
+            let here = !silent.contains(&agent.identity.node);
             let silent: Vec<String> = silent.iter().map(|node| agent.host_name(*node)).collect();
-            let what = format!(
-                "{name} is not removed: {answered} of the other hosts agreed, {needed} are needed; silent: {}",
-                silent.join(", ")
-            );
+            let what = not_removed(&name, answered, needed, here, &silent);
             return Err(refused(what, &["bring more hosts back first: svc-agent node ls"]));
         }
     }
@@ -42,6 +41,12 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
     let notes =
         vec!["if it does return it must join as a new host: move its state directory away first".to_owned()];
     Ok(Done { changed: vec![line], notes, laggards, object: None })
+}
+
+/// Why a host stays. It is not asked itself, so it is not among those who are silent, and that is said.
+fn not_removed(name: &str, answered: usize, needed: usize, here: bool, silent: &[String]) -> String {
+    let tally = tally(answered, needed, here, &[("silent", silent)]);
+    format!("{name} is not removed: without {name}, which is not asked, {tally}")
 }
 
 /// What says that a node is removed, with what only it asserts: that must not die with it.
@@ -164,11 +169,14 @@ pub async fn resign(agent: &Arc<Agent>) -> Vec<String> {
     let name = &agent.identity.name;
     match removing::agree(agent, Member { number, node: me }).await {
         Ok(Ended::Agreed) => Vec::new(),
-        Ok(Ended::NoMajority { answered, needed, .. }) => {
+        Ok(Ended::NoMajority { answered, needed, silent }) => {
             // Who agreed promises nothing until it hears this, and nobody is left to say it later.
             removing::take_back(agent, &mut removing::Heard::new()).await;
+            let silent: Vec<String> = silent.iter().map(|node| agent.host_name(*node)).collect();
+            let tally = tally(answered, needed, false, &[("silent", &silent)]);
             vec![format!(
-                "NOT settled: {answered} of {needed} hosts agreed that {name} is gone: if another host's svc-agent node ls still shows it, run there: svc-agent node rm {me}"
+                "NOT settled: that {name} is gone, {tally}; if another host's svc-agent node ls still shows it, run \
+                 there: svc-agent node rm {me}"
             )]
         }
         Err(error) => vec![format!("NOT settled: {}", chain(&error))],

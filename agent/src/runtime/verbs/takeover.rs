@@ -271,12 +271,11 @@ pub(crate) async fn claim(
 /// Why no majority promised to take something over from a host; a member that holds that host to be live says so at once.
 fn refusal_text(error: &ClaimError, host: &str) -> String {
     match error {
-        ClaimError::NoMajority { answered, needed, refused, silent } if !refused.is_empty() => {
+        ClaimError::NoMajority { answered, needed, here, refused, silent } if !refused.is_empty() => {
             let doubting = format!("does not hold {host} to be suspended");
-            let missing = claiming::missing(&[(&doubting, refused), ("silent", silent)]);
-            format!(
-                "no majority of the cluster's hosts agreed ({answered} of {needed} needed{missing}); try again"
-            )
+            let tally =
+                claiming::tally(*answered, *needed, *here, &[(&doubting, refused), ("silent", silent)]);
+            format!("no majority of the cluster's hosts agreed: {tally}; try again")
         }
         _ => chain(error),
     }

@@ -20,3 +20,12 @@ fn by_name_or_by_id_whatever_the_stage() {
     assert!(several.hints[0].contains("svc-agent node rm 000000000000000a"), "{several:?}");
     assert!(choose(&all, "gamma").unwrap_err().message.contains("not known"));
 }
+
+#[test]
+fn a_removal_without_a_majority_counts_those_who_remain_and_names_the_silent_ones() {
+    assert_eq!(
+        not_removed("h2", 1, 2, true, &["h3".to_owned()]),
+        "h2 is not removed: without h2, which is not asked, 1 of 2 members agreed, this host included; 2 are needed; \
+         silent: h3"
+    );
+}

@@ -105,15 +105,20 @@ fn a_takeover_that_members_refuse_says_who_holds_the_host_to_be_live() {
     let error = |refused: &[&str], silent: &[&str]| ClaimError::NoMajority {
         answered: 1,
         needed: 2,
+        here: true,
         refused: refused.iter().map(ToString::to_string).collect(),
         silent: silent.iter().map(ToString::to_string).collect(),
     };
     let told = refusal_text(&error(&["h2"], &[]), "h1");
-    assert!(told.ends_with("(1 of 2 needed; does not hold h1 to be suspended: h2); try again"), "{told}");
+    assert!(told.contains("agreed: 1 of 2 members agreed, this host included; 2 are needed; "), "{told}");
+    assert!(told.ends_with("; does not hold h1 to be suspended: h2; try again"), "{told}");
     let told = refusal_text(&error(&["h2"], &["h4"]), "h1");
-    assert!(told.contains("suspended: h2; silent: h4)"), "{told}");
+    assert!(told.contains("suspended: h2; silent: h4; try"), "{told}");
     let told = refusal_text(&error(&[], &["h2", "h4"]), "h1");
-    assert!(told.ends_with("(1 of 2 needed; silent: h2, h4)"), "{told}");
+    assert!(
+        told.ends_with(": 1 of 3 members agreed, this host included; 2 are needed; silent: h2, h4"),
+        "{told}"
+    );
 }
 
 #[test]
