@@ -8,7 +8,7 @@ use std::time::Instant;
 use overlay::{Look, Phase, Report, Space};
 
 use super::{Converger, OVERLAY_CHECK, OVERLAY_PARTS};
-use crate::runtime::local::list;
+use crate::runtime::local::list_of;
 use crate::runtime::metrics::raise;
 use crate::runtime::port_holder;
 
@@ -64,8 +64,11 @@ impl Converger {
             return;
         }
         self.agent.metrics.drift_repaired.with_label_values(&["overlay"]).inc_by(repaired);
-        let line =
-            format!("somebody changed what is ours; brought back ({repaired}): {}", list(&report.repaired));
+        let total = usize::try_from(repaired).unwrap_or(usize::MAX);
+        let line = format!(
+            "somebody changed what is ours; brought back ({repaired}): {}",
+            list_of(&report.repaired, total)
+        );
         self.agent.events.record("repair", line, "agent");
     }
 
