@@ -59,7 +59,8 @@ fn what_dead_hosts_held_comes_back_with_a_majority_only(sandbox: &Sandbox) {
         wait_suspended(&cluster, "h1", name);
         let refused = cluster.cli("h1", &format!("node rm {name}"));
         let said = format!(
-            "{name} is not removed: without {name}, which is not asked, 1 of 2 members agreed, this host included; 2 are"
+            "{name} is not removed: without {name}, which is not asked, 1 of 2 members agreed, this host included; \
+             2 are needed; no agreement from: "
         );
         assert!(refused.exit == 1 && refused.stderr.contains(&said), "{refused:?}");
     }

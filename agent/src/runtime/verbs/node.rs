@@ -43,9 +43,9 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
     Ok(Done { changed: vec![line], notes, laggards, object: None })
 }
 
-/// Why a host stays. It is not asked itself, so it is not among those who are silent, and that is said.
+/// Why a host stays. It is not asked itself, so it is not among those named, and that is said.
 fn not_removed(name: &str, answered: usize, needed: usize, here: bool, silent: &[String]) -> String {
-    let tally = tally(answered, needed, here, &[("silent", silent)]);
+    let tally = tally(answered, needed, here, &[("no agreement from", silent)]);
     format!("{name} is not removed: without {name}, which is not asked, {tally}")
 }
 
@@ -173,7 +173,7 @@ pub async fn resign(agent: &Arc<Agent>) -> Vec<String> {
             // Who agreed promises nothing until it hears this, and nobody is left to say it later.
             removing::take_back(agent, &mut removing::Heard::new()).await;
             let silent: Vec<String> = silent.iter().map(|node| agent.host_name(*node)).collect();
-            let tally = tally(answered, needed, false, &[("silent", &silent)]);
+            let tally = tally(answered, needed, false, &[("no agreement from", &silent)]);
             vec![format!(
                 "NOT settled: that {name} is gone, {tally}; if another host's svc-agent node ls still shows it, run \
                  there: svc-agent node rm {me}"

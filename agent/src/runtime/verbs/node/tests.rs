@@ -26,6 +26,6 @@ fn a_removal_without_a_majority_counts_those_who_remain_and_names_the_silent_one
     assert_eq!(
         not_removed("h2", 1, 2, true, &["h3".to_owned()]),
         "h2 is not removed: without h2, which is not asked, 1 of 2 members agreed, this host included; 2 are needed; \
-         silent: h3"
+         no agreement from: h3"
     );
 }
