@@ -261,6 +261,14 @@ impl ClientError {
                 &["ask again once it is back: svc-agent status", "the same command may be repeated"],
             ),
             Self::Refused(failure) => failure.clone(),
+            // Whoever has just asked for the status is not helped by being sent there again.
+            Self::TimedOut { request, .. } if request.ends_with(super::routes::STATUS) => told(
+                FailureKind::TimedOut,
+                &[
+                    "see in its log what it is busy with (its standard error; under systemd: journalctl -u UNIT)",
+                    "if it does not answer later either, restart it: forwarding goes on meanwhile",
+                ],
+            ),
             Self::TimedOut { .. } => told(
                 FailureKind::TimedOut,
                 &["wait longer with --timeout DUR", "see what it is busy with: svc-agent status"],

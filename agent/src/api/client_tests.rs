@@ -169,6 +169,11 @@ fn a_silent_agent_times_out() {
     let error = client.get::<Value>("/v1/status", &[]).unwrap_err();
     assert_eq!(error.to_string(), "no answer from the agent to GET /v1/status within 50ms");
     assert_eq!(error.failure().kind, FailureKind::TimedOut);
+    let hints = error.failure().hints;
+    assert!(hints[0].contains("log") && hints[1].contains("restart it"), "{hints:?}");
+    assert!(!hints.iter().any(|hint| hint.contains("svc-agent status")), "a loop: {hints:?}");
+    let other = client.get::<Value>("/v1/networks", &[]).unwrap_err().failure();
+    assert!(other.hints.iter().any(|hint| hint.ends_with("svc-agent status")), "{other:?}");
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
