@@ -113,9 +113,12 @@ Examples:
   svc-agent service ls";
 
 pub(super) const DRAIN: &str = "\
+No new flows reach it, established ones go on; registering it again ends the drain.
+
 Examples:
   svc-agent drain payment-api --on web
-  svc-agent drain payment-api --on web --wait 10s && docker stop web";
+  svc-agent drain payment-api --on web --wait 10s && docker stop web
+  svc-agent register payment-api --on web            flows again";
 
 pub(super) const ATTACHMENTS: &str = "\
 Examples:
@@ -182,5 +185,5 @@ Examples:
 
 pub(super) const CONFIG_CHECK: &str = "\
 Examples:
-  svc-agent config check --config /etc/svc-agent/config.toml
+  svc-agent config check /etc/svc-agent/config.toml
   SVC_AGENT_LOG=debug svc-agent config check --gossip-port 7947";

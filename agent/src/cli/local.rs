@@ -42,7 +42,7 @@ pub(super) fn config(verb: ConfigVerb, common: &Common, console: &mut Console) -
         }
         ConfigVerb::Check(check) => check,
     };
-    let loaded = load(&check.config.sources(&with_socket(check.flags, common)))?;
+    let loaded = load(&check.sources(|flags| with_socket(flags, common)))?;
     let values = loaded.settings.table().into_iter().zip(loaded.origins);
     if common.output == Output::Json {
         let settings: serde_json::Map<String, serde_json::Value> = values

@@ -63,8 +63,19 @@ pub(crate) enum ConfigVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
+    /// The same as --config FILE; of both the last one counts.
+    #[arg(value_name = "FILE", overrides_with = "config")]
+    file: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) config: Config,
+    config: Config,
     #[command(flatten)]
-    pub(crate) flags: Flags,
+    flags: Flags,
+}
+
+impl Check {
+    /// Where to read from, with these flags put on top of its own.
+    pub(crate) fn sources(self, with: impl FnOnce(Flags) -> Flags) -> Sources {
+        // With a FILE what is left of --config comes from the environment.
+        Sources { file: self.file.or(self.config.config), flags: with(self.flags) }
+    }
 }
