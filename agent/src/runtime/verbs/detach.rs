@@ -54,10 +54,8 @@ pub async fn detach(agent: &Arc<Agent>, request: Detach, origin: &str) -> Result
     let record = match found.as_slice() {
         [one] => one.clone(),
         [] => {
-            return Err(refused(
-                format!("{name} is not attached on this host"),
-                &["see what is: svc-agent attachments"],
-            ));
+            let all: Vec<Name> = agent.read(|state| state.local.values().map(|it| it.name.clone()).collect());
+            return Err(verbs::nearby::no_attachment(&name, &all, "see what is: svc-agent attachments"));
         }
         several => {
             let networks: Vec<&Name> = several.iter().map(|it| &it.network).collect();

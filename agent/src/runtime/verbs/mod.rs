@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::types::{Failure, Laggard, Wait};
 use crate::model::{Head, Name};
-use crate::runtime::agent::{Agent, chain, refused, usage};
+use crate::runtime::agent::{Agent, chain, refused};
 use crate::runtime::events::lock;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::{peers, problems};
@@ -16,6 +16,7 @@ pub mod attach;
 pub mod detach;
 pub mod leave;
 pub(crate) mod namesakes;
+pub(crate) mod nearby;
 pub mod network;
 pub mod node;
 pub mod queries;
@@ -39,30 +40,19 @@ pub fn name(what: &str, text: &str) -> Result<Name, Failure> {
 /// # Errors
 /// When it does not exist, or none is named and there are several.
 pub fn choose_network(agent: &Agent, named: Option<&str>) -> Result<Name, Failure> {
-    let existing: Vec<Name> = agent.read(|state| state.catalog.networks().cloned().collect());
-    match named {
-        Some(text) => {
-            let network = name("network", text)?;
-            if existing.contains(&network) {
-                return Ok(network);
-            }
-            let create = format!("create it: svc-agent network create {network}");
-            let known = match existing.as_slice() {
-                [] => "no network exists yet".to_owned(),
-                names => format!("networks that exist: {}", crate::runtime::local::list(names)),
-            };
-            Err(refused(format!("network {network} does not exist"), &[&create, &known]))
-        }
-        None => match existing.as_slice() {
-            [only] => Ok(only.clone()),
-            [] => Err(refused("no network exists yet", &["create one: svc-agent network create NAME"])),
-            several => {
-                let names = crate::runtime::local::list(several);
-                let hint = format!("name one of them: --network {}", several[0]);
-                Err(usage(format!("which network is meant? There are {}: {names}", several.len()), &[&hint]))
-            }
-        },
-    }
+    nearby::network(&networks(agent), named, nearby::Absent::LookedUp)
+}
+
+/// As [`choose_network`], for a verb that puts something onto the network: one that is missing may be made first.
+///
+/// # Errors
+/// As [`choose_network`].
+pub fn choose_network_to_use(agent: &Agent, named: Option<&str>) -> Result<Name, Failure> {
+    nearby::network(&networks(agent), named, nearby::Absent::MayBeMade)
+}
+
+fn networks(agent: &Agent) -> Vec<Name> {
+    agent.read(|state| state.catalog.networks().cloned().collect())
 }
 
 /// As [`choose_network`], but `default` is made where no network exists and none is named.
@@ -77,7 +67,7 @@ pub async fn choose_or_make_network(
 ) -> Result<Name, Failure> {
     let none_exists = agent.read(|state| state.catalog.networks().next().is_none());
     if !none_exists || named.is_some_and(|named| !named.eq_ignore_ascii_case(DEFAULT_NETWORK)) {
-        return choose_network(agent, named);
+        return choose_network_to_use(agent, named);
     }
     let request = crate::api::types::NetworkCreate { name: DEFAULT_NETWORK.to_owned(), ..Default::default() };
     let (network, made) = network::make(agent, &request, origin).await?;

@@ -334,7 +334,8 @@ pub fn resolve(agent: &Arc<Agent>, name: &str, on: &str, kind: Option<&str>) -> 
     let on = verbs::name("attachment", on)?;
     let cookie = agent.read(|state| state.local.values().find(|it| it.name == on).map(|it| it.cookie));
     let cookie = cookie.ok_or_else(|| {
-        refused(format!("{on} is not attached on this host"), &["ask on its own host: svc-agent attachments"])
+        let all: Vec<Name> = agent.read(|state| state.local.values().map(|it| it.name.clone()).collect());
+        verbs::nearby::no_attachment(&on, &all, "ask on its own host: svc-agent attachments")
     })?;
     let zone = lock(&agent.zones).get(&cookie).map(dns::ZoneHandle::load);
     let zone =

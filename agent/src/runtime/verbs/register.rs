@@ -9,9 +9,10 @@ use crate::api::types::{Done, Failure, Laggard, Register, Wait};
 use crate::catalog::facts::{Health, Key, ReplicaFact, ServiceDefinition, ServiceSettings, Value};
 use crate::model::{Head, Name, NodeId};
 use crate::runtime::agent::{Agent, Batch, State, host_name, refused, usage};
-use crate::runtime::local::{LocalAttachment, list};
+use crate::runtime::local::{LocalAttachment, NAMED_MAX, list, list_some};
 use crate::runtime::verbs;
 use crate::runtime::verbs::attach::{Caller, Located};
+use crate::runtime::verbs::nearby;
 use crate::store::Writes;
 
 mod settings;
@@ -144,7 +145,7 @@ async fn target(
         return verbs::attach::ensure(agent, request.network.as_deref(), located, caller, changed).await;
     }
     let named =
-        request.network.as_deref().map(|text| verbs::choose_network(agent, Some(text))).transpose()?;
+        request.network.as_deref().map(|text| verbs::choose_network_to_use(agent, Some(text))).transpose()?;
     let local: Vec<LocalAttachment> = agent.read(|state| {
         let all = state.local.values().filter(|it| it.announced);
         all.filter(|it| named.as_ref().is_none_or(|network| it.network == *network)).cloned().collect()
@@ -154,7 +155,7 @@ async fn target(
         let matching: Vec<&LocalAttachment> = local.iter().filter(|it| it.name == on).collect();
         return match matching.as_slice() {
             [one] => Ok((*one).clone()),
-            [] => Err(unknown_attachment(agent, &on)),
+            [] => Err(unknown_attachment(agent, &on, &local)),
             several => Err(ambiguous(request, several.iter().copied(), true)),
         };
     }
@@ -178,7 +179,7 @@ async fn target(
     }
 }
 
-fn unknown_attachment(agent: &Agent, on: &Name) -> Failure {
+fn unknown_attachment(agent: &Agent, on: &Name, local: &[LocalAttachment]) -> Failure {
     let elsewhere = agent.read(|state| {
         let networks = state.catalog.networks();
         let mut found = networks.filter_map(|network| {
@@ -193,11 +194,11 @@ fn unknown_attachment(agent: &Agent, on: &Name) -> Failure {
             refused(format!("attachment {on} of network {network} lives on host {host}"), &[&hint])
         }
         None => {
+            let meant = nearby::meant(on.as_str(), local.iter().map(|it| &it.name)).into_iter();
+            let there_is = "see what there is: svc-agent attachments".to_owned();
             let attach = format!("attach it: svc-agent attach {on} --netns {on}");
-            refused(
-                format!("attachment {on} does not exist"),
-                &["see what there is: svc-agent attachments", &attach],
-            )
+            let hints: Vec<String> = meant.chain([there_is, attach]).collect();
+            nearby::missing(format!("attachment {on} does not exist"), &hints)
         }
     }
 }
@@ -207,10 +208,11 @@ fn ambiguous<'a>(
     all: impl Iterator<Item = &'a LocalAttachment>,
     networks: bool,
 ) -> Failure {
-    let all: Vec<&LocalAttachment> = all.take(8).collect();
+    let all: Vec<&LocalAttachment> = all.collect();
     let names: Vec<String> = all.iter().map(|it| it.key()).collect();
     let hints: Vec<String> = all
         .iter()
+        .take(NAMED_MAX)
         .map(|it| match networks {
             true => {
                 format!("svc-agent register {} --on {} --network {}", request.service, it.name, it.network)
@@ -219,7 +221,7 @@ fn ambiguous<'a>(
         })
         .collect();
     let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
-    usage(format!("which attachment is meant? There are {}: {}", names.len(), names.join(", ")), &hints)
+    usage(format!("which attachment is meant? There are {}: {}", names.len(), list_some(&names)), &hints)
 }
 
 /// What the registration writes, by what is known at the moment of writing.

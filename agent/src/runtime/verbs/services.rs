@@ -13,6 +13,7 @@ use crate::runtime::local::list;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::peers::{self, AskError};
 use crate::runtime::verbs;
+use crate::runtime::verbs::nearby;
 use crate::runtime::verbs::register::{changes, check, inspect, merged};
 use crate::store::Writes;
 
@@ -199,10 +200,20 @@ pub fn choose_service(agent: &Agent, network: Option<&str>, service: &str) -> Re
     });
     match on.as_slice() {
         [only] => Ok((only.clone(), service)),
-        [] => Err(refused(
-            format!("service {service} does not exist"),
-            &["see what there is: svc-agent service ls"],
-        )),
+        [] => {
+            let all: Vec<Name> = agent.read(|state| {
+                state
+                    .catalog
+                    .networks()
+                    .flat_map(|network| state.catalog.services(network))
+                    .cloned()
+                    .collect()
+            });
+            let meant = nearby::meant(service.as_str(), &all).into_iter();
+            let hints: Vec<String> =
+                meant.chain(["see what there is: svc-agent service ls".to_owned()]).collect();
+            Err(nearby::missing(format!("service {service} does not exist"), &hints))
+        }
         several => {
             let hint = format!("name one of them: --network {}", several[0]);
             Err(usage(format!("{service} is a service of several networks: {}", list(several)), &[&hint]))
@@ -211,12 +222,8 @@ pub fn choose_service(agent: &Agent, network: Option<&str>, service: &str) -> Re
 }
 
 fn unknown_service(state: &State, network: &Name, service: &Name) -> Failure {
-    let known: Vec<Name> = state.catalog.services(network).take(8).cloned().collect();
-    let hint = match known.as_slice() {
-        [] => format!("network {network} has no services yet"),
-        names => format!("services of {network}: {}", list(names)),
-    };
-    refused(format!("service {service} does not exist on network {network}"), &[&hint])
+    let existing: Vec<Name> = state.catalog.services(network).cloned().collect();
+    nearby::no_service(network, service, &existing)
 }
 
 /// Whose replica it is.
@@ -231,13 +238,7 @@ fn owner(agent: &Agent, network: &Name, service: &Name, on: &Name) -> Result<Nod
         let all: Vec<Name> = replicas.into_iter().map(|(name, _)| name).collect();
         (owners, all)
     });
-    owners.first().copied().ok_or_else(|| {
-        let hint = match all.as_slice() {
-            [] => format!("{service} has no replicas"),
-            names => format!("its replicas are on: {}", list(names)),
-        };
-        refused(format!("{service} has no replica on {on}"), &[&hint])
-    })
+    owners.first().copied().ok_or_else(|| nearby::no_replica(service, on, &all))
 }
 
 /// Asks the host that owns a replica; only it writes facts about it.
