@@ -100,7 +100,9 @@ impl Prober {
                 let damaging = self.tried().filter(|(_, way)| way.path.is_damaging());
                 let (nodes, mut names): (BTreeSet<NodeId>, Vec<String>) =
                     damaging.map(|(node, way)| (*node, way.peer.name.clone())).unzip();
+                let more = names.len().saturating_sub(NAMED_MAX);
                 names.truncate(NAMED_MAX);
+                names.extend((more > 0).then(|| format!("{more} more")));
                 (self.suspects, self.damaged_by) = (nodes, names);
                 self.apply_offload();
             }

@@ -13,6 +13,7 @@ use crate::runtime::{peers, problems};
 
 pub mod addressing;
 pub mod attach;
+pub(crate) mod conflicts;
 pub mod detach;
 pub mod leave;
 pub(crate) mod namesakes;

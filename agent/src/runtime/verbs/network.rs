@@ -10,7 +10,7 @@ use crate::catalog::{Catalog, NetworkRecord};
 use crate::model::{Name, NodeId};
 use crate::runtime::agent::{Agent, Batch, State, chain, refused, usage};
 use crate::runtime::claiming::{self, ClaimError};
-use crate::runtime::local::list;
+use crate::runtime::local::{list, list_some};
 use crate::runtime::verbs;
 use crate::store::Writes;
 use crate::view::MTU_SIX_MIN;
@@ -32,8 +32,7 @@ pub async fn create(agent: &Arc<Agent>, request: NetworkCreate, origin: &str) ->
     drop(turn);
     let head = *agent.own_head.borrow();
     let laggards = verbs::everywhere(agent, None, head, request.wait).await;
-    let notes = agent.read(|state| overlapping_routes(state, &network));
-    let notes = notes.into_iter().map(|(_, overlap)| overlap).collect();
+    let notes = agent.read(|state| overlap_lines(state, &network));
     let object = verbs::queries::network(agent, &network).and_then(|info| serde_json::to_value(info).ok());
     Ok(Done { changed, notes, laggards, object })
 }
@@ -282,7 +281,13 @@ pub fn overlapping_routes(state: &State, name: &Name) -> Vec<(NodeId, String)> {
         });
         hosts.collect::<Vec<_>>()
     };
-    subnets.iter().flat_map(on).take(OVERLAPS_MAX).collect()
+    subnets.iter().flat_map(on).collect()
+}
+
+/// As [`overlapping_routes`], to be shown: the first ones, and how many more there are.
+pub fn overlap_lines(state: &State, name: &Name) -> Vec<String> {
+    let overlaps = overlapping_routes(state, name).into_iter().map(|(_, overlap)| overlap).collect();
+    verbs::conflicts::cut(overlaps, OVERLAPS_MAX, "routes of hosts that overlap its subnets")
 }
 
 /// An explicit VNI must be free; else the first of the name's own sequence that a majority confirms.
@@ -379,9 +384,8 @@ fn refuse_if_used(agent: &Agent, name: &Name) -> Result<(), Failure> {
     if users.is_empty() {
         return Ok(());
     }
-    let (count, shown) = (users.len(), users[..users.len().min(5)].join(", "));
-    let more = if count > 5 { ", …" } else { "" };
+    let (count, shown) = (users.len(), list_some(&users));
     let hint = format!("detach them first: svc-agent detach NAME --network {name}");
     let gone = "attachments of a host that will not return end with: svc-agent node rm HOST";
-    Err(refused(format!("network {name} is in use by {count} attachments: {shown}{more}"), &[&hint, gone]))
+    Err(refused(format!("network {name} is in use by {count} attachments: {shown}"), &[&hint, gone]))
 }

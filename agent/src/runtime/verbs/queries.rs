@@ -18,6 +18,7 @@ use crate::runtime::agent::{Agent, State, chain, host_name, refused};
 use crate::runtime::events::lock;
 use crate::runtime::local::StoredPlace;
 use crate::runtime::messages::{Answer, Request};
+use crate::runtime::verbs::conflicts::describe;
 use crate::runtime::{host, peers, verbs};
 use crate::view::{Conflict, NetworkView};
 
@@ -67,9 +68,7 @@ pub fn network(agent: &Agent, name: &Name) -> Option<NetworkInfo> {
             problems: view
                 .conflicts()
                 .map(|conflict| describe(state, conflict))
-                .chain(
-                    verbs::network::overlapping_routes(state, name).into_iter().map(|(_, overlap)| overlap),
-                )
+                .chain(verbs::network::overlap_lines(state, name))
                 .collect(),
         })
     })
@@ -113,11 +112,6 @@ pub fn word_of(region: Region) -> &'static str {
         Region::Endpoint => "endpoints",
         Region::Vip => "vips",
     }
-}
-
-fn describe(state: &State, conflict: &Conflict) -> String {
-    let host = host_name(&state.catalog, conflict.blamed());
-    format!("{conflict} (host {host})")
 }
 
 /// A record's data in presentation form.
@@ -294,8 +288,7 @@ async fn host_status(
 /// What concerns this host as a whole, or the cluster's declarations.
 fn notices(agent: &Agent) -> Vec<String> {
     let mut notices: Vec<String> = agent.read(|state| {
-        let mut notices: Vec<String> =
-            state.view.conflicts().map(|conflict| describe(state, conflict)).take(64).collect();
+        let mut notices = verbs::conflicts::lines(state, state.view.conflicts());
         notices.extend(verbs::namesakes::notices(state));
         if !state.synced {
             notices.push("this host has not synced with another one since it started".to_owned());
