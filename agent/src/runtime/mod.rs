@@ -12,6 +12,7 @@ pub mod events;
 pub mod gather;
 pub mod health;
 pub mod host;
+pub mod key_file;
 pub mod local;
 pub mod log;
 pub mod memory;
