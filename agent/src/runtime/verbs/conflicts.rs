@@ -19,7 +19,8 @@ pub(crate) fn describe(state: &State, conflict: &Conflict) -> String {
         Conflict::Address { network, attachment, address, holder, standing, .. } => {
             let by = name_of(*standing);
             format!(
-                "attachment {attachment} of host {host} on network {network}: {address} is held by {holder} on host {by}"
+                "attachment {attachment} of host {host} on network {network}: {address} is held by {holder} on host \
+                 {by}"
             )
         }
         _ => format!("{conflict} (host {host})"),
