@@ -63,8 +63,9 @@ pub(crate) enum ConfigVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// The same as --config FILE; of both the last one counts.
-    #[arg(value_name = "FILE", overrides_with = "config")]
+    /// The same as --config FILE, and before it where both are given.
+    // Not declared as overriding --config: clap takes a value from the environment for a conflict then.
+    #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     #[command(flatten)]
     config: Config,
@@ -75,7 +76,6 @@ pub(crate) struct Check {
 impl Check {
     /// Where to read from, with these flags put on top of its own.
     pub(crate) fn sources(self, with: impl FnOnce(Flags) -> Flags) -> Sources {
-        // With a FILE what is left of --config comes from the environment.
         Sources { file: self.file.or(self.config.config), flags: with(self.flags) }
     }
 }

@@ -84,7 +84,7 @@ fn config_check_takes_its_file_with_or_without_a_flag() {
         format!("config check {file}"),
         format!("config check --upstream 192.0.2.1 {file}"),
         format!("config check --config /nowhere.toml {file}"),
-        format!("config check /nowhere.toml --config {file}"),
+        format!("config check {file} --config /nowhere.toml"),
     ];
     for line in lines {
         let check = asking(&line);
