@@ -76,7 +76,8 @@ impl Datagrams {
         if kind == Kind::Hello && self.is_farewell(&envelope, body) {
             return self.shared.told_removed(from);
         }
-        match self.shared.judged(from, |sessions| sessions.judge(now, &envelope)) {
+        let speaker = envelope.speaker.node;
+        match self.shared.judged((from, speaker), |sessions| sessions.judge(now, &envelope)) {
             Verdict::Refuse(Reason::Removed) if kind == Kind::Gossip => {
                 return self.greet(now, from, length, &envelope, Hello::REMOVED).await;
             }
@@ -84,6 +85,13 @@ impl Datagrams {
             // A hello is never answered, so two hosts cannot greet each other for ever.
             Verdict::Greet { newest, .. } if kind == Kind::Gossip => {
                 return self.greet(now, from, length, &envelope, newest).await;
+            }
+            // Whoever goes on looking for us is to know that another cluster is still here. It refuses the hello, so nothing
+            // else comes of it.
+            Verdict::Refuse(Reason::Forgotten)
+                if kind == Kind::Gossip && locked(&self.shared.foreigners).knows(speaker) =>
+            {
+                return self.greet(now, from, length, &envelope, 0).await;
             }
             Verdict::Greet { .. } | Verdict::Refuse(_) => return,
         }

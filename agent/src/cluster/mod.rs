@@ -337,7 +337,9 @@ impl Cluster {
 
     /// Hosts of another cluster that has the same key; they are no members, and nothing of theirs is taken.
     pub fn foreign(&self) -> Vec<Foreign> {
-        locked(&self.shared.foreigners).now(Instant::now(), |address| self.seeds.contains(address))
+        let members = self.members.borrow().clone();
+        let is_ours = |address| members.values().any(|member| member.live && member.address == address);
+        locked(&self.shared.foreigners).now(Instant::now(), is_ours)
     }
 
     /// Who founded the cluster that this host belongs to, or is about to join.

@@ -69,10 +69,6 @@ impl Seeds {
         }
     }
 
-    pub(super) fn contains(&self, address: SocketAddr) -> bool {
-        locked(&self.addresses).contains(&address)
-    }
-
     pub(super) fn remove(&self, address: SocketAddr) {
         locked(&self.addresses).remove(&address);
     }

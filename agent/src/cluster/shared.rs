@@ -107,7 +107,11 @@ impl Shared {
     }
 
     /// Judges a speaker by `judge`, publishes a changed maximum, and counts a refusal.
-    pub(super) fn judged(&self, from: SocketAddr, judge: impl FnOnce(&mut Sessions) -> Verdict) -> Verdict {
+    pub(super) fn judged(
+        &self,
+        (from, speaker): (SocketAddr, NodeId),
+        judge: impl FnOnce(&mut Sessions) -> Verdict,
+    ) -> Verdict {
         let (verdict, maxima) = {
             let mut sessions = locked(&self.sessions);
             let verdict = judge(&mut sessions);
@@ -127,7 +131,9 @@ impl Shared {
             Verdict::Refuse(Reason::Removed) => stats.forgotten_sender.add(1),
             Verdict::Refuse(Reason::Forgotten) => {
                 stats.forgotten_sender.add(1);
-                locked(&self.foreigners).heard(Instant::now(), from);
+                if let Some(line) = locked(&self.foreigners).heard(Instant::now(), speaker) {
+                    tracing::warn!("{line}");
+                }
             }
         }
         verdict

@@ -72,7 +72,7 @@ fn both(c: [u8; 16], s: [u8; 16]) -> [u8; 32] {
 
 fn admit(shared: &Shared, from: SocketAddr, speaker: Speaker) -> Result<(), StreamError> {
     let now = Instant::now();
-    match shared.judged(from, |sessions| sessions.admit(now, speaker, true)) {
+    match shared.judged((from, speaker.node), |sessions| sessions.admit(now, speaker, true)) {
         Verdict::Accept => {
             shared.heard(now, speaker);
             Ok(())

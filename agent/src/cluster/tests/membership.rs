@@ -269,3 +269,23 @@ async fn who_joins_is_of_the_cluster_of_the_first_that_speaks_to_it() {
     let second = hosts[3].members().borrow().clone();
     assert!(live(&second).iter().all(|node| [3, 4].contains(node)), "{second:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_host_answers_who_looks_for_it_and_is_spoken_of_until_a_host_of_ours_is_there() {
+    let [ours, theirs] = [free_address(), free_address()];
+    let host = start(Config { founder: Some(NodeId(1)), ..config(1, ours, &[theirs]) }).await;
+    let foreign = start(Config { founder: Some(NodeId(3)), ..config(3, theirs, &[]) }).await;
+    until(SOON, || !host.foreign().is_empty() && !foreign.foreign().is_empty()).await;
+    let hellos = foreign.stats().hellos_sent.get();
+    until(SOON, || foreign.stats().hellos_sent.get() > hellos + 2).await;
+    assert_eq!(live(&host.members().borrow()), [1]);
+    assert_eq!(live(&foreign.members().borrow()), [3]);
+
+    foreign.stop().await;
+    let joined = start(config(4, theirs, &[ours])).await;
+    wait(&host, SOON, is_live(4)).await;
+    assert!(host.foreign().is_empty(), "{:?}", host.foreign());
+    wait(&joined, SOON, is_live(1)).await;
+    // It hears of the one that was at its own address before.
+    assert!(joined.foreign().is_empty(), "{:?}", joined.foreign());
+}
