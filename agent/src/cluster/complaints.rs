@@ -13,6 +13,15 @@ const COMPLAINTS_MAX: usize = 64;
 const UNREADABLE_MAX: usize = 64;
 /// So long after the last such frame of an address it is right again: hosts try each other more often.
 const UNREADABLE_AGE: Duration = Duration::from_secs(10);
+/// So long, if frames that do open have come from it since: a host with a wrong key tries about every second. Not at
+/// once, as hosts behind one address may have different keys.
+const OPENED_AGE: Duration = Duration::from_secs(3);
+
+/// Whether what was said `last` is over, `opened` being when a frame from there last opened.
+fn is_over(now: Instant, last: Instant, opened: Option<Instant>) -> bool {
+    let age = if opened.is_some_and(|opened| opened > last) { OPENED_AGE } else { UNREADABLE_AGE };
+    now.saturating_duration_since(last) >= age
+}
 
 /// A peer says that a frame of ours does not open there. Anybody who can see our frames can forge it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +33,7 @@ pub struct KeyComplaint {
     /// Whether the peer has a key with this id, which then is another key, or another cluster's.
     pub known: bool,
     last: Instant,
+    opened: Option<Instant>,
 }
 
 impl std::fmt::Display for KeyComplaint {
@@ -51,7 +61,17 @@ pub struct Unreadable {
     pub known: bool,
     /// How many there were.
     pub count: u64,
+    /// When the first of them came.
+    pub since: Instant,
     last: Instant,
+    opened: Option<Instant>,
+}
+
+impl Unreadable {
+    /// The first such frame.
+    pub(crate) fn new(now: Instant, from: IpAddr, key_id: KeyId, known: bool) -> Self {
+        Self { from, key_id, known, count: 1, since: now, last: now, opened: None }
+    }
 }
 
 impl std::fmt::Display for Unreadable {
@@ -79,7 +99,11 @@ impl Unreadables {
     pub(super) fn note(&mut self, now: Instant, from: IpAddr, notice: Notice) {
         let Notice { key_id, known, .. } = notice;
         if let Some(before) = self.0.iter_mut().find(|it| it.from == from) {
-            *before = Unreadable { from, key_id, known, count: before.count + 1, last: now };
+            if is_over(now, before.last, before.opened) {
+                (before.since, before.count) = (now, 0);
+            }
+            (before.key_id, before.known, before.last) = (key_id, known, now);
+            before.count += 1;
             return;
         }
         if self.0.len() == UNREADABLE_MAX
@@ -87,11 +111,16 @@ impl Unreadables {
         {
             self.0.remove(oldest);
         }
-        self.0.push(Unreadable { from, key_id, known, count: 1, last: now });
+        self.0.push(Unreadable::new(now, from, key_id, known));
+    }
+
+    /// A frame from there opened that was made just now.
+    pub(super) fn opened(&mut self, now: Instant, from: IpAddr) {
+        self.0.iter_mut().filter(|it| it.from == from).for_each(|it| it.opened = Some(now));
     }
 
     pub(super) fn now(&mut self, now: Instant) -> Vec<Unreadable> {
-        self.0.retain(|it| now.saturating_duration_since(it.last) < UNREADABLE_AGE);
+        self.0.retain(|it| !is_over(now, it.last, it.opened));
         self.0.clone()
     }
 }
@@ -107,14 +136,19 @@ impl Complaints {
         if self.0.len() == COMPLAINTS_MAX {
             self.0.pop_front();
         }
-        self.0.push_back(KeyComplaint { from, key_id: notice.key_id, known: notice.known, last: now });
+        let Notice { key_id, known, .. } = notice;
+        self.0.push_back(KeyComplaint { from, key_id, known, last: now, opened: None });
         first
+    }
+
+    /// As of [`Unreadables`].
+    pub(super) fn opened(&mut self, now: Instant, from: IpAddr) {
+        self.0.iter_mut().filter(|it| it.from.ip() == from).for_each(|it| it.opened = Some(now));
     }
 
     /// Those that are not over: a host that goes on not opening our frames goes on saying so.
     pub(super) fn all(&self, now: Instant) -> Vec<KeyComplaint> {
-        let lately = |it: &&KeyComplaint| now.saturating_duration_since(it.last) < UNREADABLE_AGE;
-        self.0.iter().filter(lately).cloned().collect()
+        self.0.iter().filter(|it| !is_over(now, it.last, it.opened)).cloned().collect()
     }
 }
 
@@ -156,5 +190,32 @@ mod tests {
                 .contains("from 127.0.0.1 do not open here: they are sealed with key 07070707")
         );
         assert!(unreadables.now(later + UNREADABLE_AGE).is_empty());
+    }
+
+    #[test]
+    fn it_ends_soon_after_frames_from_there_open_unless_others_still_do_not() {
+        let (mut unreadables, begin) = (Unreadables::default(), Instant::now());
+        let mut complaints = Complaints::default();
+        let notice = Notice { key_id: KeyId([7; 4]), known: false, token: [0; 8] };
+        let (host, second) = (IpAddr::V4(Ipv4Addr::LOCALHOST), Duration::from_secs(1));
+        unreadables.note(begin, host, notice);
+        unreadables.note(begin + second, host, notice);
+        complaints.note(begin + second, SocketAddr::new(host, 7946), notice);
+        unreadables.opened(begin + second * 2, host);
+        complaints.opened(begin + second * 2, host);
+        let told = unreadables.now(begin + second * 3);
+        assert_eq!((told[0].since, told[0].count), (begin, 2));
+        assert_eq!(complaints.all(begin + second * 3).len(), 1);
+        assert!(complaints.all(begin + second * 4).is_empty());
+        // Another host behind that address goes on with the wrong key.
+        for number in 3..9 {
+            unreadables.note(begin + second * number, host, notice);
+            unreadables.opened(begin + second * number + second / 2, host);
+            assert_eq!(unreadables.now(begin + second * (number + 1))[0].since, begin);
+        }
+        assert!(unreadables.now(begin + second * 8 + OPENED_AGE).is_empty());
+        // And from anew.
+        unreadables.note(begin + second * 20, host, notice);
+        assert_eq!(unreadables.now(begin + second * 20)[0].since, begin + second * 20);
     }
 }

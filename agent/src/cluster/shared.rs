@@ -122,7 +122,12 @@ impl Shared {
         }
         let stats = &self.stats;
         match verdict {
-            Verdict::Accept | Verdict::Refuse(Reason::Own) => {}
+            Verdict::Accept => {
+                let now = Instant::now();
+                locked(&self.unreadables).opened(now, from.ip());
+                locked(&self.complaints).opened(now, from.ip());
+            }
+            Verdict::Refuse(Reason::Own) => {}
             Verdict::Greet { stale: true, .. } => stats.stale_incarnation.add(1),
             Verdict::Greet { stale: false, .. } => stats.not_fresh.add(1),
             Verdict::Refuse(Reason::Duplicate) => self.note_duplicate(from),

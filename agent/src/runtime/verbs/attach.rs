@@ -141,6 +141,7 @@ pub async fn make(
         aliases,
         default_route: request.default_route,
     };
+    verbs::unjoined::refuse(agent)?;
     let network =
         verbs::choose_or_make_network(agent, request.network.as_deref(), &caller.origin, changed).await?;
     if let Some(record) = existing(agent, &network, &name, &asked)? {

@@ -24,6 +24,7 @@ pub mod queries;
 pub mod register;
 pub mod services;
 pub mod takeover;
+pub(crate) mod unjoined;
 
 /// The network that is made when none is named and none exists.
 const DEFAULT_NETWORK: &str = "default";
@@ -39,9 +40,9 @@ pub fn name(what: &str, text: &str) -> Result<Name, Failure> {
 /// The network that is meant: the named one, else the only one.
 ///
 /// # Errors
-/// When it does not exist, or none is named and there are several.
+/// When it does not exist, or none is named and there are several; where this host has not joined yet, then that.
 pub fn choose_network(agent: &Agent, named: Option<&str>) -> Result<Name, Failure> {
-    nearby::network(&networks(agent), named, nearby::Absent::LookedUp)
+    chosen(agent, named, nearby::Absent::LookedUp)
 }
 
 /// As [`choose_network`], for a verb that puts something onto the network: one that is missing may be made first.
@@ -49,11 +50,15 @@ pub fn choose_network(agent: &Agent, named: Option<&str>) -> Result<Name, Failur
 /// # Errors
 /// As [`choose_network`].
 pub fn choose_network_to_use(agent: &Agent, named: Option<&str>) -> Result<Name, Failure> {
-    nearby::network(&networks(agent), named, nearby::Absent::MayBeMade)
+    chosen(agent, named, nearby::Absent::MayBeMade)
 }
 
-fn networks(agent: &Agent) -> Vec<Name> {
-    agent.read(|state| state.catalog.networks().cloned().collect())
+fn chosen(agent: &Agent, named: Option<&str>, absent: nearby::Absent) -> Result<Name, Failure> {
+    let existing: Vec<Name> = agent.read(|state| state.catalog.networks().cloned().collect());
+    nearby::network(&existing, named, absent).or_else(|failure| {
+        unjoined::refuse(agent)?;
+        Err(failure)
+    })
 }
 
 /// As [`choose_network`], but `default` is made where no network exists and none is named.

@@ -57,6 +57,7 @@ pub async fn make(
         let remove = format!("or remove it first: svc-agent network rm {name}");
         return Err(refused(what, &["leave those parameters out to use it as it is", &remove]));
     }
+    verbs::unjoined::refuse(agent)?;
     let links = [IpNetwork::V4(agent.settings.load().link_pool), overlay::link_pool_six()];
     for subnet in &request.subnets {
         if let Some(links) = links.iter().find(|links| addresses::overlaps(links, subnet)) {

@@ -20,17 +20,15 @@ use crate::runtime::local::StoredPlace;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::verbs::conflicts::describe;
 use crate::runtime::{host, peers, verbs};
-use crate::view::{Conflict, NetworkView};
+use crate::view::NetworkView;
 
+mod notices;
 mod services;
 
 pub use services::{service, services};
 
 /// How long a host may take to say how it is.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
-
-/// A host with this one's identity that has been silent for so long is there no more.
-const TWIN_GONE_AFTER: Duration = Duration::from_secs(10);
 
 /// All networks.
 pub fn networks(agent: &Agent) -> Vec<NetworkInfo> {
@@ -222,7 +220,7 @@ pub async fn status(agent: &Arc<Agent>) -> Status {
         async move { host_status(agent, node, &host, suspended, known).await }
     });
     let hosts = futures::future::join_all(asked).await;
-    let notices = notices(agent);
+    let notices = notices::of(agent);
     let well = |host: &HostStatus| host.state == "live" && host.behind.is_empty() && host.problems.is_empty();
     Status {
         node: agent.identity.name.clone(),
@@ -283,40 +281,6 @@ async fn host_status(
         }
     }
     status
-}
-
-/// What concerns this host as a whole, or the cluster's declarations.
-fn notices(agent: &Agent) -> Vec<String> {
-    let mut notices: Vec<String> = agent.read(|state| {
-        let mut notices = verbs::conflicts::lines(state, state.view.conflicts());
-        notices.extend(verbs::namesakes::notices(state));
-        if !state.synced {
-            notices.push("this host has not synced with another one since it started".to_owned());
-        }
-        notices
-    });
-    let by = agent.cluster.get().and_then(|cluster| cluster.removed_by());
-    if by.is_some() || agent.read(|state| state.catalog.is_removed(agent.identity.node)) {
-        let by = by.map(|by| format!(", says {by}")).unwrap_or_default();
-        notices.push(format!(
-            "this host was removed from its cluster{by}: the others send it nothing any more; take down what is left with svc-agent leave, or stop the agent, move {} away and join again",
-            agent.settings.load().state_dir.display()
-        ));
-    }
-    let Some(cluster) = agent.cluster.get() else { return notices };
-    notices.extend(cluster.notices());
-    if let Some(newest) = cluster.superseded() {
-        notices.push(format!(
-            "other hosts have seen start {newest} of this host, which is later than this one: its state directory is an old copy; leave and join again"
-        ));
-    }
-    if let Some(duplicate) = cluster.duplicate().filter(|it| it.at.elapsed() < TWIN_GONE_AFTER) {
-        notices.push(format!(
-            "another host ({}) says it is this one: its state directory is a copy; stop one of the two and move its state directory away",
-            duplicate.address
-        ));
-    }
-    notices
 }
 
 /// What a name is answered with inside an attachment's namespace.
