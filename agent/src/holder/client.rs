@@ -26,6 +26,8 @@ const START_LOOK_INTERVAL_NS: i64 = 5_000_000;
 pub struct Client {
     path: PathBuf,
     socket: Mutex<Option<OwnedFd>>,
+    /// The holder's process, if [`ensure`] has started it for this client.
+    started: Option<u32>,
 }
 
 /// What a holder says of itself.
@@ -67,12 +69,28 @@ pub(super) fn ensure_with(path: &Path, mut command: Command) -> Result<Client, E
     let failed = |command: &Command, source| Error::Start { program: command.get_program().into(), source };
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
     let mut child = command.spawn().map_err(|source| failed(&command, source))?;
+    let outcome = answering(path);
+    // One that answers too late would stay with nobody to use it.
+    if outcome.is_err() {
+        let _ended_before = child.kill();
+    }
+    let pid = child.id();
     // Waited for, so that none is left as a zombie while we live.
     let waiter = std::thread::Builder::new().name("holder-wait".to_owned()).spawn(move || child.wait());
-    waiter.map_err(|source| failed(&command, source))?;
+    let mut client = outcome?;
+    // Another agent's may have been first.
+    client.started = client.ping().ok().map(|pong| pong.pid).filter(|answering| *answering == pid);
+    if let Err(source) = waiter {
+        client.end_unused();
+        return Err(failed(&command, source));
+    }
+    Ok(client)
+}
+
+/// Waits for a holder that answers at `path`: two agents may start one each, and one of the two does.
+fn answering(path: &Path) -> Result<Client, Error> {
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
-        // Two agents may start one each: one of the two answers.
         match Client::connect(path) {
             Ok(client) => return Ok(client),
             Err(error) if Instant::now() >= deadline => {
@@ -92,7 +110,7 @@ impl Client {
     /// # Errors
     /// [`Error::Connect`], [`Error::Call`].
     pub fn connect(path: &Path) -> Result<Self, Error> {
-        let client = Self { path: path.to_owned(), socket: Mutex::new(None) };
+        let client = Self { path: path.to_owned(), socket: Mutex::new(None), started: None };
         client.ping()?;
         Ok(client)
     }
@@ -162,6 +180,20 @@ impl Client {
     /// [`Error::Connect`], [`Error::Call`].
     pub fn end(&self) -> Result<(), Error> {
         self.call(Request::End, &[]).map(drop)
+    }
+
+    /// Ends the holder that [`ensure`] has started for this client, unless it keeps what counts: for a start that fails,
+    /// which is to leave nothing running. One that was there before stays, and so does one that has replaced it.
+    pub fn end_unused(&self) {
+        let Some(started) = self.started else { return };
+        if !self.ping().is_ok_and(|pong| pong.pid == started) {
+            return;
+        }
+        // The namespace in which paths are tried is made anew by each agent that finds none.
+        if self.list().is_ok_and(|entries| entries.iter().all(|entry| entry.name == super::PATHS_NAME)) {
+            // One that does not answer by now keeps nothing.
+            let _ended = self.end();
+        }
     }
 
     /// Asks once more over a new connection when the old one is found closed; every request may be repeated.

@@ -200,3 +200,29 @@ fn a_holder_process_is_started_once_keeps_a_namespace_and_ends() {
     let failed = ensure_with(&path, Command::new("/nonexistent")).err().unwrap();
     assert_eq!(failed.to_string(), "cannot start /nonexistent as the holder");
 }
+
+#[test]
+fn a_start_that_fails_ends_the_holder_that_it_started_unless_it_keeps_something() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let starter = ensure_with(&path, holder_command(&path)).unwrap();
+    let later = ensure_with(&path, Command::new("/nonexistent")).unwrap();
+    later.end_unused();
+    assert!(later.ping().is_ok(), "it was there before");
+
+    let file = pipe_with("");
+    for name in [PATHS_NAME, "network/web"] {
+        starter.put(name, &[file.as_fd()]).unwrap();
+    }
+    starter.end_unused();
+    assert!(later.ping().is_ok(), "it keeps a network");
+    starter.drop_name("network/web").unwrap();
+    starter.end_unused();
+    assert!(matches!(later.ping(), Err(Error::Connect { .. })), "nothing of it is left");
+
+    let (thread, successor) = start(&path);
+    starter.end_unused();
+    assert!(successor.ping().is_ok(), "it is another one");
+    successor.end().unwrap();
+    thread.join().unwrap().unwrap();
+}

@@ -43,6 +43,7 @@ mod upkeep;
 mod upstreams;
 
 pub use bare::Bare;
+pub use notify::readiness;
 
 /// Sockets and namespaces that stay open for one attachment, with room.
 const FILES_PER_ATTACHMENT: u64 = 13;
@@ -76,10 +77,14 @@ pub fn run(settings: Settings, sources: Sources, start: Start) -> Result<(), Fai
             teller.tell(Instant::now());
         }
     });
-    let ended = runtime.block_on(run_agent(settings, sources, start));
+    let mut holder = None;
+    let ended = runtime.block_on(run_agent(settings, sources, start, &mut holder));
     limiter.tell(Instant::now());
     // A blocking call that hangs must not keep a stopped agent alive.
     runtime.shutdown_timeout(Duration::from_secs(2));
+    if let (Err(_), Some(holder)) = (&ended, holder) {
+        holder.end_unused();
+    }
     match ended? {
         Some(before) => Err(moving::start_anew(before)),
         None => Ok(()),
@@ -87,7 +92,12 @@ pub fn run(settings: Settings, sources: Sources, start: Start) -> Result<(), Fai
 }
 
 /// Until the agent ends; the address that it is to leave for another, if that is why.
-async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result<Option<IpAddr>, Failure> {
+async fn run_agent(
+    settings: Settings,
+    sources: Sources,
+    start: Start,
+    reached: &mut Option<Arc<holder::Client>>,
+) -> Result<Option<IpAddr>, Failure> {
     let fail = |error: &dyn std::error::Error| refused(chain(error), &[]);
     let keys = KeyRing::load(&settings.key_file).map_err(|error| {
         let hints = [
@@ -113,6 +123,7 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     let metrics = open_metrics(&settings).await?;
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
     let holder = holder::ensure(&settings.holder_socket, &program).map_err(|error| fail(&error))?;
+    let holder = Arc::clone(reached.insert(Arc::new(holder)));
     let (deaths_sender, deaths) = mpsc::channel(DEATHS_MAX);
     let watcher = Watcher::start(deaths_sender).map_err(|error| fail(&error))?;
     let (leaving, leave_requests) = mpsc::channel(1);
@@ -128,9 +139,8 @@ async fn run_agent(settings: Settings, sources: Sources, start: Start) -> Result
     let forwarding = dns::ForwardSettings { serve_stale, ..dns::ForwardSettings::default() };
     let forwarder = dns::Forwarder::new(forwarding, Arc::clone(&agent.dns_stats));
     forwarder.set_upstreams(&host::upstreams(&agent));
-    let spaces =
-        Spaces::begin(&agent, Arc::new(holder), watcher, forwarder.clone(), Arc::clone(&agent.dns_stats))
-            .map_err(|error| fail(&error))?;
+    let spaces = Spaces::begin(&agent, holder, watcher, forwarder.clone(), Arc::clone(&agent.dns_stats))
+        .map_err(|error| fail(&error))?;
     let mut tasks = JoinSet::new();
     let api = tokio::spawn(api::server::serve(Arc::clone(&agent), listener));
     if let Some(listener) = metrics {
@@ -381,29 +391,6 @@ async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Resu
         cluster.add_seed(address);
     }
     drop(agent.cluster.set(cluster));
-    Ok(())
-}
-
-/// Whether this host does its work, or why not yet.
-///
-/// # Errors
-/// What is missing.
-pub fn readiness(agent: &Agent) -> Result<(), &'static str> {
-    let me = agent.identity.node;
-    let (number, synced, removed) =
-        agent.read(|state| (state.books.promises.number(), state.synced, state.catalog.is_removed(me)));
-    if removed {
-        return Err("this host was removed from its cluster");
-    }
-    if number.is_none() {
-        return Err("this host has not joined its cluster yet");
-    }
-    if !synced {
-        return Err("this host has not synced with another one yet");
-    }
-    if agent.applied.borrow().is_empty() {
-        return Err("nothing has been applied yet");
-    }
     Ok(())
 }
 

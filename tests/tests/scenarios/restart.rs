@@ -29,6 +29,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         a_restart_or_an_upgrade_fails_no_flow_and_no_lookup,
         a_holder_that_ends_is_replaced_and_the_agent_may_follow,
         leave_removes_everything,
+        a_start_that_fails_leaves_no_holder_but_the_one_that_was_there once,
     ]
 }
 
@@ -305,4 +306,24 @@ fn leave_removes_everything(sandbox: &Sandbox) {
             if now == before { Ok(()) } else { Err(format!("round {round}: {before:#?}\nis now\n{now:#?}")) }
         });
     }
+}
+
+fn a_start_that_fails_leaves_no_holder_but_the_one_that_was_there(sandbox: &Sandbox) {
+    let mut cluster = Cluster::empty(sandbox);
+    cluster.add_host(1);
+    let fail = |cluster: &mut Cluster| {
+        let taken = cluster.server("h1", agent::cluster::PORT);
+        cluster.start_agent("h1", "--init");
+        cluster.wait_agent_end("h1");
+        assert!(cluster.log("h1").contains("see what has port"), "{}", cluster.log("h1"));
+        drop(taken);
+    };
+    fail(&mut cluster);
+    assert_eq!(cluster.holder("h1"), None);
+    cluster.start_agent("h1", "--init");
+    cluster.wait_ready("h1");
+    let before = cluster.holder("h1");
+    cluster.kill_agent("h1");
+    fail(&mut cluster);
+    assert!(before.is_some() && cluster.holder("h1") == before, "{before:?}");
 }

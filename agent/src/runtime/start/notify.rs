@@ -11,6 +11,29 @@ use crate::runtime::events::lock;
 /// Between two looks at whether the host is ready.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// Whether this host does its work, or why not yet.
+///
+/// # Errors
+/// What is missing.
+pub fn readiness(agent: &Agent) -> Result<(), &'static str> {
+    let me = agent.identity.node;
+    let (number, synced, removed) =
+        agent.read(|state| (state.books.promises.number(), state.synced, state.catalog.is_removed(me)));
+    if removed {
+        return Err("this host was removed from its cluster");
+    }
+    if number.is_none() {
+        return Err("this host has not joined its cluster yet");
+    }
+    if !synced {
+        return Err("this host has not synced with another one yet");
+    }
+    if agent.applied.borrow().is_empty() {
+        return Err("nothing has been applied yet");
+    }
+    Ok(())
+}
+
 /// Says once that the host is ready, what it waits for until then, and, where a watchdog listens, that rounds go on: an
 /// agent whose loop hangs is ended by it, and forwarding goes on meanwhile. Without a service manager it says nothing.
 pub(super) async fn tell(agent: Arc<Agent>) {
@@ -20,7 +43,7 @@ pub(super) async fn tell(agent: Arc<Agent>) {
     let mut said = Instant::now();
     loop {
         if !ready {
-            match super::readiness(&agent) {
+            match readiness(&agent) {
                 Ok(()) => {
                     ready = true;
                     agent.told_ready.store(true, Ordering::Relaxed);
