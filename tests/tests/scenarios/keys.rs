@@ -14,7 +14,41 @@ const SEEN: Duration = Duration::from_secs(10);
 const STORM: Duration = Duration::from_secs(8);
 
 pub(crate) fn all() -> Vec<Scenario> {
-    tests::scenarios![p53_a_member_with_another_key_is_named_and_right_again_by_itself once]
+    tests::scenarios![
+        p53_a_member_with_another_key_is_named_and_right_again_by_itself once,
+        who_cannot_join_for_its_key_is_named_on_both_sides_and_no_more_once_it_has_the_right_one once,
+    ]
+}
+
+/// So long until status has it.
+const TOLD: Duration = Duration::from_secs(5);
+
+fn who_cannot_join_for_its_key_is_named_on_both_sides_and_no_more_once_it_has_the_right_one(
+    sandbox: &Sandbox,
+) {
+    let mut cluster = Cluster::start(sandbox, 1);
+    let wrong = cluster.bed().log_directory().join("wrong.key");
+    cluster.write_key(&wrong);
+    cluster.add_host(2);
+    cluster.start_agent_with_key("h2", "--join 192.168.77.1", &wrong);
+    wait_until("h1 names the address", TOLD, || {
+        let status = cluster.status("h1");
+        let told = |line: &String| line.contains("frames from 192.168.77.2 do not open here");
+        let named = !status.ok && status.notices.iter().any(told);
+        if named { Ok(()) } else { Err(format!("{status:?}")) }
+    });
+    let said = ["has not joined its cluster yet: host 192.168.77.1:7946", "our key id", "key file"];
+    cluster.refused("h2", "network create payment", 1, &said);
+    cluster.refused("h2", "attach c2a --pid 1", 1, &said);
+
+    cluster.stop_agent("h2");
+    std::fs::remove_dir_all(cluster.bed().state_directory("h2")).expect("no state");
+    cluster.start_agent("h2", "--join 192.168.77.1");
+    cluster.wait_ready("h2");
+    // Now that it is a member, its last wrong frames would be a problem of its own, and its advice be wrong.
+    pause(TOLD);
+    let status = cluster.status("h1");
+    assert!(status.ok, "{status:?}");
 }
 
 /// Row P53: a member that has only a key that another lacks; then both, the new one first; then what all have.
