@@ -18,8 +18,6 @@ impl Host for Machine {
     }
 
     fn run(&self, run: RunAgent) -> Result<Exit, Failure> {
-        // Before anything is begun: what is wrong with the key has hints of its own.
-        agent::runtime::key_file::load(&run.settings.key_file)?;
         agent::runtime::start::run(run.settings, run.sources, run.start).map(|()| Exit::Done)
     }
 

@@ -86,8 +86,8 @@ impl Datagrams {
             Verdict::Greet { newest, .. } if kind == Kind::Gossip => {
                 return self.greet(now, from, length, &envelope, newest).await;
             }
-            // Whoever goes on looking for us is to know that another cluster is still here. It refuses the hello, so nothing
-            // else comes of it.
+            // Whoever goes on looking for us is to know that another cluster is still here. It refuses the hello, so
+            // nothing else comes of it.
             Verdict::Refuse(Reason::Forgotten)
                 if kind == Kind::Gossip && locked(&self.shared.foreigners).knows(speaker) =>
             {

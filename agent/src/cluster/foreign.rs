@@ -12,8 +12,8 @@ use crate::model::NodeId;
 
 /// Foreign hosts kept; the one that was silent longest goes first.
 const FOREIGN_MAX: usize = 64;
-/// So long after its last frame such a host is spoken of: it tries again every second while it looks for us, and answers
-/// with a hello while we look for it.
+/// So long after its last frame such a host is spoken of: it tries again every second while it looks for us, and
+/// answers with a hello while we look for it.
 const FOREIGN_AGE: Duration = Duration::from_secs(30);
 
 /// A host of another cluster with our key, which found us or which we looked for.
@@ -75,8 +75,8 @@ impl Foreigners {
         foreign.last.replace(now).is_none().then(|| foreign.to_string())
     }
 
-    /// Those that were heard lately: of each address the one that was heard last, and none where a live host of ours is,
-    /// this one included. Whoever joined us under a new identity was theirs at the same address before.
+    /// Those that were heard lately: of each address the one that was heard last, and none where a live host of ours
+    /// is, this one included. Whoever joined us under a new identity was theirs at the same address before.
     pub(super) fn now(&self, now: Instant, is_ours: impl Fn(SocketAddr) -> bool) -> Vec<Foreign> {
         let lately = |last: Instant| now.saturating_duration_since(last) < FOREIGN_AGE;
         let mut last_of: BTreeMap<SocketAddr, &Foreign> = BTreeMap::new();

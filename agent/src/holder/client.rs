@@ -182,8 +182,8 @@ impl Client {
         self.call(Request::End, &[]).map(drop)
     }
 
-    /// Ends the holder that [`ensure`] has started for this client, unless it keeps what counts: for a start that fails,
-    /// which is to leave nothing running. One that was there before stays, and so does one that has replaced it.
+    /// Ends the holder that [`ensure`] has started for this client, unless it keeps what counts: for a start that
+    /// fails, which is to leave nothing running. One that was there before stays, and so does one that replaced it.
     pub fn end_unused(&self) {
         let Some(started) = self.started else { return };
         if !self.ping().is_ok_and(|pong| pong.pid == started) {

@@ -26,7 +26,7 @@ use crate::runtime::peers::{self, PeerHandler};
 use crate::runtime::problems::Problems;
 use crate::runtime::spaces::{self, Spaces};
 use crate::runtime::verbs::addressing::{self, Grants};
-use crate::runtime::{health, host, log, memory, paths, probing, records, tunnel_ports, verbs};
+use crate::runtime::{health, host, key_file, log, memory, paths, probing, records, tunnel_ports, verbs};
 use crate::store::Store;
 use crate::{api, holder};
 
@@ -99,13 +99,7 @@ async fn run_agent(
     reached: &mut Option<Arc<holder::Client>>,
 ) -> Result<Option<IpAddr>, Failure> {
     let fail = |error: &dyn std::error::Error| refused(chain(error), &[]);
-    let keys = KeyRing::load(&settings.key_file).map_err(|error| {
-        let hints = [
-            "on the first host make one: (umask 077; svc-agent keygen > FILE)",
-            "on every other copy it from there: one key makes one cluster",
-        ];
-        refused(chain(&error), &hints)
-    })?;
+    let keys = key_file::load(&settings.key_file)?;
     let store = Store::open(&settings.state_dir).map_err(|error| refused(chain(&error), error.hints()))?;
     let host_namespace = Namespace::current().map_err(|error| fail(&error))?;
     let address = identity::advertised(&settings, &host_namespace).await?;

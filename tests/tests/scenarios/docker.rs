@@ -80,7 +80,7 @@ fn containers_are_attached_by_the_names_that_docker_knows(sandbox: &Sandbox) {
     let serve = "busybox sh -c 'busybox mkdir /www; echo $HOSTNAME >/www/index.html; exec busybox httpd -f -p 80 -h /www'";
     docker(&format!("run -d --network none --dns 127.0.0.11 --name api --hostname api box {serve}"));
     let id = docker(&format!("run -d --network none --dns 127.0.0.11 --name shop_1 box {serve}"));
-    docker(&format!("run -d --network host --name beside box busybox sleep 1000"));
+    docker("run -d --network host --name beside box busybox sleep 1000");
 
     let done = cluster.ok("h1", "register payment-api --container api");
     assert!(done.contains("api attached to network payment"), "{done}");

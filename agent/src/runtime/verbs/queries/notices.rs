@@ -26,7 +26,8 @@ pub(super) fn of(agent: &Agent) -> Vec<String> {
     if by.is_some() || agent.read(|state| state.catalog.is_removed(agent.identity.node)) {
         let by = by.map(|by| format!(", says {by}")).unwrap_or_default();
         notices.push(format!(
-            "this host was removed from its cluster{by}: the others send it nothing any more; take down what is left with svc-agent leave, or stop the agent, move {} away and join again",
+            "this host was removed from its cluster{by}: the others send it nothing any more; take down what is left \
+             with svc-agent leave, or stop the agent, move {} away and join again",
             agent.settings.load().state_dir.display()
         ));
     }
@@ -37,12 +38,14 @@ pub(super) fn of(agent: &Agent) -> Vec<String> {
     notices.extend(strangers(&cluster.unreadable(), &members, Instant::now()));
     if let Some(newest) = cluster.superseded() {
         notices.push(format!(
-            "other hosts have seen start {newest} of this host, which is later than this one: its state directory is an old copy; leave and join again"
+            "other hosts have seen start {newest} of this host, which is later than this one: its state directory is \
+             an old copy; leave and join again"
         ));
     }
     if let Some(duplicate) = cluster.duplicate().filter(|it| it.at.elapsed() < TWIN_GONE_AFTER) {
         notices.push(format!(
-            "another host ({}) says it is this one: its state directory is a copy; stop one of the two and move its state directory away",
+            "another host ({}) says it is this one: its state directory is a copy; stop one of the two and move its \
+             state directory away",
             duplicate.address
         ));
     }
