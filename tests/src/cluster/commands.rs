@@ -64,15 +64,6 @@ impl Cluster {
         output.stdout
     }
 
-    /// As [`Self::ok`], for what takes longer.
-    pub fn ok_within(&self, place: &str, words: &str, limit: Duration) -> String {
-        let mut command = Command::new(&self.program);
-        command.args(words.split_whitespace()).arg("--timeout").arg(format!("{}s", limit.as_secs()));
-        let output = self.run_within(place, command, limit);
-        assert_eq!(output.exit, 0, "{place}$ svc-agent {words}\n{}{}", output.stdout, output.stderr);
-        output.stdout
-    }
-
     /// Runs `svc-agent` with a verb that changes something, which must be done here; returns the hosts that it names as
     /// behind, of which there are some where it exits 4 and none where it exits 0.
     pub fn behind(&self, place: &str, words: &str) -> BTreeSet<String> {
@@ -111,14 +102,10 @@ impl Cluster {
     }
 
     fn run(&self, place: &str, command: Command) -> Output {
-        self.run_within(place, command, LIMIT)
-    }
-
-    fn run_within(&self, place: &str, command: Command, limit: Duration) -> Output {
         let started = Instant::now();
         let output = self
             .bed
-            .output(place, command, vm::patient(limit))
+            .output(place, command, vm::patient(LIMIT))
             .unwrap_or_else(|error| panic!("{place}: {error:?}"));
         Output {
             exit: output.status.code().unwrap_or(-1),
