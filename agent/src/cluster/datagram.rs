@@ -8,7 +8,7 @@ use tokio::net::UdpSocket;
 
 use super::seal::{Kind, NOTICE_BYTES, OVERHEAD_BYTES, Unopened};
 use super::session::{Reason, Verdict};
-use super::shared::{Shared, locked};
+use super::shared::{Departed, Shared, locked};
 use super::wire::{ENVELOPE_BYTES, Envelope, Hello};
 
 /// Largest datagram that is sent, in bytes: it crosses any path unfragmented (IPv6's 1280 less its headers).
@@ -138,16 +138,22 @@ impl Datagrams {
         said && locked(&self.shared.sessions).is_fresh(envelope)
     }
 
-    /// Tells hosts that were removed, which may know nothing of it or take this one for removed, until their processes end
-    /// or it is dropped.
+    /// Tells hosts that were removed, which may know nothing of it or take this one for removed, for some minutes: unless
+    /// another process is heard where they were.
     pub(super) async fn bid_farewell(&self) {
         loop {
             tokio::time::sleep(FAREWELL_INTERVAL).await;
-            let removed = locked(&self.shared.removed).clone();
-            for (to, boot) in removed {
-                self.hello(to, boot, Hello { echo: 0, newest: Hello::REMOVED }).await;
+            for Departed { address, boot, .. } in self.departed(Instant::now()) {
+                self.hello(address, boot, Hello { echo: 0, newest: Hello::REMOVED }).await;
             }
         }
+    }
+
+    fn departed(&self, now: Instant) -> Vec<Departed> {
+        let destinations = locked(&self.shared.destinations);
+        let mut removed = locked(&self.shared.removed);
+        removed.retain(|it| now < it.until && [0, it.boot].contains(&destinations.boot(it.address)));
+        removed.clone()
     }
 
     async fn greet(&self, now: Instant, from: SocketAddr, length: usize, to: &Envelope, newest: u64) {

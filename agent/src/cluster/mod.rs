@@ -58,7 +58,7 @@ use datagram::Datagrams;
 use gossip::{INCARNATION_MAX, Running, Wires};
 use publish::Published;
 use seeds::Seeds;
-use shared::{Maxima, Shared, locked};
+use shared::{Departed, Maxima, Shared, locked};
 use stream::{Pool, Server};
 
 /// UDP and TCP port, unless set otherwise.
@@ -74,6 +74,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const GOODBYE_PEERS: usize = 256;
 /// Removed hosts that are told so; of more the latest.
 const REMOVED_MAX: usize = 64;
+/// For so long: who is cut off longer is answered when it says something.
+const FAREWELL_TIME: Duration = Duration::from_secs(3_600);
 
 /// What a transport is started with.
 #[derive(Clone, Debug)]
@@ -290,7 +292,7 @@ impl Cluster {
         if let (Some(address), Some(boot)) = (address, boot) {
             let mut removed = locked(&self.shared.removed);
             removed.truncate(REMOVED_MAX - 1);
-            removed.insert(0, (address, boot));
+            removed.insert(0, Departed { address, boot, until: Instant::now() + FAREWELL_TIME });
         }
         locked(&self.shared.liveness).forget(node);
         self.shared.changed.notify_one();

@@ -59,13 +59,22 @@ pub(super) struct Shared {
     /// Who said last that this host was removed. Nothing undoes that: node ids are not used again.
     pub removed_by: Mutex<Option<SocketAddr>>,
     /// Processes of hosts that were removed, as they were known then: they may not know.
-    pub removed: Mutex<Vec<(SocketAddr, u64)>>,
+    pub removed: Mutex<Vec<Departed>>,
     pub counter: AtomicU64,
     pub maxima: watch::Sender<Maxima>,
     /// Where received gossip goes; replaced when the gossip loop is started again.
     pub gossip: Mutex<Option<mpsc::Sender<Gossip>>>,
     /// Something about a peer changed that members are derived from.
     pub changed: Notify,
+}
+
+/// A process of a host that was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Departed {
+    pub address: SocketAddr,
+    pub boot: u64,
+    /// Until when it is told.
+    pub until: Instant,
 }
 
 impl Shared {

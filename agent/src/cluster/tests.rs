@@ -68,14 +68,15 @@ impl Handler for Echo {
     }
 }
 
-/// A loopback address with a port that is free for UDP and TCP.
+/// A loopback address and a port there that nobody has, for UDP and TCP.
 fn free_address() -> SocketAddr {
     static LAST: AtomicU32 = AtomicU32::new(0);
     let host = LAST.fetch_add(1, Ordering::Relaxed) + 2 + (std::process::id() << 8);
     // 127.64.0.0/10 by process and test: no two runs share an address.
     let ip = Ipv4Addr::from(0x7f40_0000 | host & 0x003f_ffff);
-    let udp = std::net::UdpSocket::bind((ip, 0)).unwrap();
-    udp.local_addr().unwrap()
+    // Below those that sockets without a port get (ip_local_port_range): one of another test, bound to all addresses, would
+    // have it meanwhile.
+    SocketAddr::from((ip, 10_000 + u16::try_from(host % 20_000).unwrap()))
 }
 
 fn key(first: u8) -> KeyRing {

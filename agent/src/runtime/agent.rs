@@ -290,6 +290,12 @@ impl Agent {
         lock(&self.state).catalog.next_stamp(self.identity.node)
     }
 
+    /// Whether this host was removed from its cluster, as it knows itself or was told.
+    pub fn is_removed(&self) -> bool {
+        let told = self.cluster.get().is_some_and(|cluster| cluster.removed_by().is_some());
+        told || self.read(|state| state.catalog.is_removed(self.identity.node))
+    }
+
     /// A host's name for people.
     pub fn host_name(&self, node: NodeId) -> String {
         self.read(|state| host_name(&state.catalog, node))

@@ -13,15 +13,14 @@ use crate::netns::Namespace;
 
 /// Smallest MTU that is believed of a route, in bytes (RFC 791).
 const MTU_MIN: u32 = 576;
-/// Where nothing tells, in bytes.
-const MTU_USUAL: u32 = 1500;
 
 /// What the underlay lets through from here, in bytes: the MTU of the link that carries `address`. An address on a link
 /// that leads nowhere (loopback, dummy) is reached over others: then the least of those that routes with a next hop take.
+/// `None` where nothing tells, as while the address or the routes are made anew.
 ///
 /// # Errors
 /// When the kernel does not tell it.
-pub async fn underlay_mtu(namespace: &Namespace, address: IpAddr) -> Result<u32, HostError> {
+pub async fn underlay_mtu(namespace: &Namespace, address: IpAddr) -> Result<Option<u32>, HostError> {
     let read = |what| move |source| HostError::Read { what, source };
     let netlink = namespace.rtnetlink().map_err(HostError::Open)?;
     let addresses: Vec<AddressMessage> =
@@ -43,7 +42,7 @@ pub async fn underlay_mtu(namespace: &Namespace, address: IpAddr) -> Result<u32,
         }
     }
     netlink.close().await;
-    Ok(least(own, &links, &routes).unwrap_or(MTU_USUAL).max(MTU_MIN))
+    Ok(least(own, &links, &routes).map(|mtu| mtu.max(MTU_MIN)))
 }
 
 /// Whether a link has this address; those of IPv6 come without "local" where there is no peer.

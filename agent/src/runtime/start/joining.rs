@@ -23,6 +23,8 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(5);
 /// that join at once and ask in step would split the votes again and again.
 const JOIN_INTERVAL_MS: std::ops::RangeInclusive<u64> = 50..=150;
 
+/// Where nothing tells what the underlay lets through, in bytes.
+const MTU_USUAL: u32 = 1500;
 /// How long the first round may take before others are told of another port.
 const ROUND_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -48,8 +50,8 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
     let settings = agent.settings.load_full();
     let mtu =
         host::underlay_mtu(&agent.host_namespace, agent.identity.address).await.unwrap_or_else(|error| {
-            tracing::warn!("the underlay's MTU is taken to be 1500: {}", chain(&error));
-            1500
+            tracing::warn!("the underlay's MTU is taken to be {MTU_USUAL}: {}", chain(&error));
+            None
         });
     let said = agent.read(|state| state.catalog.host(agent.identity.node).map(|fact| HostFact::clone(fact)));
     let former = tunnel_ports::former(said.as_ref(), settings.vxlan_port);
@@ -69,7 +71,7 @@ pub(super) async fn join(agent: Arc<Agent>, start: Start) {
         gossip_port: settings.gossip_port,
         vxlan_port: settings.vxlan_port,
         former_vxlan_ports: former,
-        underlay_mtu: mtu,
+        underlay_mtu: mtu.unwrap_or(MTU_USUAL),
         agent_version: crate::version().to_owned(),
         narrow,
         routes: surroundings::published(host::routes(&agent).await.unwrap_or_default()),

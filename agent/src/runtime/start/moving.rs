@@ -72,7 +72,7 @@ pub(super) async fn follow(agent: Arc<Agent>, moved: oneshot::Sender<IpAddr>) {
     let own = agent.identity.address;
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut next = None;
+    let (mut next, mut mtu) = (None, None);
     loop {
         ticks.tick().await;
         let links = match host::link_addresses(&agent.host_namespace).await {
@@ -85,7 +85,7 @@ pub(super) async fn follow(agent: Arc<Agent>, moved: oneshot::Sender<IpAddr>) {
         let setting = agent.settings.load().advertise.clone();
         let (found, problem) = match place(setting.as_ref(), own, &links) {
             Place::Here => {
-                tell_mtu(&agent).await;
+                mtu = tell_mtu(&agent, mtu).await;
                 (None, None)
             }
             // Whoever sets an interface up anew may leave another of its addresses alone for a moment.
@@ -101,12 +101,18 @@ pub(super) async fn follow(agent: Arc<Agent>, moved: oneshot::Sender<IpAddr>) {
     }
 }
 
-/// What the underlay lets through may change as well; all hosts' containers send by the least of it.
-async fn tell_mtu(agent: &Agent) {
-    let underlay_mtu = match host::underlay_mtu(&agent.host_namespace, agent.identity.address).await {
-        Ok(mtu) => mtu,
-        Err(error) => return tracing::debug!("the underlay's MTU is not known: {}", chain(&error)),
-    };
+/// What the underlay lets through may change as well; all hosts' containers send by the least of it, so it is told once two
+/// looks have found the same. Returns what this one has.
+async fn tell_mtu(agent: &Agent, before: Option<u32>) -> Option<u32> {
+    match host::underlay_mtu(&agent.host_namespace, agent.identity.address).await {
+        Ok(Some(mtu)) if before == Some(mtu) => write_mtu(agent, mtu),
+        Ok(mtu) => return mtu,
+        Err(error) => tracing::debug!("the underlay's MTU is not known: {}", chain(&error)),
+    }
+    before
+}
+
+fn write_mtu(agent: &Agent, underlay_mtu: u32) {
     let me = agent.identity.node;
     let told = |state: &State| state.catalog.host(me).map(|host| HostFact::clone(host));
     // Before it has joined it says nothing of itself.

@@ -16,10 +16,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// # Errors
 /// What is missing.
 pub fn readiness(agent: &Agent) -> Result<(), &'static str> {
-    let me = agent.identity.node;
-    let (number, synced, removed) =
-        agent.read(|state| (state.books.promises.number(), state.synced, state.catalog.is_removed(me)));
-    if removed {
+    let (number, synced) = agent.read(|state| (state.books.promises.number(), state.synced));
+    if agent.is_removed() {
         return Err("this host was removed from its cluster");
     }
     if number.is_none() {

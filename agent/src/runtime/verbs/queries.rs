@@ -220,14 +220,14 @@ pub async fn status(agent: &Arc<Agent>) -> Status {
         async move { host_status(agent, node, &host, suspended, known).await }
     });
     let hosts = futures::future::join_all(asked).await;
-    let notices = notices::of(agent);
+    let (notices, wrong) = notices::of(agent);
     let well = |host: &HostStatus| host.state == "live" && host.behind.is_empty() && host.problems.is_empty();
     Status {
         node: agent.identity.name.clone(),
         id: agent.identity.node,
         agent_version: crate::version().to_owned(),
         cluster: agent.identity.cluster.clone(),
-        ok: hosts.iter().all(well) && notices.is_empty(),
+        ok: hosts.iter().all(well) && !wrong,
         hosts,
         notices,
     }

@@ -6,11 +6,11 @@ use crate::runtime::agent::{Agent, chain, refused};
 use crate::runtime::local::StoredPlace;
 use crate::runtime::verbs::attach::Caller;
 
-/// A place as a request names it and, of an engine's container, what its engine says of it.
+/// A place as a request names it and, of an engine's container, what its engine says of it, with its namespace's cookie.
 #[derive(Clone, Debug)]
 pub struct Located {
     place: Place,
-    container: Option<Container>,
+    container: Option<(Container, u64)>,
 }
 
 impl Located {
@@ -34,7 +34,7 @@ impl Located {
     /// An attachment's name where none is given: that of the namespace.
     pub(super) fn name(&self, agent: &Agent) -> String {
         let text = match (&self.place, &self.container) {
-            (_, Some(container)) => container.name.clone(),
+            (_, Some((container, _))) => container.name.clone(),
             (Place::Container(name), None) => name.clone(),
             (Place::Netns(text), _) if text == "host" => agent.identity.name.clone(),
             (Place::Netns(text), _) => text.rsplit('/').next().unwrap_or(text).to_owned(),
@@ -59,7 +59,15 @@ impl Located {
         };
         let target = match (&self.place, &self.container) {
             // An engine numbers processes as this host does, whoever asks.
-            (_, Some(container)) => return netns::resolve(&Target::Pid(container.pid), None).map_err(refuse),
+            (_, Some((container, cookie))) => {
+                let resolved = netns::resolve(&Target::Pid(container.pid), None).map_err(refuse)?;
+                // It may have ended since, and its process's number be another's.
+                return if resolved.namespace.cookie() == *cookie {
+                    Ok(resolved)
+                } else {
+                    Err(ended(container))
+                };
+            }
             (Place::Container(name), None) => {
                 return Err(refused(format!("where container {name} runs is not known"), &[]));
             }
@@ -74,14 +82,22 @@ impl Located {
     }
 }
 
-async fn container(agent: &Agent, name: &str) -> Result<Container, Failure> {
+/// Its namespace is that of its first process, if that is still the same once the namespace is known.
+async fn container(agent: &Agent, name: &str) -> Result<(Container, u64), Failure> {
     let sockets = agent.settings.load().engine.clone();
-    let error = match engine::find(&sockets, name).await {
-        Ok(found) => return Ok(found),
-        Err(error) => error,
-    };
+    let found = engine::find(&sockets, name).await.map_err(|error| unknown(&error))?;
+    let resolved = netns::resolve(&Target::Pid(found.pid), None).map_err(|_| ended(&found))?;
+    let again = engine::find(&sockets, name).await.map_err(|error| unknown(&error))?;
+    if again == found { Ok((found, resolved.namespace.cookie())) } else { Err(ended(&found)) }
+}
+
+fn ended(container: &Container) -> Failure {
+    refused(format!("container {} has just ended or been restarted", container.name), &["try again"])
+}
+
+fn unknown(error: &engine::Error) -> Failure {
     let pid = "or give a process inside the container: --pid PID".to_owned();
-    let hints = match &error {
+    let hints = match error {
         engine::Error::NoName(_) => vec!["see what there is: docker ps, podman ps".to_owned()],
         engine::Error::NoEngine(_) => {
             vec!["name the engine's socket in the agent's setting \"engine\"".to_owned(), pid]
@@ -92,7 +108,7 @@ async fn container(agent: &Agent, name: &str) -> Result<Container, Failure> {
         engine::Error::Silent { .. } => vec!["see whether it runs: docker info, podman info".to_owned(), pid],
     };
     let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
-    Err(refused(chain(&error), &hints))
+    refused(chain(error), &hints)
 }
 
 pub(super) fn stored(place: &netns::Place) -> StoredPlace {

@@ -12,8 +12,20 @@ const TWIN_GONE_AFTER: Duration = Duration::from_secs(10);
 /// Addresses named whose frames do not open; more are counted.
 const STRANGERS_NAMED: usize = 4;
 
-/// What concerns this host as a whole, or the cluster's declarations.
-pub(super) fn of(agent: &Agent) -> Vec<String> {
+/// What concerns this host as a whole, or the cluster's declarations; and whether any of it is wrong here. Who sends what
+/// does not open is only told of: anybody can, from any address.
+pub(super) fn of(agent: &Agent) -> (Vec<String>, bool) {
+    let mut notices = own(agent);
+    let wrong = !notices.is_empty();
+    if let Some(cluster) = agent.cluster.get() {
+        let members: BTreeSet<IpAddr> =
+            agent.read(|state| state.catalog.hosts().map(|(_, host)| host.address).collect());
+        notices.extend(strangers(&cluster.unreadable(), &members, Instant::now()));
+    }
+    (notices, wrong)
+}
+
+fn own(agent: &Agent) -> Vec<String> {
     let mut notices: Vec<String> = agent.read(|state| {
         let mut notices = verbs::conflicts::lines(state, state.view.conflicts());
         notices.extend(verbs::namesakes::notices(state));
@@ -22,8 +34,8 @@ pub(super) fn of(agent: &Agent) -> Vec<String> {
         }
         notices
     });
-    let by = agent.cluster.get().and_then(|cluster| cluster.removed_by());
-    if by.is_some() || agent.read(|state| state.catalog.is_removed(agent.identity.node)) {
+    if agent.is_removed() {
+        let by = agent.cluster.get().and_then(|cluster| cluster.removed_by());
         let by = by.map(|by| format!(", says {by}")).unwrap_or_default();
         notices.push(format!(
             "this host was removed from its cluster{by}: the others send it nothing any more; take down what is left \
@@ -33,9 +45,6 @@ pub(super) fn of(agent: &Agent) -> Vec<String> {
     }
     let Some(cluster) = agent.cluster.get() else { return notices };
     notices.extend(cluster.notices());
-    let members: BTreeSet<IpAddr> =
-        agent.read(|state| state.catalog.hosts().map(|(_, host)| host.address).collect());
-    notices.extend(strangers(&cluster.unreadable(), &members, Instant::now()));
     if let Some(newest) = cluster.superseded() {
         notices.push(format!(
             "other hosts have seen start {newest} of this host, which is later than this one: its state directory is \

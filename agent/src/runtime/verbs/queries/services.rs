@@ -25,11 +25,12 @@ pub fn service(agent: &Agent, network: &Name, name: &Name) -> Option<ServiceInfo
         let view = state.view.network(network);
         let replicas = state.catalog.replicas(network, name).map(|(attachment, owner, fact)| {
             let standing = view.and_then(|view| view.attachments.get(attachment)).map(|it| it.owner);
-            let replica_state = match (state.suspended.contains(&owner), standing == Some(owner)) {
+            let taken = standing.is_some_and(|standing| standing != owner);
+            let replica_state = match (state.suspended.contains(&owner), taken) {
                 (true, _) => "suspended",
                 // Its attachment is another host's now: no flow reaches it.
-                (false, false) => "fenced",
-                (false, true) => verbs::register::health(fact.health),
+                (false, true) => "fenced",
+                (false, false) => verbs::register::health(fact.health),
             };
             ReplicaInfo {
                 attachment: attachment.clone(),
