@@ -138,7 +138,7 @@ impl Datagrams {
         said && locked(&self.shared.sessions).is_fresh(envelope)
     }
 
-    /// Tells hosts that were removed, which may know nothing of it or take this one for removed, for some minutes: unless
+    /// Tells hosts that were removed, which may know nothing of it or take this one for removed, until [`Departed::until`]: unless
     /// another process is heard where they were.
     pub(super) async fn bid_farewell(&self) {
         loop {

@@ -365,6 +365,11 @@ impl Cluster {
         *locked(&self.shared.removed_by)
     }
 
+    /// As was said to an earlier start of this host.
+    pub fn set_removed_by(&self, by: SocketAddr) {
+        locked(&self.shared.removed_by).get_or_insert(by);
+    }
+
     /// The newest incarnation of this host that a peer has seen, if it is newer than this one: peers then refuse this
     /// one, and it has to start again with a higher count.
     pub fn superseded(&self) -> Option<u64> {

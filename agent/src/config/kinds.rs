@@ -87,6 +87,8 @@ pub(super) const FAILURE_AFTER: Kind<Duration> = Kind::scalar(
     show_duration,
 );
 
+/// Values of a setting that takes several.
+const LIST_MAX: usize = 8;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// How hosts learn of each other's state.
@@ -232,12 +234,19 @@ pub(super) fn engines() -> Vec<PathBuf> {
 }
 
 fn read_engines(text: &str) -> Result<Vec<PathBuf>, Wrong> {
+    read_list(text, read_path, "engines")
+}
+
+fn read_list<T>(text: &str, read: fn(&str) -> Result<T, Wrong>, what: &str) -> Result<Vec<T>, Wrong> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    let sockets: Vec<PathBuf> = items.map(read_path).collect::<Result<_, _>>()?;
-    if sockets.len() > 8 {
-        return Err(Wrong::new(format!("{} engines are too many", sockets.len()), "name at most 8"));
+    let list: Vec<T> = items.map(read).collect::<Result<_, _>>()?;
+    if list.len() > LIST_MAX {
+        return Err(Wrong::new(
+            format!("{} {what} are too many", list.len()),
+            format!("name at most {LIST_MAX}"),
+        ));
     }
-    Ok(sockets)
+    Ok(list)
 }
 
 fn show_engines(sockets: &[PathBuf]) -> String {
@@ -245,12 +254,7 @@ fn show_engines(sockets: &[PathBuf]) -> String {
 }
 
 fn read_upstream(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    let servers: Vec<SocketAddr> = items.map(read_server).collect::<Result<_, _>>()?;
-    if servers.len() > 8 {
-        return Err(Wrong::new(format!("{} name servers are too many", servers.len()), "name at most 8"));
-    }
-    Ok(servers)
+    read_list(text, read_server, "name servers")
 }
 
 fn read_server(text: &str) -> Result<SocketAddr, Wrong> {

@@ -173,6 +173,7 @@ async fn run_agent(
         drop(tokio::time::timeout(Duration::from_secs(5), &mut converge).await);
     }
     peers::save_now(&agent).await;
+    upkeep::keep_removal(&agent);
     if let Some(cluster) = agent.cluster.get() {
         cluster.stop().await;
     }
@@ -384,6 +385,7 @@ async fn start_cluster(agent: &Arc<Agent>, keys: KeyRing, start: &Start) -> Resu
     for address in known {
         cluster.add_seed(address);
     }
+    upkeep::recall_removal(agent, &cluster).map_err(|error| refused(chain(&error), &[]))?;
     drop(agent.cluster.set(cluster));
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! What goes on beside the verbs: settings read again, old things forgotten.
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cluster::Unreadable;
+use crate::cluster::{Cluster, Unreadable};
 use crate::config::{self, Sources};
 use crate::model::NodeId;
 use crate::runtime::agent::{Agent, State, chain};
@@ -12,10 +12,39 @@ use crate::runtime::events::lock;
 use crate::runtime::local::list;
 use crate::runtime::start::forgetting::Forgetting;
 use crate::runtime::{memory, verbs};
-use crate::store::Writes;
+use crate::store::{StoreError, Writes};
 
 /// Addresses that send what does not open are told this often at most.
 const STRANGERS_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Where it is kept who said that this host was removed.
+const REMOVED_BY: &str = "removed-by";
+
+/// Takes up that an earlier start was told of this host's removal: nobody need say so again, as who was removed itself asks
+/// nobody.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) fn recall_removal(agent: &Agent, cluster: &Cluster) -> Result<(), StoreError> {
+    if let Some(by) = agent.store.meta::<SocketAddr>(REMOVED_BY)? {
+        cluster.set_removed_by(by);
+    }
+    Ok(())
+}
+
+/// Keeps who says that this host was removed, once.
+pub(super) fn keep_removal(agent: &Agent) {
+    let by = agent.cluster.get().and_then(Cluster::removed_by);
+    let (Some(by), Ok(None)) = (by, agent.store.meta::<SocketAddr>(REMOVED_BY)) else { return };
+    let mut writes = Writes::default();
+    match writes.put_meta(REMOVED_BY, &by).and_then(|()| agent.store.commit(&writes, true)) {
+        Ok(()) => {
+            let line = format!("this host was removed from its cluster, says {by}");
+            agent.events.record("host", line, "transport");
+        }
+        Err(error) => tracing::warn!("{}", chain(&error)),
+    }
+}
 
 /// Saves what the transport learned, publishes this host's head, says what others complain of, forgets what is old.
 pub(super) async fn housekeep(agent: Arc<Agent>) {
@@ -42,6 +71,7 @@ pub(super) async fn housekeep(agent: Arc<Agent>) {
             agent.events.record("host", host.to_string(), "transport");
         }
         foreign_seen = foreign.iter().map(|host| host.node).collect();
+        keep_removal(&agent);
         tell_unreadable(&agent, &cluster.unreadable(), &mut strangers);
         if maxima.has_changed().unwrap_or(false) {
             let seen: Vec<(NodeId, u64)> =
