@@ -120,6 +120,12 @@ pub enum Op {
         /// Name.
         name: String,
     },
+    /// Deletes many links at once, and the other ends of those that are veths. The kernel waits for its readers when a link
+    /// goes: here once for all of them.
+    DeleteLinks {
+        /// Names.
+        names: BTreeSet<String>,
+    },
     /// Sets the alias.
     SetAlias {
         /// Link.
@@ -350,6 +356,7 @@ impl fmt::Display for Op {
             Self::AddVxlan { name, vni, .. } => write!(f, "add VXLAN device {name} with VNI {vni}"),
             Self::AddVeth { name, peer, .. } => write!(f, "add veth pair {name} and {}", peer.name),
             Self::DeleteLink { name } => write!(f, "delete link {name}"),
+            Self::DeleteLinks { names } => write!(f, "delete {} links", names.len()),
             Self::SetAlias { name, .. } => write!(f, "tag link {name}"),
             Self::SetMtu { name, mtu } => write!(f, "set MTU of {name} to {mtu}"),
             Self::SetMac { name, mac } => write!(f, "set MAC of {name} to {mac}"),

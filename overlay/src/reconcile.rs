@@ -9,7 +9,7 @@ use self::journal::Journal;
 use self::steps::{is_done, problem};
 use crate::observed::Tables;
 use crate::plan::{Base, Fences, plan_changed, teardown};
-use crate::{Desired, Kernel, Look, Mac, Object, Observed, Plan, Problem, Space, World};
+use crate::{Desired, Kernel, Look, Mac, Object, Observed, Op, Plan, Problem, Space, Step, World};
 
 /// A second look resolves what came in between (a name taken, a link gone); what fails twice is a problem.
 const ATTEMPTS: u32 = 2;
@@ -221,8 +221,14 @@ impl<K: Kernel> Reconciler<K> {
     pub async fn teardown_all(&mut self, restore: &BTreeMap<String, String>) -> Teardown {
         self.invalidate();
         let mut result = Teardown { removed: Vec::new(), problems: self.observe_missing().await };
-        for step in teardown(&self.world.spaces, restore) {
-            match self.perform(&step).await {
+        let steps = teardown(&self.world.spaces, restore);
+        let at_once = self.delete_at_once(&steps).await;
+        for step in steps {
+            let done = match at_once.contains(&step.space) && matches!(step.op, Op::DeleteLink { .. }) {
+                true => Ok(()),
+                false => self.perform(&step).await,
+            };
+            match done {
                 Ok(()) => result.removed.push(format!("{}: {} in {}", step.object, step.op, step.space)),
                 Err(error) if is_done(&step.op, error.errno()) => {}
                 Err(error) => result.problems.push(problem(&step, &error)),
@@ -230,6 +236,26 @@ impl<K: Kernel> Reconciler<K> {
         }
         self.invalidate();
         result
+    }
+
+    /// Deletes the links of networks' own namespaces, all of one at once. Returns where that was done; where the kernel
+    /// refuses, each is deleted by itself, so that it is known which stay.
+    async fn delete_at_once(&self, steps: &[Step]) -> BTreeSet<Space> {
+        let mut links: BTreeMap<&Space, BTreeSet<String>> = BTreeMap::new();
+        for step in steps {
+            if let (Space::Network(_), Op::DeleteLink { name }) = (&step.space, &step.op) {
+                links.entry(&step.space).or_default().insert(name.clone());
+            }
+        }
+        let mut done = BTreeSet::new();
+        for (space, names) in links {
+            let op = Op::DeleteLinks { names };
+            match self.kernel.apply(space, &op).await {
+                Ok(()) => drop(done.insert(space.clone())),
+                Err(error) => tracing::debug!("{op} in {space}: {}", error.chain()),
+            }
+        }
+        done
     }
 
     /// Notes what is wanted now. What was wanted before is worth knowing if the kernel held just that.

@@ -65,6 +65,13 @@ impl World {
                 self.add_link(space, name, LinkKind::Bridge { snooping: true }, *mtu, Some(*mac))
             }
             Op::DeleteLink { name } => self.delete_link(space, name),
+            Op::DeleteLinks { names } => {
+                let links = &self.spaces.get(space).ok_or(libc::ENOENT)?.links;
+                if !names.iter().all(|name| links.contains_key(name)) {
+                    return Err(libc::ENODEV);
+                }
+                names.iter().try_for_each(|name| self.delete_link(space, name))
+            }
             _ => self.inside(space)?.apply(op),
         }
     }

@@ -327,6 +327,16 @@ pub enum ClaimKey {
         /// The address.
         address: IpAddr,
     },
+    /// A single address of another host's block, which that host granted. Its giver alone could forget it, so members
+    /// promise it like any other; it is given back when the attachment that it is for is gone.
+    Granted {
+        /// The network.
+        network: Name,
+        /// The address.
+        address: IpAddr,
+        /// Whose block it lies in.
+        by: NodeId,
+    },
     /// The right to take a name or an address over from the attachment that was made at `since`, whose host is suspended.
     Takeover {
         /// The network.
@@ -349,12 +359,17 @@ pub enum Taken {
 }
 
 impl ClaimKey {
-    /// Where the claims of one network lie in the order of keys: its blocks, then its single addresses.
-    pub fn of_network(network: &Name) -> [RangeInclusive<Self>; 2] {
+    /// Where the claims of one network lie in the order of keys: its blocks, its single addresses, those that were granted.
+    pub fn of_network(network: &Name) -> [RangeInclusive<Self>; 3] {
         let block = |region, index| Self::Block { network: network.clone(), region, index };
         let address = |address| Self::Address { network: network.clone(), address };
+        let granted = |address, by| Self::Granted { network: network.clone(), address, by: NodeId(by) };
         let (first, last) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::from_bits(u128::MAX).into());
-        [block(Region::Endpoint, 0)..=block(Region::Vip, u32::MAX), address(first)..=address(last)]
+        [
+            block(Region::Endpoint, 0)..=block(Region::Vip, u32::MAX),
+            address(first)..=address(last),
+            granted(first, 0)..=granted(last, u64::MAX),
+        ]
     }
 
     /// Where the claims lie that take a network's names and addresses over.
@@ -369,9 +384,10 @@ impl ClaimKey {
     /// The network whose block or address is claimed.
     pub fn network(&self) -> Option<&Name> {
         match self {
-            Self::Block { network, .. } | Self::Address { network, .. } | Self::Takeover { network, .. } => {
-                Some(network)
-            }
+            Self::Block { network, .. }
+            | Self::Address { network, .. }
+            | Self::Granted { network, .. }
+            | Self::Takeover { network, .. } => Some(network),
             Self::Vni { .. } | Self::Node { .. } => None,
         }
     }

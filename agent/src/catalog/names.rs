@@ -43,6 +43,9 @@ impl Names {
             Key::Claim(ClaimKey::Address { network, address }) => {
                 Key::Claim(ClaimKey::Address { network: self.name(network), address })
             }
+            Key::Claim(ClaimKey::Granted { network, address, by }) => {
+                Key::Claim(ClaimKey::Granted { network: self.name(network), address, by })
+            }
             Key::Claim(ClaimKey::Takeover { network, object, since }) => {
                 Key::Claim(ClaimKey::Takeover { network: self.name(network), object, since })
             }

@@ -132,6 +132,13 @@ impl Catalog {
         self.index.claims.iter().flat_map(|(key, owners)| owners.iter().map(move |owner| (key, *owner)))
     }
 
+    /// Who claims an address that was granted, by key and holder.
+    pub fn granted(&self, network: &Name, address: IpAddr) -> impl Iterator<Item = (&ClaimKey, NodeId)> {
+        let key = |by| ClaimKey::Granted { network: network.clone(), address, by: NodeId(by) };
+        let claims = self.index.claims.range(key(0)..=key(u64::MAX));
+        claims.flat_map(|(key, owners)| owners.iter().map(move |owner| (key, *owner)))
+    }
+
     /// Claims of a network's blocks and single addresses, by key and holder.
     pub fn claims_of(&self, network: &Name) -> impl Iterator<Item = (&ClaimKey, NodeId)> {
         let claims = ClaimKey::of_network(network).map(|range| self.index.claims.range(range));

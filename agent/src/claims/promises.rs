@@ -181,8 +181,13 @@ impl Promises {
 
     /// To whom this key, or one that stands in its way, is promised; what a claimant looks at before it picks a key.
     pub fn holder(&self, key: &ClaimKey, claimant: NodeId, places: &dyn Places) -> Option<Entry> {
+        // What a host granted lies in its own block.
+        let passed = |promised: &ClaimKey, node: NodeId| {
+            let own = matches!((key, promised), (ClaimKey::Granted { by, .. }, ClaimKey::Block { .. }) if *by == node);
+            own || node == claimant
+        };
         let other = |promised: &ClaimKey| {
-            let mut holders = self.held.get(promised)?.iter().filter(|(node, _)| **node != claimant);
+            let mut holders = self.held.get(promised)?.iter().filter(|(node, _)| !passed(promised, **node));
             holders.next().map(|(&node, &attempt)| Entry { key: promised.clone(), claimant: node, attempt })
         };
         let same = other(key);
@@ -213,7 +218,9 @@ impl Promises {
             return Some(Reply::Removed);
         }
         let network_unknown = match key {
-            ClaimKey::Address { network, address } => places.place_of(network, *address) == Place::Unknown,
+            ClaimKey::Address { network, address } | ClaimKey::Granted { network, address, .. } => {
+                places.place_of(network, *address) == Place::Unknown
+            }
             _ => false,
         };
         if self.number.is_none() || network_unknown {

@@ -424,3 +424,5 @@ fn who_joins_adopts_no_promise_that_it_would_not_hear_withdrawn() {
         assert_eq!((promises.pending().count(), promises.removed().count()), (adopted, 1));
     }
 }
+
+mod granted;

@@ -19,6 +19,7 @@ use crate::runtime::peers;
 use crate::store::{StoreError, Writes};
 
 mod books;
+mod hold;
 pub mod removing;
 pub(crate) mod steps;
 pub(crate) mod turn;
@@ -27,6 +28,7 @@ pub mod upkeep;
 pub use books::Books;
 #[cfg(test)]
 pub(crate) use books::Saved;
+pub use hold::Hold;
 
 /// A claim is decided within this time.
 pub(crate) const CLAIM_LIMIT: Duration = Duration::from_secs(1);
@@ -141,7 +143,11 @@ async fn claim_next(agent: &Arc<Agent>, mut key: ClaimKey) -> Result<ClaimKey, C
                 let joining = matches!(key, ClaimKey::Node { .. });
                 let here = !joining && !refused.contains(&me) && !silent.contains(&me);
                 let [refused, silent] = [refused, silent]
-                    .map(|nodes| nodes.iter().map(|node| agent.host_name(*node)).collect::<Vec<_>>());
+                    .map(|nodes| nodes.iter().map(|node| agent.host_name(*node)).collect::<Vec<_>>())
+                    .map(|mut names| {
+                        names.sort_unstable();
+                        names
+                    });
                 return Err(ClaimError::NoMajority { answered, needed, here, refused, silent });
             }
             Outcome::StaleView { view: newer, pending } => {

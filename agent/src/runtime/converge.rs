@@ -416,8 +416,10 @@ impl Converger {
         let cookies: Vec<u64> = self.spaces.containers.keys().copied().collect();
         for cookie in cookies {
             self.retract_handle(cookie);
+        }
+        for (cookie, dropped) in self.spaces.drop_containers().await {
             let what = format!("balancing table and resolver of namespace {cookie}");
-            removed.push(match self.spaces.drop_container(cookie).await {
+            removed.push(match dropped {
                 Ok(()) => what,
                 Err(error) => format!("NOT removed: {what}: {}", chain(&error)),
             });

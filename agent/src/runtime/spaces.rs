@@ -31,6 +31,9 @@ pub use error::SpaceError;
 
 use handles::netfilter_in;
 
+/// So many containers' tables are removed at once.
+const AT_ONCE: usize = 16;
+
 /// A container's namespace with everything that is open in it.
 pub struct Container {
     /// Holds the namespace.
@@ -249,10 +252,32 @@ impl Spaces {
     /// resolver's sockets; [`Self::release_again`] tries again.
     pub async fn drop_container(&mut self, cookie: u64) -> Result<(), SpaceError> {
         let Some(container) = self.containers.get(&cookie) else { return Ok(()) };
-        let balancer = Arc::clone(&container.balancer);
-        let removed = tokio::task::spawn_blocking(move || lock(&balancer).remove()).await;
-        // A thread that panicked is said where it did.
-        removed.unwrap_or(Ok(())).map_err(SpaceError::Table)?;
+        remove_balancing(Arc::clone(&container.balancer)).await?;
+        self.close_container(cookie).await
+    }
+
+    /// As [`Self::drop_container`], of all: the kernel's waits for its readers, of which there are some for each table, go
+    /// on beside each other.
+    pub async fn drop_containers(&mut self) -> Vec<(u64, Result<(), SpaceError>)> {
+        let all: Vec<(u64, Arc<Mutex<Balancer>>)> =
+            self.containers.iter().map(|(cookie, it)| (*cookie, Arc::clone(&it.balancer))).collect();
+        let mut dropped = Vec::new();
+        for some in all.chunks(AT_ONCE) {
+            let removals =
+                some.iter().map(|(_, balancer)| tokio::spawn(remove_balancing(Arc::clone(balancer))));
+            let removals: Vec<_> = removals.collect();
+            for ((cookie, _), removal) in some.iter().zip(removals) {
+                let outcome = match removal.await.unwrap_or(Ok(())) {
+                    Ok(()) => self.close_container(*cookie).await,
+                    Err(error) => Err(error),
+                };
+                dropped.push((*cookie, outcome));
+            }
+        }
+        dropped
+    }
+
+    async fn close_container(&mut self, cookie: u64) -> Result<(), SpaceError> {
         let Some(container) = self.containers.remove(&cookie) else { return Ok(()) };
         drop(self.watcher.unwatch(cookie));
         if let Some(resolver) = container.resolver {
@@ -271,6 +296,12 @@ impl Spaces {
             tracing::warn!("the holder does not end: {}", chain(&error));
         }
     }
+}
+
+async fn remove_balancing(balancer: Arc<Mutex<Balancer>>) -> Result<(), SpaceError> {
+    let removed = tokio::task::spawn_blocking(move || lock(&balancer).remove()).await;
+    // A thread that panicked is said where it did.
+    removed.unwrap_or(Ok(())).map_err(SpaceError::Table)
 }
 
 /// Where to look for an attachment's namespace.

@@ -20,17 +20,22 @@ use crate::store::Writes;
 /// Attachments of these names are wanted on every host.
 const SHARED: [&str; 2] = ["web", "db"];
 
-/// What is claimed for a takeover is not given back before its attachment is reserved; over when it is dropped.
-struct Taking {
+/// As `claiming::Hold`.
+pub(super) struct Taking {
     cluster: Rc<Cluster>,
     at: usize,
     keys: Vec<ClaimKey>,
 }
 
 impl Taking {
-    fn begin(cluster: &Rc<Cluster>, at: usize, keys: Vec<ClaimKey>) -> Self {
+    pub(super) fn begin(cluster: &Rc<Cluster>, at: usize, keys: Vec<ClaimKey>) -> Self {
         cluster.with(at, |it, _, _| it.state.books.taking.extend(keys.iter().cloned()));
         Self { cluster: Rc::clone(cluster), at, keys }
+    }
+
+    fn add(&mut self, key: ClaimKey) {
+        self.cluster.with(self.at, |it, _, _| it.state.books.taking.insert(key.clone()));
+        self.keys.push(key);
     }
 }
 
@@ -108,7 +113,7 @@ impl Cluster {
         });
         let predecessors = heirs.flatten().ok_or(Refused)?;
         let keys: Vec<ClaimKey> = predecessors.iter().map(|it| it.key(&network)).collect();
-        let _taking = Taking::begin(self, at, keys.clone());
+        let mut taking = Taking::begin(self, at, keys.clone());
         for key in keys {
             self.claim(at, key).await?;
         }
@@ -124,10 +129,11 @@ impl Cluster {
             None => {
                 let wanted = ip.map_or(Wanted::Any, Wanted::Exactly);
                 let wish = Wish { network: &network, layout, region: Region::Endpoint, wanted };
-                self.allocate(at, &wish).await?
+                self.allocate(at, &wish, &mut taking).await?
             }
         };
         let record = self.reserve(at, &network, &attachment, (address, &predecessors))?;
+        drop(taking);
         let plumbing_ms = self.random.borrow_mut().between(2..40);
         self.clock.sleep(plumbing_ms).await;
         let record = LocalAttachment { announced: true, ..record };
@@ -184,7 +190,12 @@ impl Cluster {
     }
 
     /// As `verbs::addressing::allocate`.
-    pub(super) async fn allocate(self: &Rc<Self>, at: usize, wish: &Wish<'_>) -> Result<IpAddr, Refused> {
+    pub(super) async fn allocate(
+        self: &Rc<Self>,
+        at: usize,
+        wish: &Wish<'_>,
+        taking: &mut Taking,
+    ) -> Result<IpAddr, Refused> {
         let mut may_claim = true;
         for _ in 0..addressing::ROUNDS_MAX {
             let decided = self.with(at, |running, node, now| {
@@ -223,14 +234,21 @@ impl Cluster {
                         (!it.state.suspended.contains(&holder)).then_some(holder)
                     });
                     let holder = holder.flatten().ok_or(Refused)?;
+                    let key = ClaimKey::Granted { network: network.clone(), address, by: holder };
+                    taking.add(key.clone());
+                    let asked = self.clock.now();
                     let request = Request::Grant { network, address };
-                    return match self.ask(at, holder, request, 1_000).await {
-                        Some(Answer::Grant(Ok(()))) => {
-                            self.counts.borrow_mut().granted += 1;
-                            Ok(address)
-                        }
-                        _ => Err(Refused),
+                    let Some(Answer::Grant(Ok(()))) = self.ask(at, holder, request, 1_000).await else {
+                        return Err(Refused);
                     };
+                    self.claim(at, key.clone()).await.map_err(|_| Refused)?;
+                    if self.clock.now() - asked > addressing::CLAIMED_WITHIN {
+                        return Err(Refused);
+                    }
+                    let fact = vec![claiming::fact(key)];
+                    self.write(at, fact, Writes::default()).ok_or(Refused)?.map_err(|_| Refused)?;
+                    self.counts.borrow_mut().granted += 1;
+                    return Ok(address);
                 }
                 Allocation::Exhausted(_) => return Err(Refused),
             }

@@ -170,8 +170,11 @@ impl Cluster {
             ClaimKey::Takeover { .. } => 1,
             _ => 2,
         };
+        // What a host granted lies in its own block.
+        let granted = |one: &ClaimKey, other: usize| matches!(one, ClaimKey::Granted { by, .. } if *by == self.hosts[other].borrow().node);
         for one in keys {
             let rivals = theirs.iter().filter(|rival| kind(one) == kind(rival));
+            let rivals = rivals.filter(|rival| !granted(one, other) && !granted(rival, at));
             for rival in rivals.filter(|rival| conflicts(one, rival, &place)) {
                 self.violated(format!("host {at} holds {one:?} and host {other} holds {rival:?}"));
             }

@@ -1,6 +1,7 @@
 //! Replicas are registered, drained and taken out, and services with them.
 use std::rc::Rc;
 
+use super::attachments::Taking;
 use super::cluster::Cluster;
 use super::verbs::{Done, Refused, name};
 use crate::addresses::Wanted;
@@ -23,7 +24,8 @@ impl Cluster {
             false => {
                 let layout = self.layout(at, network)?;
                 let wish = Wish { network, layout, region: Region::Vip, wanted: Wanted::Any };
-                Some(vec![self.allocate(at, &wish).await?])
+                let mut taking = Taking::begin(self, at, Vec::new());
+                Some(vec![self.allocate(at, &wish, &mut taking).await?])
             }
         };
         let request = Register {

@@ -53,11 +53,11 @@ impl Cluster {
         let host = &mut *self.hosts[at].borrow_mut();
         let me = host.node;
         host.step(|state, commit| {
-            if steps::unused(state, me).is_empty() {
+            if steps::unused(state, me, now).is_empty() {
                 return;
             }
             let mut before = Vec::new();
-            let (batch, writes) = steps::release_unused(state, me, &mut before).unwrap();
+            let (batch, writes) = steps::release_unused(state, (me, now), &mut before).unwrap();
             if state.write(me, now, batch, writes, commit).is_err() {
                 state.books.claims.extend(before.into_iter().map(|record| (record.key.clone(), record)));
             }

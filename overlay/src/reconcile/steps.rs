@@ -153,7 +153,7 @@ impl<K: Kernel> Reconciler<K> {
             Op::AddVxlan { link_space, .. } => Some(link_space.clone()),
             Op::AddVeth { peer, .. } => Some(peer.space.clone()),
             // The other end may be anywhere.
-            Op::DeleteLink { .. } => return self.forget_all(),
+            Op::DeleteLink { .. } | Op::DeleteLinks { .. } => return self.forget_all(),
             _ => None,
         };
         self.forget(&step.space);

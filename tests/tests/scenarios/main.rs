@@ -14,6 +14,7 @@ mod exhaustion;
 mod firewalls;
 mod forwarding;
 mod forwarding_load;
+mod grants;
 mod healing;
 mod health;
 mod hosts;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         exhaustion::all(),
         paths::all(),
         moves::all(),
+        grants::all(),
         healing::all(),
         tables::all(),
         takeover::all(),

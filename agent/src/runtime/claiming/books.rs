@@ -29,7 +29,7 @@ pub struct Books {
     /// The greatest node number that anybody asked to be promised here. Those below it that are not known here were
     /// removed while this host was away, and their last mention may have gone with them. Not kept.
     pub heard: u32,
-    /// Takeovers under way, whose attachments are not reserved yet. Not kept.
+    /// Takeovers and grants whose attachments are being made, and not reserved yet ([`super::Hold`]). Not kept.
     pub taking: BTreeSet<ClaimKey>,
     /// Attempts of `removals` that are still going on. Not kept.
     pub removing: BTreeSet<u64>,

@@ -3,6 +3,7 @@ mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::addresses::Layout;
 use crate::catalog::facts::{ClaimKey, Key, Value};
@@ -191,18 +192,18 @@ pub(crate) fn abandoned(holder: &Entry) -> (Request, Request) {
     (check, Request::Withdraw { key, claimant, attempt })
 }
 
-/// Gives back what nothing uses any more: blocks and addresses of networks that are gone, their VNIs, and takeovers. Members let
+/// Gives back what nothing uses any more: blocks and addresses of networks that are gone, their VNIs, grants and takeovers. Members let
 /// go of their promises then, and the keys can be had again. `before` gets the records as they were.
 ///
 /// # Errors
 /// When the books cannot be written as JSON.
 pub(crate) fn release_unused(
     state: &mut State,
-    me: NodeId,
+    (me, now): (NodeId, Instant),
     before: &mut Vec<ClaimRecord>,
 ) -> Result<(Batch, Writes), StoreError> {
     let mut batch = Batch::new();
-    *before = unused(state, me);
+    *before = unused(state, me, now);
     for record in before.iter().cloned() {
         if !matches!(record.key, ClaimKey::Takeover { .. }) {
             batch.push((Key::Claim(record.key.clone()), None));
@@ -218,7 +219,7 @@ pub(crate) fn release_unused(
 /// Confirmed claims of this host that nothing uses, at most [`RELEASED_AT_ONCE`]. Before the catalog is complete a
 /// network may only seem to be gone; and a VNI is claimed before its network is written, so its fact, which is written
 /// together with the network, must be there.
-pub(crate) fn unused(state: &State, me: NodeId) -> Vec<ClaimRecord> {
+pub(crate) fn unused(state: &State, me: NodeId, now: Instant) -> Vec<ClaimRecord> {
     if !state.synced {
         return Vec::new();
     }
@@ -238,6 +239,14 @@ pub(crate) fn unused(state: &State, me: NodeId) -> Vec<ClaimRecord> {
                 ClaimKey::Vni { vni } => !vnis.contains(vni) && told(&record.key),
                 ClaimKey::Block { network, .. } | ClaimKey::Address { network, .. } => {
                     state.catalog.network(network).is_none()
+                }
+                ClaimKey::Granted { network, address, .. } => {
+                    let used = state
+                        .local
+                        .values()
+                        .any(|it| it.network == *network && it.addresses.contains(address));
+                    let kept = used || state.books.taking.contains(&record.key);
+                    !kept && !verbs::addressing::rests(state, now, network, *address)
                 }
                 ClaimKey::Takeover { .. } => !verbs::takeover::is_used(state, &record.key),
                 ClaimKey::Node { .. } => false,

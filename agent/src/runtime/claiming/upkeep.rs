@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -46,13 +46,13 @@ pub async fn run(agent: Arc<Agent>) {
 /// Gives back what nothing uses any more: blocks and addresses of networks that are gone, and their VNIs. Members let
 /// go of their promises then, and the keys can be had again.
 fn release_unused(agent: &Agent) {
-    let me = agent.identity.node;
-    if agent.read(|state| steps::unused(state, me).is_empty()) {
+    let (me, now) = (agent.identity.node, Instant::now());
+    if agent.read(|state| steps::unused(state, me, now).is_empty()) {
         return;
     }
     let mut before = Vec::new();
     let released = agent.update(|state| {
-        steps::release_unused(state, me, &mut before).map_err(|error| refused(chain(&error), &[]))
+        steps::release_unused(state, (me, now), &mut before).map_err(|error| refused(chain(&error), &[]))
     });
     if let Err(failure) = released {
         // What is not written down must not be let go of.

@@ -8,7 +8,7 @@ use crate::api::types::Failure;
 use crate::catalog::facts::{ClaimKey, Region};
 use crate::model::{Name, NodeId};
 use crate::runtime::agent::{Agent, chain, refused};
-use crate::runtime::claiming::{self, ClaimError};
+use crate::runtime::claiming::{self, ClaimError, Hold};
 use crate::runtime::events::lock;
 use crate::runtime::messages::{Answer, Request};
 use crate::runtime::peers;
@@ -19,8 +19,9 @@ mod grants;
 mod known;
 mod rest;
 
+pub(crate) use grants::CLAIMED_WITHIN;
 pub use grants::{Grant, Grants, give, grant};
-pub use rest::{Vips, follow, forget_old, put_freed, take_up};
+pub use rest::{Vips, follow, forget_old, put_freed, rests, take_up};
 
 use known::Known;
 
@@ -31,7 +32,8 @@ pub(crate) const CLAIMS_MAX: usize = 4;
 /// How long the holder of a block may take to grant an address of it.
 const GRANT_LIMIT: Duration = Duration::from_secs(1);
 
-/// An endpoint's addresses, one per subnet of the network. The one that is asked for is `taken` over as it is.
+/// An endpoint's addresses, one per subnet of the network. The one that is asked for is `taken` over as it is. What is
+/// claimed for it alone is in `hold` until it is reserved.
 ///
 /// # Errors
 /// When `--ip` cannot be had, or no address is left and no more can be claimed.
@@ -40,6 +42,7 @@ pub async fn endpoint(
     network: &Name,
     asked: Option<IpAddr>,
     taken: bool,
+    hold: &mut Hold,
 ) -> Result<Vec<IpAddr>, Failure> {
     let mut addresses = Vec::new();
     let layouts = layouts(agent, network)?;
@@ -57,7 +60,7 @@ pub async fn endpoint(
             Some(ip) => Wanted::Exactly(ip),
             None => Wanted::Any,
         };
-        addresses.push(allocate(agent, network, layout, Region::Endpoint, wanted).await?);
+        addresses.push(allocate(agent, network, layout, (Region::Endpoint, wanted), hold).await?);
     }
     Ok(addresses)
 }
@@ -68,8 +71,9 @@ pub async fn endpoint(
 /// When none is left and no more can be claimed.
 pub async fn vips(agent: &Arc<Agent>, network: &Name) -> Result<Vec<IpAddr>, Failure> {
     let mut vips = Vec::new();
+    let mut hold = Hold::new(agent, Vec::new());
     for layout in layouts(agent, network)? {
-        vips.push(allocate(agent, network, layout, Region::Vip, Wanted::Any).await?);
+        vips.push(allocate(agent, network, layout, (Region::Vip, Wanted::Any), &mut hold).await?);
     }
     Ok(vips)
 }
@@ -122,8 +126,8 @@ async fn allocate(
     agent: &Arc<Agent>,
     network: &Name,
     layout: Layout,
-    region: Region,
-    wanted: Wanted,
+    (region, wanted): (Region, Wanted),
+    hold: &mut Hold,
 ) -> Result<IpAddr, Failure> {
     let mut may_claim = true;
     let mut why_not = String::new();
@@ -158,7 +162,7 @@ async fn allocate(
             }
             Allocation::RequestOther { region, index } => {
                 let Wanted::Exactly(address) = wanted else { break };
-                request(agent, network, address, region, index).await?;
+                request(agent, network, address, (region, index), hold).await?;
                 return Ok(address);
             }
             Allocation::Exhausted(reason) => {
@@ -220,13 +224,14 @@ fn claim_ahead(agent: &Arc<Agent>, network: &Name, region: Region, candidates: V
     });
 }
 
-/// Asks the holder of a block for an address of it.
+/// Asks the holder of a block for an address of it, and has a majority promise it: when the holder is removed its block is
+/// nobody's any more, and who claims it then must meet somebody who knows.
 async fn request(
     agent: &Arc<Agent>,
     network: &Name,
     address: IpAddr,
-    region: Region,
-    index: u32,
+    (region, index): (Region, u32),
+    hold: &mut Hold,
 ) -> Result<(), Failure> {
     let held = agent.read(|state| {
         let node = holder(state, network, region, index)?;
@@ -247,12 +252,26 @@ async fn request(
         return Err(unreachable("it is suspended".to_owned()));
     }
     debug_assert_ne!(node, agent.identity.node);
+    let asked = Instant::now();
+    let key = ClaimKey::Granted { network: network.clone(), address, by: node };
+    // Before it is asked for: what is left of an earlier use must not be given back in between.
+    hold.add(key.clone());
     let request = Request::Grant { network: network.clone(), address };
     let to = SocketAddr::new(host.address, host.gossip_port);
     match peers::ask(agent, to, &request, GRANT_LIMIT).await {
-        Ok(Answer::Grant(Ok(()))) => Ok(()),
-        Ok(Answer::Grant(Err(reason))) => Err(refused(reason, &["choose another --ip"])),
-        Ok(other) => Err(unreachable(format!("it answered {}", other.word()))),
-        Err(error) => Err(unreachable(chain(&error))),
+        Ok(Answer::Grant(Ok(()))) => {}
+        Ok(Answer::Grant(Err(reason))) => return Err(refused(reason, &["choose another --ip"])),
+        Ok(other) => return Err(unreachable(format!("it answered {}", other.word()))),
+        Err(error) => return Err(unreachable(chain(&error))),
     }
+    let promised = claiming::claim(agent, key.clone()).await.map_err(|error| chain(&error));
+    let promised = promised.and_then(|()| {
+        let late = asked.elapsed() > CLAIMED_WITHIN;
+        if late { Err("this host was stopped in the midst of it".to_owned()) } else { Ok(()) }
+    });
+    promised.map_err(|why| {
+        let what = format!("{address} lies in the block of host {}, which granted it, but {why}", host.name);
+        refused(what, &["try again", "choose another --ip"])
+    })?;
+    agent.write(vec![claiming::fact(key)], Writes::default()).map(drop)
 }

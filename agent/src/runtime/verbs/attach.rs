@@ -9,6 +9,7 @@ use crate::catalog::facts::{AttachmentFact, Key, Taken, Value};
 use crate::model::{Head, Name, NodeId};
 use crate::netns::{self, Namespace, Resolved};
 use crate::runtime::agent::{Agent, Batch, chain, refused, usage};
+use crate::runtime::claiming::Hold;
 use crate::runtime::local::{Asked, LocalAttachment, StoredPlace, list};
 use crate::runtime::state::State;
 use crate::runtime::verbs::takeover::{self, Predecessor};
@@ -154,11 +155,11 @@ pub async fn make(
     refuse_overlap(agent, &network, &resolved.namespace).await?;
     let subnets = agent.read(|state| state.catalog.network(&network).map(|it| it.definition.subnets.clone()));
     verbs::network::refuse_narrow(agent, &network, &subnets.unwrap_or_default())?;
-    let taking = takeover::claim(agent, &network, &predecessors).await?;
+    let hold = takeover::claim(agent, &network, &predecessors).await?;
     // A copy that is there is fenced, and this one is attached in its place.
     let copy = agent.read(|state| state.local.get(&(network.clone(), name.clone())).cloned());
     let copy = copy.map(|record| copy::Withdrawn::take(agent, record)).transpose()?;
-    let made = establish(agent, (&network, &name), asked, resolved, &predecessors, taking).await;
+    let made = establish(agent, (&network, &name), asked, resolved, &predecessors, hold).await;
     let (record, head) = match (made, copy) {
         (Ok(made), copy) => {
             changed.extend(copy.and_then(|copy| copy.ended()));
@@ -187,10 +188,10 @@ async fn establish(
     asked: Asked,
     resolved: Resolved,
     predecessors: &[Predecessor],
-    taking: takeover::Taking,
+    mut hold: Hold,
 ) -> Result<(LocalAttachment, Head), Failure> {
-    let record = reserve(agent, network, name, asked, (&resolved, predecessors)).await?;
-    drop(taking);
+    let record = reserve(agent, network, name, asked, (&resolved, predecessors), &mut hold).await?;
+    drop(hold);
     lock_opened(agent, record.cookie, resolved);
     let done = plumb(agent, &record).await.and_then(|()| announce(agent, record.clone()));
     done.inspect_err(|_| verbs::detach::undo(agent, &record))
@@ -300,9 +301,10 @@ async fn reserve(
     name: &Name,
     asked: Asked,
     (resolved, predecessors): (&Resolved, &[Predecessor]),
+    hold: &mut Hold,
 ) -> Result<LocalAttachment, Failure> {
     let taken = predecessors.iter().any(|it| matches!(it.object, Taken::Address(_)));
-    let addresses = verbs::addressing::endpoint(agent, network, asked.ip, taken).await?;
+    let addresses = verbs::addressing::endpoint(agent, network, asked.ip, taken, hold).await?;
     let first = addresses.first().copied().ok_or_else(|| refused("the network has no subnet", &[]))?;
     let mac = asked.mac.unwrap_or_else(|| crate::addresses::format_mac(crate::addresses::mac_for(first)));
     let record = LocalAttachment {

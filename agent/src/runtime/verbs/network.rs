@@ -356,7 +356,9 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
         let own_claims = state.catalog.claims().filter(|(_, holder)| *holder == agent.identity.node);
         for (key, _) in own_claims {
             let of_network = match key {
-                ClaimKey::Block { network, .. } | ClaimKey::Address { network, .. } => *network == name,
+                ClaimKey::Block { network, .. }
+                | ClaimKey::Address { network, .. }
+                | ClaimKey::Granted { network, .. } => *network == name,
                 ClaimKey::Vni { .. } | ClaimKey::Node { .. } | ClaimKey::Takeover { .. } => false,
             };
             if of_network {

@@ -18,8 +18,7 @@ use crate::catalog::facts::{AttachmentFact, ClaimKey, SUCCEEDS_MAX, Succession, 
 use crate::claims::{Entry, Reply};
 use crate::model::{Name, NodeId, Stamp};
 use crate::runtime::agent::{Agent, chain, host_name, refused};
-use crate::runtime::claiming::{self, ClaimError};
-use crate::runtime::events::lock;
+use crate::runtime::claiming::{self, ClaimError, Hold};
 use crate::runtime::state::State;
 use crate::runtime::verbs::namesakes;
 use crate::view::Conflict;
@@ -221,19 +220,6 @@ pub(crate) fn fence_text(state: &State, conflict: &Conflict) -> Option<String> {
     ))
 }
 
-/// A takeover under way: what was claimed for it is not given back meanwhile.
-pub struct Taking {
-    agent: Arc<Agent>,
-    keys: Vec<ClaimKey>,
-}
-
-impl Drop for Taking {
-    fn drop(&mut self) {
-        let mut state = lock(&self.agent.state);
-        state.books.taking.retain(|key| !self.keys.contains(key));
-    }
-}
-
 /// Claims the right to succeed these.
 ///
 /// # Errors
@@ -242,10 +228,9 @@ pub(crate) async fn claim(
     agent: &Arc<Agent>,
     network: &Name,
     predecessors: &[Predecessor],
-) -> Result<Taking, Failure> {
+) -> Result<Hold, Failure> {
     let keys: Vec<ClaimKey> = predecessors.iter().map(|it| it.key(network)).collect();
-    lock(&agent.state).books.taking.extend(keys.iter().cloned());
-    let taking = Taking { agent: Arc::clone(agent), keys };
+    let hold = Hold::new(agent, keys);
     for predecessor in predecessors {
         if let Err(error) = claiming::claim(agent, predecessor.key(network)).await {
             let host = agent.host_name(predecessor.owner);
@@ -265,7 +250,7 @@ pub(crate) async fn claim(
             ));
         }
     }
-    Ok(taking)
+    Ok(hold)
 }
 
 /// Why no majority promised to take something over from a host; a member that holds that host to be live says so at once.

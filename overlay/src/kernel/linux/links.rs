@@ -15,6 +15,10 @@ use crate::{Mac, Op, PortFlags};
 
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
+/// The group of links that are about to be deleted: RTM_DELLINK with nothing but a group deletes all of it in one turn
+/// (rtnl_group_dellink of net/core/rtnetlink.c). Only used in namespaces where nobody else makes links.
+const GOING: u32 = 0x7376_6361;
+
 impl Open {
     /// Sent from the namespace that keeps the UDP socket, with the link's as target: the device is born there
     /// (`net` of rtnl_newlink is the sender's), so there is no instant at which it stands in the wrong one.
@@ -78,6 +82,15 @@ impl Open {
             Op::DeleteLink { name } => {
                 self.forget_indexes();
                 self.request(RouteNetlinkMessage::DelLink(named(name)), 0).await
+            }
+            Op::DeleteLinks { names } => {
+                for name in names {
+                    self.set(name, LinkAttribute::Group(GOING)).await?;
+                }
+                self.forget_indexes();
+                let mut message = LinkMessage::default();
+                message.attributes.push(LinkAttribute::Group(GOING));
+                self.request(RouteNetlinkMessage::DelLink(message), 0).await
             }
             Op::SetAlias { name, alias } => self.set(name, LinkAttribute::IfAlias(alias.clone())).await,
             Op::SetMtu { name, mtu } => self.set(name, LinkAttribute::Mtu(*mtu)).await,

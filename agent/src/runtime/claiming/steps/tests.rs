@@ -1,6 +1,7 @@
 //! Steps that the disk refuses.
 use super::*;
 use crate::catalog::Catalog;
+use crate::catalog::tests::world;
 use crate::runtime::claiming::Books;
 
 const MEMBER: Member = Member { number: 1, node: NodeId(1) };
@@ -40,4 +41,33 @@ fn what_was_confirmed_and_cannot_be_written_is_given_up() {
     assert_eq!(current_view(&mut state, &key).next_number(), 1);
     write(&mut state, &claimant, &step, &mut |_| Ok(())).unwrap();
     assert_eq!(state.books.promises.number(), Some(2));
+}
+
+/// What was granted is given back when it has rested, so that its next user is not sent what was meant for the last.
+#[test]
+fn a_granted_address_is_given_back_once_it_is_used_no_more_and_has_rested() {
+    let mut catalog = Catalog::default();
+    catalog.restart(ME, 1);
+    let definition = Value::Network(world::network(world::stamp(1, 2), "10.65.0.0/16"));
+    catalog.write(ME, vec![(world::network_key("beta", world::stamp(1, 2)), Some(definition))]).unwrap();
+    let (network, address) = (world::name("beta"), world::address("10.65.1.130"));
+    let key = ClaimKey::Granted { network: network.clone(), address, by: MEMBER.node };
+    let mut state = State::new(catalog, Books::new(ME), ME);
+    state.synced = true;
+    let record = ClaimRecord {
+        key: key.clone(),
+        attempt: 1,
+        state: ClaimState::Confirmed,
+        members: vec![MEMBER],
+        removed: Vec::new(),
+    };
+    state.books.claims.insert(key.clone(), record.clone());
+    let now = Instant::now();
+    let rest = std::time::Duration::from_millis(crate::addresses::REST_MS);
+    state.books.taking.insert(key.clone());
+    assert_eq!(unused(&state, ME, now), [], "it is being taken up");
+    state.books.taking.clear();
+    state.freed.insert((network, address), now);
+    assert_eq!(unused(&state, ME, now + rest / 2), [], "it rests");
+    assert_eq!(unused(&state, ME, now + rest), [record]);
 }

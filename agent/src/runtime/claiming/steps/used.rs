@@ -14,7 +14,7 @@ use crate::runtime::state::State;
 /// Why a member does not promise addresses, beside what it has promised: somebody else uses one of them.
 pub(super) fn refusal(state: &State, key: &ClaimKey, claimant: NodeId, attempt: u64) -> Option<Reply> {
     let used = match key {
-        ClaimKey::Address { network, address } => {
+        ClaimKey::Address { network, address } | ClaimKey::Granted { network, address, .. } => {
             let range = AddressRange { first: *address, last: *address };
             endpoint(state, network, range, claimant)
         }

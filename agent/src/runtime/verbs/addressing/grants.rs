@@ -15,6 +15,8 @@ use crate::store::{StoreError, Writes};
 
 /// So long after a grant its taker may still be making the attachment that it asked for.
 const TAKEN_UP_WITHIN: Duration = Duration::from_secs(60);
+/// So long after it asked its taker may have claimed what it was granted; the rest is for the telling.
+pub(crate) const CLAIMED_WITHIN: Duration = Duration::from_secs(30);
 
 /// An address that was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,10 @@ pub struct Grant {
     pub head: Head,
     /// When; after a restart the time of the start.
     pub at: Instant,
+    /// How far the taker was known when it had had its time: what it says later says whether it has the address.
+    pub late: Option<Head>,
+    /// Whether it has said that it has the address.
+    pub seen: bool,
 }
 
 /// Granted addresses by network. They outlive a restart.
@@ -45,9 +51,9 @@ impl Grants {
 
     /// As they rest, taken up again.
     pub(crate) fn of(rows: Vec<Row>, at: Instant) -> Self {
-        let grants = rows
-            .into_iter()
-            .map(|(network, address, taker, head)| ((network, address), Grant { taker, head, at }));
+        let grants = rows.into_iter().map(|(network, address, taker, head)| {
+            ((network, address), Grant { taker, head, at, late: None, seen: false })
+        });
         Self(grants.collect())
     }
 
@@ -60,18 +66,29 @@ impl Grants {
     pub fn adopt(&mut self, network: &Name, address: IpAddr, taker: NodeId, head: Head, at: Instant) {
         let known = self.get(network, address).is_some_and(|grant| grant.taker == taker);
         if !known {
-            self.0.insert((network.clone(), address), Grant { taker, head, at });
+            self.0.insert((network.clone(), address), Grant { taker, head, at, late: None, seen: true });
         }
     }
 
-    /// Takes out what was given back: its taker is removed, the network is gone, or the taker has been heard of since,
-    /// has had the time to make its attachment, and nobody has the address.
+    /// Takes out what was given back: its taker is removed, the network is gone, or the taker has had the time to make its
+    /// attachment and nobody has the address, though it was said to be had, or the taker was heard of after that time.
+    /// Silence says nothing: the taker may have been cut off in the midst of it.
     pub fn take_returned(&mut self, catalog: &Catalog, now: Instant) -> Vec<(Name, IpAddr)> {
-        let returned = |(network, address): &(Name, IpAddr), grant: &Grant| {
-            let heard = catalog.head(grant.taker) > grant.head;
+        let had = |(network, address): &(Name, IpAddr), taker: NodeId| {
+            let mut claims = catalog.granted(network, *address);
+            catalog.holders(network, *address).next().is_some() || claims.any(|(_, node)| node == taker)
+        };
+        for (key, grant) in &mut self.0 {
+            grant.seen |= had(key, grant.taker);
             let late = now.saturating_duration_since(grant.at) >= TAKEN_UP_WITHIN;
-            let unused = heard && late && catalog.holders(network, *address).next().is_none();
-            unused || catalog.is_removed(grant.taker) || catalog.network(network).is_none()
+            if late && grant.late.is_none() {
+                grant.late = Some(catalog.head(grant.taker).max(grant.head));
+            }
+        }
+        let returned = |key: &(Name, IpAddr), grant: &Grant| {
+            let over = grant.late.is_some_and(|late| grant.seen || catalog.head(grant.taker) > late);
+            let unused = over && !had(key, grant.taker);
+            unused || catalog.is_removed(grant.taker) || catalog.network(&key.0).is_none()
         };
         let gone: Vec<(Name, IpAddr)> =
             self.0.iter().filter(|(key, grant)| returned(key, grant)).map(|(key, _)| key.clone()).collect();
@@ -116,7 +133,7 @@ pub fn give(
 ) -> Result<(), String> {
     check(state, me, now, (network, address), to)?;
     let key = (network.clone(), address);
-    let grant = Grant { taker: to, head: state.catalog.head(to), at: now };
+    let grant = Grant { taker: to, head: state.catalog.head(to), at: now, late: None, seen: false };
     let before = state.granted.0.insert(key.clone(), grant);
     let mut writes = Writes::default();
     let saved = state.granted.put(&mut writes).and_then(|()| commit(&writes));
@@ -154,7 +171,7 @@ fn check(
     }
     let record =
         state.catalog.network(network).ok_or_else(|| format!("network {network} is not known here"))?;
-    let known = Known::new(state, me, now, network, Region::Endpoint);
+    let known = Known::for_asker(state, (me, to), now, network, Region::Endpoint);
     let mut layouts = record.definition.subnets.iter().filter_map(|subnet| Layout::new(*subnet).ok());
     let holds = layouts.any(|layout| {
         layout.region_of(address) == Some(Region::Endpoint)

@@ -34,6 +34,17 @@ impl<'a> Known<'a> {
         network: &'a Name,
         region: Region,
     ) -> Self {
+        Self::for_asker(state, (me, me), began, network, region)
+    }
+
+    /// As [`Known::new`], for what another host asks to be granted: what it has left of an earlier grant is no obstacle.
+    pub(super) fn for_asker(
+        state: &'a State,
+        (me, asker): (NodeId, NodeId),
+        began: Instant,
+        network: &'a Name,
+        region: Region,
+    ) -> Self {
         let reserved = state.local.values().filter(|it| !it.announced && it.network == *network);
         let reserved = reserved.flat_map(|it| it.addresses.iter().map(move |address| (*address, &it.name)));
         let mut known = Self {
@@ -49,13 +60,20 @@ impl<'a> Known<'a> {
             reserved: reserved.collect(),
             began,
         };
+        let regranted = |key: &ClaimKey, holder: NodeId| {
+            matches!(key, ClaimKey::Granted { by, .. } if *by == me) && holder == asker
+        };
         for (key, holder) in state.catalog.claims_of(network) {
-            known.note(key, holder == me);
+            if !regranted(key, holder) {
+                known.note(key, holder == me);
+            }
         }
         // What was promised to others counts before its fact arrives.
         let promised = state.books.promises.entries_of(network);
-        for (key, _) in promised.filter(|(_, claimant)| *claimant != me) {
-            known.note(key, false);
+        for (key, claimant) in promised.filter(|(_, claimant)| *claimant != me) {
+            if !regranted(key, claimant) {
+                known.note(key, false);
+            }
         }
         // Who took an address over need not hold its block; others give it to nobody meanwhile.
         for (key, claimant, _) in state.books.promises.takeovers_of(network) {
@@ -77,6 +95,12 @@ impl<'a> Known<'a> {
             ClaimKey::Address { address, .. } => {
                 let set = if mine { &mut self.addresses } else { &mut self.foreign_addresses };
                 set.insert(*address);
+            }
+            // What this host was granted is its own for as long as it is used, not to be given out again.
+            ClaimKey::Granted { address, .. } => {
+                if !mine {
+                    self.foreign_addresses.insert(*address);
+                }
             }
             ClaimKey::Vni { .. } | ClaimKey::Node { .. } | ClaimKey::Takeover { .. } => {}
         }

@@ -137,6 +137,12 @@ fn is_own(state: &State, me: NodeId, now: Instant, network: &Name, vip: IpAddr) 
     })
 }
 
+/// Whether an address that this host freed rests.
+pub fn rests(state: &State, now: Instant, network: &Name, address: IpAddr) -> bool {
+    let freed = state.freed.get(&(network.clone(), address));
+    freed.is_some_and(|freed| now.saturating_duration_since(*freed) < Duration::from_millis(REST_MS))
+}
+
 /// Adds the addresses that still rest to a transaction, if there are any. Those of an earlier time that stay in the store
 /// do no harm: they rest once more.
 ///

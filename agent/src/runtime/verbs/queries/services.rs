@@ -40,7 +40,9 @@ pub fn service(agent: &Agent, network: &Name, name: &Name) -> Option<ServiceInfo
                 state: replica_state.to_owned(),
             }
         });
-        let replicas = replicas.collect();
+        let mut replicas: Vec<ReplicaInfo> = replicas.collect();
+        // Two of one name, of which one is fenced, would else come in the order of what nobody sees: their hosts' identities.
+        replicas.sort_by(|one, other| (&one.attachment, &one.host).cmp(&(&other.attachment, &other.host)));
         let conflicts = view.into_iter().flat_map(|view| view.conflicts());
         let concerns = |conflict: &&Conflict| conflict.service() == Some(name);
         Some(ServiceInfo {

@@ -56,6 +56,9 @@ fn an_address_that_is_in_use_is_promised_to_its_user_alone_also_once_who_granted
     assert_eq!(holder(&state, &single(GRANTED), 3), Some(node(2)));
     assert_eq!(holder(&state, &single(GRANTED), 2), None);
     assert_eq!(holder(&state, &single("10.65.1.131"), 3), None);
+    let granted = ClaimKey::Granted { network: name(NETWORK), address: address(GRANTED), by: node(4) };
+    assert_eq!(holder(&state, &granted, 3), Some(node(2)));
+    assert_eq!(holder(&state, &granted, 2), None);
     let (_, around) = block(Region::Endpoint, 6);
     assert_eq!(holder(&state, &around, 3), Some(node(2)));
     assert_eq!(holder(&state, &around, 2), None);

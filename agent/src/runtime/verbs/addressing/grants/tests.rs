@@ -1,6 +1,6 @@
 //! When a granted address comes back.
 use super::*;
-use crate::catalog::facts::{Key, Value};
+use crate::catalog::facts::{ClaimKey, Key, Value};
 use crate::catalog::tests::world::{attachment, attachment_key, name, network, network_key, node, stamp};
 
 const TAKER: u64 = 2;
@@ -17,7 +17,7 @@ fn world() -> Catalog {
 }
 
 fn grants(catalog: &Catalog, at: Instant) -> Grants {
-    let grant = Grant { taker: node(TAKER), head: catalog.head(node(TAKER)), at };
+    let grant = Grant { taker: node(TAKER), head: catalog.head(node(TAKER)), at, late: None, seen: false };
     Grants([((name("alpha"), ip()), grant)].into())
 }
 
@@ -31,15 +31,36 @@ fn it_comes_back_when_its_taker_was_heard_of_and_has_it_no_more() {
     let start = Instant::now();
     let late = start + TAKEN_UP_WITHIN;
     let mut grants = grants(&catalog, start);
-    assert!(grants.take_returned(&catalog, late).is_empty(), "the taker was not heard of");
+    let claim = Key::Claim(ClaimKey::Granted { network: name("alpha"), address: ip(), by: node(1) });
+    catalog.write(node(TAKER), vec![(claim.clone(), Some(Value::Claim))]).unwrap();
     let key = attachment_key("alpha", "web");
     let value = attachment(&["10.0.0.9"], stamp(2, TAKER));
     catalog.write(node(TAKER), vec![(key.clone(), Some(value))]).unwrap();
     assert!(grants.take_returned(&catalog, late).is_empty(), "it is in use");
     catalog.write(node(TAKER), vec![(key, None)]).unwrap();
-    assert!(grants.take_returned(&catalog, start).is_empty(), "it may be taken up yet");
+    assert!(grants.take_returned(&catalog, late).is_empty(), "it rests");
+    catalog.write(node(TAKER), vec![(claim, None)]).unwrap();
     assert_eq!(grants.take_returned(&catalog, late), [(name("alpha"), ip())]);
     assert!(grants.get(&name("alpha"), ip()).is_none());
+}
+
+/// What its taker said in between says nothing: it may have been cut off before it said what it claimed and attached.
+#[test]
+fn it_comes_back_unused_when_its_taker_was_heard_of_after_its_time_only() {
+    let mut catalog = world();
+    let start = Instant::now();
+    let late = start + TAKEN_UP_WITHIN;
+    let mut grants = grants(&catalog, start);
+    let say = |catalog: &mut Catalog, text| {
+        let value = attachment(&["10.0.0.7"], stamp(2, TAKER));
+        catalog.write(node(TAKER), vec![(attachment_key("alpha", text), Some(value))]).unwrap();
+    };
+    say(&mut catalog, "early");
+    for now in [start, late, late + TAKEN_UP_WITHIN] {
+        assert!(grants.take_returned(&catalog, now).is_empty(), "{:?}", now - start);
+    }
+    say(&mut catalog, "after");
+    assert_eq!(grants.take_returned(&catalog, late), [(name("alpha"), ip())]);
 }
 
 #[test]
