@@ -12,6 +12,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod demo;
+pub mod docker;
 pub mod doctor;
 pub mod engine;
 pub mod holder;

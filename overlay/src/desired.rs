@@ -153,6 +153,8 @@ pub struct Attachment {
     pub default_route: DefaultRoute,
     /// Metric of that route: order of attachment.
     pub metric: u32,
+    /// Whether the link's name keeps out of the way of an engine that names links of its own there, eth0 and on: svc0 and on.
+    pub apart: bool,
 }
 
 /// When an attachment brings a default route. A foreign one is never touched.

@@ -26,6 +26,7 @@ fn attachment(space: Space, last: u8) -> Attachment {
         mac: Mac([2, 0, 0, 0, 0, last]),
         default_route: DefaultRoute::IfNone,
         metric: 0,
+        apart: false,
     }
 }
 

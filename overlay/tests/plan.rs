@@ -24,6 +24,7 @@ fn desired() -> Desired {
         mac: WEB,
         default_route: DefaultRoute::IfNone,
         metric: 0,
+        apart: false,
     };
     let remote = Remote { mac: FAR, addresses: vec!["10.20.1.10".parse().unwrap()], vtep: vtep(2) };
     blue::with(attachment, vec![Arc::new(remote)])

@@ -131,6 +131,9 @@ settings! {
     /// Unix sockets of the container engines that are asked where a --container is, in this order; their API is Docker's.
     engine "engine" "PATH": Vec<PathBuf>, kinds::ENGINE, = kinds::engines(), reload;
 
+    /// Unix socket where Docker finds its network driver "svc-agent"; empty: nowhere. Docker looks in /run/docker/plugins.
+    docker_plugin "docker-plugin" "PATH": PathBuf, kinds::PATH_OR_EMPTY, = PathBuf::new(), restart;
+
     /// Name servers for names that are not ours, as ADDR or ADDR:PORT.
     /// Empty: those of the host's resolv.conf, followed while running.
     upstream "upstream" "ADDR": Vec<SocketAddr>, kinds::UPSTREAM, = Vec::new(), reload;

@@ -118,6 +118,8 @@ pub struct Agent {
     /// How many times longer than they are all periods between hosts are: 1, but where more hosts are measured than a
     /// machine carries.
     pub slowed: u32,
+    /// What Docker's calls say to who looks at its networks.
+    pub docker: crate::docker::Signals,
     /// Why this host cannot be the member that it was to be: the agent ends with it.
     pub unfit: OnceLock<Failure>,
 }

@@ -256,6 +256,7 @@ fn overlay_attachment(
         mac: overlay::Mac(parse_mac(&record.mac).ok()?),
         default_route,
         metric: METRIC_FIRST.saturating_add(u32::try_from(record.order).unwrap_or(u32::MAX)),
+        apart: record.endpoint.is_some(),
     })
 }
 

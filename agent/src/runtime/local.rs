@@ -48,6 +48,9 @@ pub struct LocalAttachment {
     pub succeeds: Vec<Succession>,
     /// The resolv.conf that we wrote for it, to be removed with it.
     pub resolv_conf: Option<String>,
+    /// Docker's id of the endpoint that it is for, where Docker made it: its link keeps out of the way of Docker's own names.
+    #[serde(default)]
+    pub endpoint: Option<String>,
     /// Whether the other hosts have been told; false between "reserve" and "announce".
     pub announced: bool,
     /// Withdrawn, but what the kernel holds of it may not be removed yet; finished by the next start after a crash.
@@ -101,6 +104,8 @@ pub struct Asked {
     pub aliases: Vec<Name>,
     /// `--default-route`.
     pub default_route: bool,
+    /// Docker's endpoint, with the addresses that were given out for it.
+    pub endpoint: Option<(String, Vec<IpAddr>)>,
 }
 
 /// Joins things with commas.

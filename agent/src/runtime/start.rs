@@ -28,7 +28,7 @@ use crate::runtime::spaces::{self, Spaces};
 use crate::runtime::verbs::addressing::{self, Grants};
 use crate::runtime::{health, host, key_file, log, memory, paths, probing, records, tunnel_ports, verbs};
 use crate::store::Store;
-use crate::{api, holder};
+use crate::{api, docker, holder};
 
 mod bare;
 mod forgetting;
@@ -160,6 +160,8 @@ async fn run_agent(
     tasks.spawn(surroundings::follow(Arc::clone(&agent)));
     tasks.spawn(tunnel_ports::follow(Arc::clone(&agent)));
     tasks.spawn(notify::tell(Arc::clone(&agent)));
+    tasks.spawn(docker::serve(Arc::clone(&agent)));
+    tasks.spawn(docker::follow(Arc::clone(&agent)));
     let (moving, moved) = oneshot::channel();
     tasks.spawn(moving::follow(Arc::clone(&agent), moving));
     let end = wait_for_end(&agent, &sources, &mut converge, moved).await;
@@ -254,6 +256,7 @@ fn build(
             .into(),
         freed,
         granted,
+        docker: store.meta::<docker::Saved>(docker::KEY).map_err(fail)?.unwrap_or_default().into(),
         ..State::new(catalog, books, identity.node)
     };
     let head = state.catalog.head(identity.node);
@@ -292,6 +295,7 @@ fn build(
         rounded: Mutex::new(Instant::now()),
         told_ready: false.into(),
         slowed,
+        docker: Default::default(),
         unfit: OnceLock::new(),
         started: Instant::now(),
         leaving,

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::catalog::facts::{Key, Value};
 use crate::catalog::{Catalog, Changes, Outcome, Update, WriteError};
+use crate::docker;
 use crate::model::{Head, Name, NodeId};
 use crate::runtime::agent::chain;
 use crate::runtime::claiming::Books;
@@ -15,7 +16,7 @@ use crate::runtime::health::Unfollowed;
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::records;
 use crate::runtime::revised::Revised;
-use crate::runtime::verbs::addressing::{self, Grants, Vips};
+use crate::runtime::verbs::addressing::{self, Grants, Leases, Vips};
 use crate::runtime::verbs::leave;
 use crate::store::{StoreError, Writes};
 use crate::view::{View, ViewChanges};
@@ -52,6 +53,10 @@ pub struct State {
     pub freed: BTreeMap<(Name, IpAddr), Instant>,
     /// Addresses of this host's blocks that it granted to others.
     pub granted: Grants,
+    /// Addresses that are given out here, to an attachment that is being made or to Docker, and that no attachment has yet.
+    pub leases: Leases,
+    /// What Docker was told and has told.
+    pub docker: docker::Books,
     /// Which service has which VIP.
     pub vips: Vips,
     /// Whether the catalog has been complete since the start.
@@ -96,6 +101,8 @@ impl State {
             local_revision: 0,
             freed: BTreeMap::new(),
             granted: Grants::default(),
+            leases: Leases::default(),
+            docker: docker::Books::default(),
             synced: false,
             unfollowed: Unfollowed::default(),
         }

@@ -172,6 +172,7 @@ impl Cluster {
                 since,
                 succeeds: takeover::successions(state, node, network, predecessors),
                 resolv_conf: None,
+                endpoint: None,
                 announced: false,
                 detaching: false,
             };

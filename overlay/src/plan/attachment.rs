@@ -102,21 +102,21 @@ impl Planner<'_> {
         let link = match &wanted.space {
             Space::Host => host_port(network_name, name),
             // A restarted or repaired pair keeps its name: processes may have bound to it.
-            space => found.unwrap_or_else(|| self.free_name(space)),
+            space => found.unwrap_or_else(|| self.free_name(space, if wanted.apart { "svc" } else { "eth" })),
         };
         let peer = Peer { space: wanted.space.clone(), name: link.clone(), mac: Some(wanted.mac) };
         self.add(object, &home, Op::AddVeth { name: port, mtu: network.mtu, peer });
         link
     }
 
-    fn free_name(&self, space: &Space) -> String {
+    fn free_name(&self, space: &Space, prefix: &str) -> String {
         let there = self.observed.get(space);
         let taken = self.taken.get(space);
         let is_free = |name: &String| {
             !there.is_some_and(|observed| observed.links.contains_key(name))
                 && !taken.is_some_and(|taken| taken.contains(name))
         };
-        (0..=u32::MAX).map(|number| format!("eth{number}")).find(is_free).unwrap_or_default()
+        (0..=u32::MAX).map(|number| format!("{prefix}{number}")).find(is_free).unwrap_or_default()
     }
 
     /// The bridge's entry and the neighbours of an attachment of this host.

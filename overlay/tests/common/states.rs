@@ -60,6 +60,7 @@ fn attachment(network: u8) -> impl Strategy<Value = (String, Attachment)> {
             mac: Mac([2, 1, network, mac, name, last]),
             default_route,
             metric: u32::from(network) * 10 + u32::from(name),
+            apart: name == 1,
         };
         (format!("web{name}"), attachment)
     })
@@ -199,6 +200,7 @@ pub(crate) fn coral() -> (Desired, Mac) {
         mac,
         default_route: DefaultRoute::Always,
         metric: 20,
+        apart: false,
     };
     let network = Network {
         vni: 21,

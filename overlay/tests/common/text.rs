@@ -76,6 +76,7 @@ pub(crate) fn declare(desired: &mut Desired, last: &mut String, words: &[&str]) 
                     Some(other) => panic!("no kind of route: {other}"),
                 },
                 metric: one(rest, "metric").map_or(0, parse),
+                apart: one(rest, "apart").is_some(),
             };
             let network = desired.networks.get_mut(last).unwrap();
             Arc::make_mut(&mut network.attachments).insert((*name).to_owned(), attachment);

@@ -179,6 +179,7 @@ impl Bed {
             mac: mac_of(ip),
             default_route: if never { DefaultRoute::Never } else { DefaultRoute::IfNone },
             metric: u32::try_from(before).unwrap(),
+            apart: false,
         };
         Arc::make_mut(&mut wanted.attachments).insert(name.to_owned(), attachment);
         self.spread();

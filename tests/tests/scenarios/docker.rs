@@ -78,7 +78,7 @@ fn containers_are_attached_by_the_names_that_docker_knows(sandbox: &Sandbox) {
     cluster.refused("h1", "attach api --container api", 1, &["no container engine is there", "--pid"]);
     let _dockerd = start_docker(&cluster, "h1");
     let docker = |words: &str| cluster.shell("h1", &format!("docker -H unix://{} {words}", socket.display()));
-    import_busybox(&cluster, &socket);
+    import_busybox(&cluster, "h1", &socket);
     let serve = "busybox sh -c 'busybox mkdir /www; echo $HOSTNAME >/www/index.html; exec busybox httpd -f -p 80 -h /www'";
     docker(&format!("run -d --network none --dns 127.0.0.11 --name api --hostname api box {serve}"));
     let id = docker(&format!("run -d --network none --dns 127.0.0.11 --name shop_1 box {serve}"));
@@ -138,23 +138,70 @@ fn containers_are_attached_by_the_names_that_docker_knows(sandbox: &Sandbox) {
 }
 
 /// An image "box" of this machine's busybox, since there is no registry to ask.
-fn import_busybox(cluster: &Cluster, socket: &Path) {
+pub(crate) fn import_busybox(cluster: &Cluster, host: &str, socket: &Path) {
     let make = "set -e; root=$(mktemp -d); cd $root; mkdir bin etc tmp; program=$(command -v busybox); cp $program bin
                 for file in $(ldd $program | grep -o '/[^ ]*'); do mkdir -p .$(dirname $file); cp -L $file .$file; done
                 tar -c . | docker -H unix://SOCKET import - box; rm -rf $root";
-    cluster.shell("h1", &make.replace("SOCKET", &socket.display().to_string()));
+    cluster.shell(host, &make.replace("SOCKET", &socket.display().to_string()));
 }
 
-fn docker_directory(cluster: &Cluster, host: &str) -> PathBuf {
+pub(crate) fn docker_directory(cluster: &Cluster, host: &str) -> PathBuf {
     cluster.bed().state_directory(host).with_file_name("docker")
 }
 
+/// Where a host's Docker finds its drivers.
+pub(crate) fn plugins(cluster: &Cluster, host: &str) -> PathBuf {
+    docker_directory(cluster, host).join("plugins")
+}
+
+/// A running engine.
+pub(crate) struct Docker {
+    /// It ends first.
+    _process: Process,
+    _shared: Shared,
+}
+
+/// A directory in which mounts are seen by all; gone when it is dropped, with them.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn new(directory: PathBuf) -> Self {
+        let mut bind = Command::new("mount");
+        let bound = bind.args(["-n", "--bind"]).args([&directory, &directory]).status().expect("mount");
+        assert!(bound.success(), "{} is bound", directory.display());
+        Self(directory)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let gone = Command::new("umount").args(["-n", "-R", "-l"]).arg(&self.0).status();
+        if !std::thread::panicking() {
+            assert!(gone.is_ok_and(|gone| gone.success()), "{} is unmounted", self.0.display());
+        }
+    }
+}
+
 /// Starts dockerd in a host's namespace with directories of its own; without it there, the scenario is skipped.
-fn start_docker(cluster: &Cluster, host: &str) -> Process {
+pub(crate) fn start_docker(cluster: &Cluster, host: &str) -> Docker {
     let directory = docker_directory(cluster, host);
-    std::fs::create_dir_all(&directory).expect("a directory");
+    let (exec, plugins) = (directory.join("exec"), plugins(cluster, host));
+    for made in [&exec, &plugins] {
+        std::fs::create_dir_all(made).expect("a directory");
+    }
     let socket = directory.join("docker.sock");
-    let mut command = Command::new("dockerd");
+    // Where it looks for drivers is the same for all; so each has that place for itself. Its containers' namespaces are mounted
+    // below its exec root, and seen by the agents: that alone is shared.
+    let shared = Shared::new(exec.clone());
+    let mut command = Command::new("nsenter");
+    command.args(["--mount=/proc/1/ns/mnt", "unshare", "-m", "--propagation", "unchanged", "sh", "-c"]);
+    command.arg(
+        "set -e; mount -n --make-private /; mount -n --make-private /run || true
+         mount -n -t tmpfs tmpfs /mnt; mkdir -p /mnt/docker/plugins /mnt/svc-agent-bed
+         mount -n --rbind /run/svc-agent-bed /mnt/svc-agent-bed; mount -n --bind \"$0\" /mnt/docker/plugins
+         mount -n --move /mnt /run; exec dockerd \"$@\"",
+    );
+    command.arg(&plugins);
     command.arg("--data-root").arg(directory.join("data")).arg("--exec-root").arg(directory.join("exec"));
     command.arg("--pidfile").arg(directory.join("pid"));
     command.arg("-H").arg(format!("unix://{}", socket.display()));
@@ -165,7 +212,7 @@ fn start_docker(cluster: &Cluster, host: &str) -> Process {
     };
     for _ in 0..150 {
         if process.log().contains("API listen on") {
-            return process;
+            return Docker { _process: process, _shared: shared };
         }
         if process.wait(Duration::from_millis(200)).expect("a wait").is_some() {
             break;

@@ -10,6 +10,7 @@ mod crash_members;
 mod crowd;
 mod deaths;
 mod docker;
+mod docker_driver;
 mod exhaustion;
 mod firewalls;
 mod forwarding;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         notify::all(),
         churn::all(),
         docker::all(),
+        docker_driver::all(),
         firewalls::all(),
     ];
     tests::runner::main(&all.into_iter().flatten().collect::<Vec<_>>())

@@ -245,7 +245,8 @@ pub(crate) fn unused(state: &State, me: NodeId, now: Instant) -> Vec<ClaimRecord
                         .local
                         .values()
                         .any(|it| it.network == *network && it.addresses.contains(address));
-                    let kept = used || state.books.taking.contains(&record.key);
+                    let leased = state.leases.get(network, *address).is_some();
+                    let kept = used || leased || state.books.taking.contains(&record.key);
                     !kept && !verbs::addressing::rests(state, now, network, *address)
                 }
                 ClaimKey::Takeover { .. } => !verbs::takeover::is_used(state, &record.key),

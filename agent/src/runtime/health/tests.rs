@@ -61,6 +61,7 @@ fn local(cookie: u64) -> BTreeMap<(Name, Name), LocalAttachment> {
         since: stamp(1, 1),
         succeeds: Vec::new(),
         resolv_conf: None,
+        endpoint: None,
         announced: true,
         detaching: false,
     };

@@ -17,10 +17,12 @@ use crate::store::Writes;
 
 mod grants;
 mod known;
+mod leases;
 mod rest;
 
 pub(crate) use grants::CLAIMED_WITHIN;
 pub use grants::{Grant, Grants, give, grant};
+pub use leases::Leases;
 pub use rest::{Vips, follow, forget_old, put_freed, rests, take_up};
 
 use known::Known;
@@ -122,7 +124,11 @@ pub fn holder(state: &State, network: &Name, region: Region, index: u32) -> Opti
     by_claim.or_else(by_number)
 }
 
-async fn allocate(
+/// One address of a network that nobody has; it is in `hold` until it is reserved.
+///
+/// # Errors
+/// As [`endpoint`].
+pub(crate) async fn allocate(
     agent: &Arc<Agent>,
     network: &Name,
     layout: Layout,
@@ -133,9 +139,15 @@ async fn allocate(
     let mut why_not = String::new();
     for _ in 0..ROUNDS_MAX {
         let wish = Wish { network, layout, region, wanted };
-        let (decision, ahead) = agent.read(|state| {
-            decide(state, agent.identity.node, (agent.started, Instant::now()), &wish, may_claim)
-        });
+        let (decision, ahead) = {
+            let mut state = lock(&agent.state);
+            let times = (agent.started, Instant::now());
+            let decided = decide(&state, agent.identity.node, times, &wish, may_claim);
+            if let Ok(Allocation::Address { address, .. }) = decided.0 {
+                hold.lease(&mut state, network, address);
+            }
+            decided
+        };
         match decision.map_err(|error| refused(chain(&error), &["leave --ip out, or choose another"]))? {
             Allocation::Address { address, rested_short } => {
                 if rested_short {
@@ -163,6 +175,7 @@ async fn allocate(
             Allocation::RequestOther { region, index } => {
                 let Wanted::Exactly(address) = wanted else { break };
                 request(agent, network, address, (region, index), hold).await?;
+                hold.lease(&mut lock(&agent.state), network, address);
                 return Ok(address);
             }
             Allocation::Exhausted(reason) => {

@@ -141,6 +141,7 @@ pub async fn make(
         mac,
         aliases,
         default_route: request.default_route,
+        endpoint: located.endpoint().cloned(),
     };
     verbs::unjoined::refuse(agent)?;
     let network =
@@ -304,7 +305,10 @@ async fn reserve(
     hold: &mut Hold,
 ) -> Result<LocalAttachment, Failure> {
     let taken = predecessors.iter().any(|it| matches!(it.object, Taken::Address(_)));
-    let addresses = verbs::addressing::endpoint(agent, network, asked.ip, taken, hold).await?;
+    let addresses = match &asked.endpoint {
+        Some((_, addresses)) => addresses.clone(),
+        None => verbs::addressing::endpoint(agent, network, asked.ip, taken, hold).await?,
+    };
     let first = addresses.first().copied().ok_or_else(|| refused("the network has no subnet", &[]))?;
     let mac = asked.mac.unwrap_or_else(|| crate::addresses::format_mac(crate::addresses::mac_for(first)));
     let record = LocalAttachment {
@@ -322,6 +326,7 @@ async fn reserve(
         succeeds: agent
             .read(|state| takeover::successions(state, agent.identity.node, network, predecessors)),
         resolv_conf: None,
+        endpoint: asked.endpoint.map(|(id, _)| id),
         announced: false,
         detaching: false,
     };

@@ -46,8 +46,9 @@ fn endpoint(
     let local = state.local.values().filter(|record| me != claimant && record.network == *network);
     let own = local.flat_map(|record| &record.addresses).map(|address| (*address, me));
     let own = own.filter(|(address, _)| (range.first..=range.last).contains(address));
+    let leased = state.leases.within(network, range).filter(|_| me != claimant).map(|address| (address, me));
     let told = state.catalog.holders_in(network, range).filter(|(_, user)| *user != claimant);
-    let (address, user) = told.chain(own).next()?;
+    let (address, user) = told.chain(own).chain(leased).next()?;
     Some((network.clone(), address, user))
 }
 

@@ -133,6 +133,7 @@ impl Uses for Known<'_> {
         }
         let told = self.state.catalog.holders(self.network, address).next().map(|(name, _)| name);
         told.or_else(|| self.reserved.get(&address).copied())
+            .or_else(|| self.state.leases.get(self.network, address))
             .or_else(|| self.state.granted.get(self.network, address).map(|_| self.network))
     }
 

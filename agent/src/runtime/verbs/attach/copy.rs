@@ -108,6 +108,7 @@ mod tests {
             since: stamp(1, 1),
             succeeds: Vec::new(),
             resolv_conf: None,
+            endpoint: None,
             announced: true,
             detaching: false,
         }

@@ -1,4 +1,6 @@
 //! Which namespace a request means.
+use std::net::IpAddr;
+
 use crate::api::types::{Failure, Place};
 use crate::engine::{self, Container};
 use crate::netns::{self, Resolved, Target};
@@ -11,6 +13,7 @@ use crate::runtime::verbs::attach::Caller;
 pub struct Located {
     place: Place,
     container: Option<(Container, u64)>,
+    endpoint: Option<(String, Vec<IpAddr>)>,
 }
 
 impl Located {
@@ -23,7 +26,17 @@ impl Located {
             Place::Container(name) => Some(container(agent, name).await?),
             _ => None,
         };
-        Ok(Self { place: place.clone(), container })
+        Ok(Self { place: place.clone(), container, endpoint: None })
+    }
+
+    /// The place of an endpoint of Docker's, which has its addresses already.
+    pub(crate) fn of_endpoint(place: Place, id: String, addresses: Vec<IpAddr>) -> Self {
+        Self { place, container: None, endpoint: Some((id, addresses)) }
+    }
+
+    /// Docker's endpoint with its addresses, if it is one.
+    pub(super) fn endpoint(&self) -> Option<&(String, Vec<IpAddr>)> {
+        self.endpoint.as_ref()
     }
 
     /// As it was named.

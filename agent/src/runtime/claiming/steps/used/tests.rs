@@ -94,6 +94,7 @@ fn what_this_host_reserves_is_in_use_before_anybody_is_told() {
         since: stamp(8, 1),
         succeeds: Vec::new(),
         resolv_conf: None,
+        endpoint: None,
         announced: false,
         detaching: false,
     };

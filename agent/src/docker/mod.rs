@@ -1,0 +1,51 @@
+//! Docker without Swarm: a network and address driver that its engine asks through a plugin socket.
+//!
+//! What the engine waits for is answered from this host's own state, and the engine is never asked meanwhile: it would wait
+//! for us while we wait for it. What it does not tell a driver (names of networks and containers) is asked for afterwards.
+//!
+//! - [`ipam`]: addresses, given out by the same allocator as `attach` has;
+//! - [`driver`]: networks and endpoints come and go;
+//! - [`mirror`]: each network of the cluster is one of Docker's on every host, and one that was made with Docker becomes
+//!   the cluster's;
+//! - [`attaching`]: a container's namespace is attached when it is there.
+mod attaching;
+mod books;
+mod driver;
+mod engine;
+mod ipam;
+mod mirror;
+mod names;
+mod plan;
+mod server;
+mod wire;
+
+pub(crate) use books::KEY;
+pub(crate) use books::Saved;
+pub use books::{Books, Endpoint};
+pub use mirror::follow;
+pub use server::serve;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use tokio::sync::Notify;
+
+use crate::model::Name;
+
+/// What the plugin's calls and the look at Docker's networks say to each other. Not kept.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// Something is to be looked at.
+    pub(crate) look: Notify,
+    /// Docker's networks that are being removed by us, by id.
+    removing: Mutex<BTreeSet<String>>,
+    /// Networks that were removed at Docker by somebody else.
+    unwanted: Mutex<BTreeSet<Name>>,
+}
+
+/// What the driver is called: `docker network create -d svc-agent NAME`.
+pub const DRIVER: &str = "svc-agent";
+/// The option that says which network of the cluster one of Docker's is.
+const NETWORK_OPTION: &str = "svc-agent.network";
+/// Who asks, in events.
+const ORIGIN: &str = "docker";
