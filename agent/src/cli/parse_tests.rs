@@ -1,5 +1,6 @@
 //! What the words of the command line mean, and what is said of those that mean nothing.
 use super::*;
+use crate::catalog::facts::{PortSetting, Probe, Protocol};
 
 #[test]
 fn ports() {

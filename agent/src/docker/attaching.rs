@@ -8,21 +8,27 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::books::Endpoint;
-use super::{ORIGIN, engine, names};
+use super::{ORIGIN, containers, engine, names};
 use crate::api::types::{Attach, Place, Wait};
 use crate::model::Name;
 use crate::netns::{self, Target};
 use crate::runtime::agent::Agent;
+use crate::runtime::events::lock;
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::verbs::attach::{Caller, Located};
 use crate::runtime::verbs::{self, takeover};
+use crate::view::Conflict;
 
 /// Between two looks whether a namespace is there.
 const INTERVAL: Duration = Duration::from_millis(5);
 /// So long a container may take to start.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// So long a name is asked for; it serves once it is known.
-const NAME_LIMIT: Duration = Duration::from_secs(5);
+/// So long an attachment waits for its name, and so long it is asked for at most.
+const NAME_PATIENCE: Duration = Duration::from_secs(1);
+const NAME_LIMIT: Duration = Duration::from_secs(300);
+/// Between two attempts to attach a container, growing.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LAST: Duration = Duration::from_secs(5);
 
 /// Attaches an endpoint's container behind Docker's back, which is waiting for an answer.
 pub(super) fn begin(agent: &Arc<Agent>, id: &str) {
@@ -42,11 +48,9 @@ pub(super) fn resume(agent: &Arc<Agent>) {
 
 /// Detaches an endpoint's container, if it is attached.
 pub(super) fn end(agent: &Agent, id: &str) -> Result<(), String> {
-    let attached: Vec<LocalAttachment> = agent.read(|state| {
-        state.local.values().filter(|it| it.endpoint.as_deref() == Some(id)).cloned().collect()
-    });
-    let Some(record) = attached.first() else { return Ok(()) };
-    tokio::task::block_in_place(|| verbs::detach::withdraw(agent, &attached)).map_err(|it| it.message)?;
+    let Some(record) = attached(agent, id) else { return Ok(()) };
+    let records = std::slice::from_ref(&record);
+    tokio::task::block_in_place(|| verbs::detach::withdraw(agent, records)).map_err(|it| it.message)?;
     agent.events.record(
         "attachment",
         format!("{} detached from network {}", record.name, record.network),
@@ -65,34 +69,37 @@ fn joined(agent: &Agent, id: &str) -> Option<(Endpoint, String)> {
 
 async fn attach(agent: &Arc<Agent>, id: &str) {
     let Some((endpoint, sandbox)) = joined(agent, id) else { return };
-    let (there, name) = futures::join!(wait_there(agent, id, &sandbox), name_of(agent, id, &endpoint));
+    let named = tokio::time::timeout(NAME_PATIENCE, name_of(agent, id, &endpoint));
+    let (there, name) = futures::join!(wait_there(agent, id, &sandbox), named);
     if !there {
         return;
     }
-    let container = name.clone().unwrap_or_else(|| id.to_owned());
-    let made = {
-        let _turn = agent.verbs.lock().await;
-        make(agent, id, &endpoint, &sandbox, &container).await
+    let name = name.ok().flatten();
+    let called = name.clone().unwrap_or_else(|| format!("container-{}", id.get(..12).unwrap_or(id)));
+    make(agent, id, &called, false).await;
+    // An engine that is just starting answers nothing; what it starts is on the network meanwhile, under another name.
+    let name = match name {
+        Some(name) => Some(name),
+        None => {
+            let name = tokio::time::timeout(NAME_LIMIT, name_of(agent, id, &endpoint)).await.ok().flatten();
+            if let Some(name) = &name {
+                rename(agent, id, name).await;
+            }
+            name
+        }
     };
-    match made {
-        Ok((record, lines)) => {
-            for line in lines {
-                agent.events.record("attachment", line, ORIGIN);
-            }
-            if joined(agent, id).is_none_or(|(_, now)| now != sandbox) {
-                // It ended meanwhile.
-                drop(end(agent, id));
-            } else if let Some(name) = name {
-                add_aliases(agent, id, &name, record).await;
-            }
-        }
-        Err(why) => {
-            let line =
-                format!("container {container} is not attached to network {}: {why}", endpoint.network);
-            tracing::error!("{line}");
-            agent.events.record("attachment", line, ORIGIN);
-        }
+    if let (Some(name), Some(docker)) = (name, engine::connect(agent).await) {
+        containers::started(agent, &docker, &name).await;
     }
+}
+
+/// Attaches an endpoint's container anew under another name, with the addresses that it has.
+pub(super) async fn rename(agent: &Arc<Agent>, id: &str, name: &str) {
+    if let Err(why) = end(agent, id) {
+        tracing::warn!("endpoint {id} keeps its name: {why}");
+        return;
+    }
+    make(agent, id, name, false).await;
 }
 
 /// Whether the namespace came, before its container ended.
@@ -108,26 +115,89 @@ async fn wait_there(agent: &Agent, id: &str, sandbox: &str) -> bool {
 }
 
 async fn name_of(agent: &Arc<Agent>, id: &str, endpoint: &Endpoint) -> Option<String> {
-    let docker = engine::connect(agent).await?;
-    let until = Instant::now() + NAME_LIMIT;
-    while Instant::now() < until && joined(agent, id).is_some() {
-        if let Some(name) = engine::container_of(&docker, &endpoint.network_id, id).await {
-            return Some(name);
+    while joined(agent, id).is_some() {
+        if let Some(docker) = engine::connect(agent).await {
+            let named = engine::container_of(&docker, &endpoint.network_id, id).await;
+            if named.is_some() {
+                return named;
+            }
         }
         tokio::time::sleep(INTERVAL).await;
     }
     None
 }
 
-async fn make(
+/// Attaches the container of an endpoint that has joined; what hinders it is told, and tried again while it runs.
+async fn make(agent: &Arc<Agent>, id: &str, container: &str, apart: bool) {
+    let object = format!("docker-container/{container}");
+    let mut pause = RETRY_FIRST;
+    let mut told = None;
+    while let Some((endpoint, sandbox)) = joined(agent, id) {
+        let made = {
+            let _turn = agent.verbs.lock().await;
+            // The lock may have been waited for.
+            let now = joined(agent, id).filter(|(_, now)| *now == sandbox);
+            match now.is_some() && attached(agent, id).is_none() {
+                true => make_one(agent, id, &endpoint, &sandbox, (container, apart)).await,
+                false => Ok(Vec::new()),
+            }
+        };
+        match made {
+            Ok(lines) => {
+                for line in lines {
+                    agent.events.record("attachment", line, ORIGIN);
+                }
+                if joined(agent, id).is_none_or(|(_, now)| now != sandbox) {
+                    // It ended meanwhile.
+                    drop(end(agent, id));
+                }
+                break;
+            }
+            Err(why) => {
+                let line = format!("not attached to network {}: {why}", endpoint.network);
+                lock(&agent.problems).set(object.clone(), Some(line.clone()), std::time::Instant::now());
+                if told.as_ref() != Some(&line) {
+                    agent.events.record("attachment", format!("container {container} is {line}"), ORIGIN);
+                    told = Some(line);
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_LAST);
+    }
+    lock(&agent.problems).set(object, None, std::time::Instant::now());
+}
+
+/// The attachment of an endpoint.
+fn attached(agent: &Agent, id: &str) -> Option<LocalAttachment> {
+    agent.read(|state| state.local.values().find(|it| it.endpoint.as_deref() == Some(id)).cloned())
+}
+
+/// Of two hosts that began to use one name at once, one has it; a container that has not gets another one.
+pub(super) async fn name_fenced(agent: &Arc<Agent>) {
+    let fenced: Vec<(String, Name)> = agent.read(|state| {
+        let named = takeover::fenced(state, agent.identity.node)
+            .filter(|(_, _, conflict)| matches!(conflict, Conflict::Name { .. }));
+        let records =
+            named.filter_map(|(network, name, _)| state.local.get(&(network.clone(), name.clone())));
+        records.filter_map(|it| Some((it.endpoint.clone()?, it.name.clone()))).collect()
+    });
+    for (id, name) in fenced {
+        if end(agent, &id).is_ok() {
+            make(agent, &id, name.as_str(), true).await;
+        }
+    }
+}
+
+async fn make_one(
     agent: &Arc<Agent>,
     id: &str,
     endpoint: &Endpoint,
     sandbox: &str,
-    container: &str,
-) -> Result<(LocalAttachment, Vec<String>), String> {
+    (container, apart): (&str, bool),
+) -> Result<Vec<String>, String> {
     let label = names::label(container).ok_or_else(|| format!("{container} is no name of DNS"))?;
-    let name = match is_taken(agent, &endpoint.network, &label) {
+    let name = match apart || is_taken(agent, &endpoint.network, &label) {
         true => names::label_with(container, id).unwrap_or(label),
         false => label,
     };
@@ -145,32 +215,16 @@ async fn make(
     let caller = Caller { pid: None, origin: ORIGIN.to_owned() };
     let mut lines = Vec::new();
     let made = verbs::attach::make(agent, &request, &located, &caller, &mut lines).await;
-    made.map(|(record, _)| (record, lines)).map_err(|failure| failure.message)
+    made.map(|_| lines).map_err(|failure| failure.message)
 }
 
-/// Whether a name is another attachment's, here or on a host that lives. Names of containers are each host's own at Docker.
+/// Whether a name is another attachment's, or may be. Names of containers are each host's own at Docker, so none is taken over
+/// from a host that is away: two containers of one name are two.
 fn is_taken(agent: &Agent, network: &Name, name: &Name) -> bool {
     agent.read(|state| {
+        let mut others =
+            state.catalog.attachment(network, name).filter(|(owner, _)| *owner != agent.identity.node);
         let here = state.local.contains_key(&(network.clone(), name.clone()));
-        here || takeover::predecessors(state, agent.identity.node, network, name, None).is_err()
+        here || others.next().is_some()
     })
-}
-
-/// The engine tells them once the container has started.
-async fn add_aliases(agent: &Arc<Agent>, id: &str, container: &str, record: LocalAttachment) {
-    let Some(docker) = engine::connect(agent).await else { return };
-    let Some(aliases) = engine::aliases_of(&docker, container, id).await else { return };
-    let mut labels: Vec<Name> = aliases.iter().filter_map(|alias| names::label(alias)).collect();
-    labels.retain(|label| *label != record.name);
-    labels.sort();
-    labels.dedup();
-    if labels.is_empty() || joined(agent, id).is_none() {
-        return;
-    }
-    let record = LocalAttachment { aliases: labels, ..record };
-    let told = agent.update(|state| verbs::attach::announcement(state, &record));
-    match told {
-        Ok(_) => agent.changed.notify_one(),
-        Err(failure) => tracing::warn!("aliases of {container}: {}", failure.message),
-    }
 }

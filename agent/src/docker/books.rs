@@ -104,11 +104,6 @@ impl Books {
         self.networks.get(id)?.as_ref()
     }
 
-    /// Whether Docker has a network.
-    pub fn has_network(&self, id: &str) -> bool {
-        self.networks.contains_key(id)
-    }
-
     /// Takes note of an endpoint.
     ///
     /// # Errors
@@ -143,6 +138,11 @@ impl Books {
     /// Takes note that Docker has an address.
     pub fn lease(&mut self, network: &Name, address: IpAddr) {
         self.leases.insert((network.clone(), address));
+    }
+
+    /// Whether Docker has an address.
+    pub fn has_lease(&self, network: &Name, address: IpAddr) -> bool {
+        self.leases.contains(&(network.clone(), address))
     }
 
     /// Takes note that Docker has given an address back; says whether it had it.

@@ -1,6 +1,7 @@
 //! Networks and endpoints, as Docker makes and removes them.
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnetwork::IpNetwork;
 use serde_json::Value;
@@ -8,9 +9,11 @@ use serde_json::Value;
 use super::books::Endpoint;
 use super::{NETWORK_OPTION, attaching, wire};
 use crate::addresses;
+use crate::model::Name;
 use crate::runtime::agent::{Agent, chain};
 use crate::runtime::events::lock;
 use crate::runtime::state::State;
+use crate::runtime::verbs::addressing;
 use crate::store::Writes;
 
 /// Options of `docker network create -o` that are known.
@@ -30,7 +33,9 @@ pub(super) fn change(
         let before = state.docker.clone();
         let done = change(&mut state).and_then(|()| {
             let mut writes = Writes::default();
-            let written = state.docker.put(&mut writes).and_then(|()| agent.store.commit(&writes, true));
+            let freed = addressing::put_freed(&state, Instant::now(), &mut writes);
+            let written = freed.and_then(|()| state.docker.put(&mut writes));
+            let written = written.and_then(|()| agent.store.commit(&writes, true));
             written.map_err(|error| chain(&error))
         });
         if done.is_err() {
@@ -97,7 +102,7 @@ pub(super) fn create_network(agent: &Agent, request: &wire::CreateNetwork) -> Re
     Ok(())
 }
 
-/// A network is removed at Docker: by us, or by somebody who wants it gone everywhere.
+/// A network is removed at Docker: by us, or by somebody who wants it gone everywhere, once its event has come.
 pub(super) fn delete_network(agent: &Agent, request: &wire::About) -> Result<(), String> {
     let mut name = None;
     change(agent, |state| {
@@ -105,10 +110,11 @@ pub(super) fn delete_network(agent: &Agent, request: &wire::About) -> Result<(),
         state.docker.remove_network(&request.network);
         Ok(())
     })?;
-    if !lock(&agent.docker.removing).remove(&request.network) {
-        lock(&agent.docker.unwanted).extend(name);
+    tracing::debug!(id = request.network, ?name, "Docker deletes a network");
+    if let Some(name) = name.filter(|_| !lock(&agent.docker.removing).contains(&request.network)) {
+        // Docker also takes a creation back so; its event says that there was one and is none any more.
+        lock(&agent.docker.deleted).insert(request.network.clone(), (name, Instant::now()));
     }
-    agent.docker.look.notify_one();
     Ok(())
 }
 
@@ -135,9 +141,16 @@ pub(super) fn create_endpoint(
     change(agent, |state| {
         let network = state.docker.network(&request.network).cloned();
         let network = network.ok_or("this network is being taken up, or cannot be: see svc-agent status")?;
-        let leased = |address: &IpAddr| state.leases.get(&network, *address).is_some();
-        if let Some(other) = addresses.iter().find(|address| !leased(address)) {
+        let docker = &state.docker;
+        if let Some(other) = addresses.iter().find(|address| !docker.has_lease(&network, **address)) {
             return Err(format!("{other} was not given out by this host"));
+        }
+        let other = docker.endpoints().find(|(id, it)| {
+            let same = |address| addresses.contains(address);
+            **id != request.endpoint && it.network == network && it.addresses.iter().any(same)
+        });
+        if let Some(other) = other.map(|(id, _)| id.clone()) {
+            return Err(format!("endpoint {other} has one of its addresses"));
         }
         let (network_id, mac) = (request.network.clone(), mac.clone());
         let endpoint = Endpoint { network_id, network, addresses, mac, sandbox: None };
@@ -175,6 +188,28 @@ pub(super) fn delete_endpoint(agent: &Arc<Agent>, request: &wire::About) -> Resu
         state.docker.remove_endpoint(&request.endpoint);
         Ok(())
     })
+}
+
+/// Forgets an endpoint that Docker has forgotten; its addresses are left to be released.
+pub(super) fn forget_endpoint(agent: &Arc<Agent>, id: &str) -> Result<(), String> {
+    delete_endpoint(agent, &wire::About { endpoint: id.to_owned(), ..wire::About::default() })
+}
+
+/// Docker has no use for an address any more.
+pub(super) fn release(agent: &Agent, network: &Name, address: IpAddr) -> Result<(), String> {
+    let mut had = false;
+    change(agent, |state| {
+        had = state.docker.release(network, address);
+        if had {
+            // Others may still send to who had it.
+            state.freed.insert((network.clone(), address), Instant::now());
+        }
+        Ok(())
+    })?;
+    if had {
+        lock(&agent.state).leases.remove(network, address);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,18 +1,44 @@
 //! What Docker's engine is asked for, never while it waits for us.
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::query_parameters::InspectContainerOptions;
+use bollard::models::{ContainerInspectResponse, EventMessage, HealthStatusEnum};
+use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
 use bollard::{API_DEFAULT_VERSION, Docker};
+use futures::Stream;
 
+use crate::catalog::facts::Health;
 use crate::runtime::agent::Agent;
+use crate::runtime::events::unix_time_ms;
+use crate::runtime::health::Judged;
 
 /// How long an engine may take for an answer.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How long it may take to tell of a container, which it does once that has started.
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// What Podman's engine calls itself; it speaks Docker's API and knows no drivers of others.
 const PODMAN: &str = "Podman Engine";
+/// How long `docker stop` waits where nobody says otherwise, in seconds.
+const STOP_TIMEOUT: u64 = 10;
+
+/// What the engine says of a container.
+#[derive(Clone, Debug)]
+pub(super) struct Described {
+    pub id: String,
+    pub name: String,
+    pub running: bool,
+    pub labels: BTreeMap<String, String>,
+    /// Its further names, by endpoint.
+    pub endpoints: BTreeMap<String, Vec<String>>,
+    pub judged: Judged,
+    /// The signal that it is stopped with, if it has one of its own.
+    pub stop_signal: Option<i32>,
+    pub stop_timeout: Duration,
+}
 
 /// The first engine of the setting that is Docker's and answers.
 pub(super) async fn connect(agent: &Arc<Agent>) -> Option<Docker> {
@@ -29,11 +55,23 @@ pub(super) async fn connect(agent: &Arc<Agent>) -> Option<Docker> {
 }
 
 async fn docker_at(socket: &Path) -> Result<Option<Docker>, Error> {
-    let docker = Docker::connect_with_unix(&socket.to_string_lossy(), LIMIT.as_secs(), API_DEFAULT_VERSION)?;
+    let limit = START_LIMIT.as_secs();
+    let docker = Docker::connect_with_unix(&socket.to_string_lossy(), limit, API_DEFAULT_VERSION)?;
     // Old engines refuse a newer API than theirs, new ones an old one.
     let docker = docker.negotiate_version().await?;
     let components = docker.version().await?.components.unwrap_or_default();
     Ok((!components.iter().any(|it| it.name == PODMAN)).then_some(docker))
+}
+
+/// What Docker says of its networks or containers from now on, also before this is first read.
+pub(super) fn events(
+    docker: &Docker,
+    of: &str,
+) -> Pin<Box<dyn Stream<Item = Result<EventMessage, Error>> + Send>> {
+    let filters = HashMap::from([("type", vec![of])]);
+    let since = (unix_time_ms() / 1_000).to_string();
+    let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
+    Box::pin(docker.events(Some(options)))
 }
 
 /// The container that an endpoint belongs to, by its name. It is known from the moment that the endpoint is made.
@@ -49,13 +87,99 @@ pub(super) async fn container_of(docker: &Docker, network: &str, endpoint: &str)
     named.next()
 }
 
-/// The further names that a container has on the network of an endpoint; `None` while the engine does not say.
-pub(super) async fn aliases_of(docker: &Docker, container: &str, endpoint: &str) -> Option<Vec<String>> {
-    // The engine answers once the container has started.
-    let asked =
-        tokio::time::timeout(LIMIT, docker.inspect_container(container, None::<InspectContainerOptions>))
-            .await;
-    let networks = asked.ok()?.ok()?.network_settings?.networks?;
-    let on = networks.into_values().find(|it| it.endpoint_id.as_deref() == Some(endpoint))?;
-    Some(on.aliases.unwrap_or_default())
+/// Containers on a network with their endpoints; none if it is gone, `None` if the engine does not say.
+pub(super) async fn containers_on(docker: &Docker, network: &str) -> Option<Vec<(String, String)>> {
+    match tokio::time::timeout(LIMIT, docker.inspect_network(network, None)).await {
+        Ok(Ok(there)) => {
+            let all = there.containers.unwrap_or_default().into_iter();
+            Some(all.filter_map(|(id, it)| Some((id, it.endpoint_id?))).collect())
+        }
+        Ok(Err(Error::DockerResponseServerError { status_code: 404, .. })) => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+/// A container by its name or id; `None` if there is no such one, or the engine does not say.
+pub(super) async fn describe(docker: &Docker, container: &str) -> Option<Described> {
+    let asked = docker.inspect_container(container, None::<InspectContainerOptions>);
+    read(tokio::time::timeout(START_LIMIT, asked).await.ok()?.ok()?)
+}
+
+fn read(it: ContainerInspectResponse) -> Option<Described> {
+    let config = it.config.unwrap_or_default();
+    let state = it.state.unwrap_or_default();
+    let networks = it.network_settings.and_then(|it| it.networks).unwrap_or_default();
+    let endpoints = networks.into_values().filter_map(|it| {
+        let id = it.endpoint_id.filter(|id| !id.is_empty())?;
+        Some((id, it.aliases.unwrap_or_default()))
+    });
+    let paused = state.paused == Some(true);
+    let health = state.health.and_then(|health| health.status);
+    Some(Described {
+        id: it.id?,
+        name: it.name?.trim_start_matches('/').to_owned(),
+        running: state.running == Some(true),
+        labels: config.labels.unwrap_or_default().into_iter().collect(),
+        endpoints: endpoints.collect(),
+        judged: judged(paused, health),
+        stop_signal: config.stop_signal.as_deref().and_then(signal),
+        stop_timeout: Duration::from_secs(
+            config.stop_timeout.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(STOP_TIMEOUT),
+        ),
+    })
+}
+
+fn judged(paused: bool, health: Option<HealthStatusEnum>) -> Judged {
+    let (health, reason, problem) = match health {
+        _ if paused => (Health::Failing, "its container is paused", true),
+        Some(HealthStatusEnum::UNHEALTHY) => (Health::Failing, "its container is unhealthy", true),
+        Some(HealthStatusEnum::STARTING) => {
+            (Health::Starting, "its container has not passed its HEALTHCHECK yet", false)
+        }
+        Some(HealthStatusEnum::HEALTHY) => (Health::Serving, "its container is healthy", false),
+        _ => (Health::Serving, "its container has no HEALTHCHECK", false),
+    };
+    Judged { health, reason: reason.to_owned(), problem }
+}
+
+/// A signal by its number or its name, with SIG or without; of those that containers are stopped with.
+fn signal(text: &str) -> Option<i32> {
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    let known = [
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("USR2", 12),
+        ("TERM", 15),
+        ("WINCH", 28),
+    ];
+    let named = known.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+    named.or_else(|| name.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_read_with_how_it_is() {
+        let json = serde_json::json!({
+            "Id": "4f5e", "Name": "/shop",
+            "Config": { "Labels": { "a": "b" }, "StopSignal": "SIGQUIT", "StopTimeout": 3 },
+            "State": { "Running": true, "Paused": false, "Health": { "Status": "starting" } },
+            "NetworkSettings": { "Networks": {
+                "payment": { "EndpointID": "e1", "Aliases": ["cash"] },
+                "left": { "EndpointID": "" },
+            } },
+        });
+        let read = read(serde_json::from_value(json).unwrap()).unwrap();
+        assert_eq!((read.name.as_str(), read.running, read.stop_signal), ("shop", true, Some(3)));
+        assert_eq!(read.endpoints, BTreeMap::from([("e1".to_owned(), vec!["cash".to_owned()])]));
+        assert_eq!((read.judged.health, read.stop_timeout), (Health::Starting, Duration::from_secs(3)));
+        assert_eq!(judged(true, Some(HealthStatusEnum::HEALTHY)).health, Health::Failing);
+        assert_eq!(judged(false, None).health, Health::Serving);
+        assert_eq!(["TERM", "SIGINT", "10", "SIGNO"].map(signal), [Some(15), Some(2), Some(10), None]);
+    }
 }

@@ -1,7 +1,6 @@
 //! Addresses that Docker asks for: given out by the allocator, and Docker's until it gives them back.
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ipnetwork::IpNetwork;
 
@@ -104,18 +103,7 @@ pub(super) fn release_address(agent: &Agent, request: &wire::Address) -> Result<
     let (Some(network), Ok(address)) = (pool.network, request.address.parse::<IpAddr>()) else {
         return Ok(());
     };
-    let mut had = false;
-    super::driver::change(agent, |state| {
-        had = state.docker.release(&network, address);
-        Ok(())
-    })?;
-    if had {
-        let mut state = lock(&agent.state);
-        state.leases.remove(&network, address);
-        // Others may still send to who had it.
-        state.freed.insert((network, address), Instant::now());
-    }
-    Ok(())
+    super::driver::release(agent, &network, address)
 }
 
 #[cfg(test)]

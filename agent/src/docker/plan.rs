@@ -1,9 +1,8 @@
 //! What is to be done so that Docker has the networks that the cluster has.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 
-use crate::addresses::overlaps;
 use crate::model::Name;
 
 /// A network of the cluster.
@@ -64,10 +63,16 @@ pub(super) enum Step {
 pub(super) fn plan(ours: &BTreeMap<Name, Ours>, theirs: &[Theirs]) -> Vec<Step> {
     let stands = |it: &Theirs| {
         let name = it.ours.as_ref()?;
-        let same = |ours: &Ours| ours.subnets == it.subnets && ours.internal == it.internal;
+        let sorted = |subnets: &[IpNetwork]| subnets.iter().copied().collect::<BTreeSet<_>>();
+        let same = |ours: &Ours| sorted(&ours.subnets) == sorted(&it.subnets) && ours.internal == it.internal;
         ours.get(name).filter(|ours| same(ours)).map(|_| name.clone())
     };
-    let gone = theirs.iter().filter(|it| it.ours.is_some() && stands(it).is_none());
+    // Of several of one name, which a start or an end in the midst of it may have left, one is kept.
+    let twice = |it: &Theirs| {
+        let other = |other: &&Theirs| other.ours == it.ours && other.name == it.name && other.id < it.id;
+        theirs.iter().filter(other).any(|other| stands(other).is_some())
+    };
+    let gone = theirs.iter().filter(|it| it.ours.is_some() && (stands(it).is_none() || twice(it)));
     let removals = gone.map(|it| Step::Remove { id: it.id.clone(), name: it.name.clone() });
     let by_hand = theirs.iter().filter(|it| it.ours.is_none());
     let taken_up = by_hand.map(|it| Step::TakeUp { theirs: it.clone() });
@@ -78,17 +83,19 @@ pub(super) fn plan(ours: &BTreeMap<Name, Ours>, theirs: &[Theirs]) -> Vec<Step> 
     // Docker's networks have IPv4 in any case.
     let can = |ours: &Ours| ours.subnets.iter().any(IpNetwork::is_ipv4);
     let missing = ours.iter().filter(|(name, it)| can(it) && !there.contains(name) && !awaited(name));
-    let made = missing.map(|(name, _)| Step::Make { name: name.clone() });
+    // One that is to be removed first may have containers on it.
+    let called = |name: &Name| theirs.iter().any(|it| it.name == name.as_str());
+    let made = missing.filter(|(name, _)| !called(name)).map(|(name, _)| Step::Make { name: name.clone() });
     removals.chain(taken_up).chain(made).collect()
 }
 
-/// Whether Docker chose a subnet, rather than a person: it takes the first of its pools (`--default-address-pool` as it is by
-/// default: 172.17.0.0/16 to 172.31.0.0/16, then 192.168.0.0/16 by the /20) that is clear of what is there.
-pub(super) fn is_automatic(subnet: &IpNetwork, taken: &[IpNetwork]) -> bool {
+/// Whether Docker chose a subnet, rather than a person: it is one of its pools (`--default-address-pool` as it is by default:
+/// 172.17.0.0/16 to 172.31.0.0/16, and 192.168.0.0/16 by the /20), which it takes in turn.
+pub(super) fn is_automatic(subnet: &IpNetwork) -> bool {
     let sixteens = (17..=31_u8).filter_map(|n| Ipv4Network::new([172, n, 0, 0].into(), 16).ok());
     let twenties = (0..=15_u8).filter_map(|n| Ipv4Network::new([192, 168, n * 16, 0].into(), 20).ok());
     let mut pools = sixteens.chain(twenties).map(IpNetwork::V4);
-    pools.find(|pool| !taken.iter().any(|taken| overlaps(pool, taken))) == Some(*subnet)
+    pools.any(|pool| pool == *subnet)
 }
 
 #[cfg(test)]
@@ -136,21 +143,38 @@ mod tests {
                 removed("b", "gone"),
                 removed("c", "anew"),
                 Step::TakeUp { theirs: by_hand },
-                Step::Make { name: name("anew") },
                 Step::Make { name: name("missing") },
             ]
         );
     }
 
     #[test]
-    fn the_first_of_dockers_pools_that_is_free_is_no_persons_choice() {
-        let taken: Vec<IpNetwork> = ["172.17.0.0/16", "172.18.0.0/24"].map(|it| it.parse().unwrap()).into();
-        let chosen = |text: &str| !is_automatic(&text.parse().unwrap(), &taken);
-        assert!(!chosen("172.19.0.0/16"));
-        for text in ["172.20.0.0/16", "172.19.0.0/24", "10.5.0.0/16", "192.168.0.0/20"] {
-            assert!(chosen(text), "{text}");
+    fn one_of_dockers_pools_is_no_persons_choice() {
+        for (text, automatic) in [
+            ("172.19.0.0/16", true),
+            ("192.168.0.0/20", true),
+            ("172.19.0.0/24", false),
+            ("10.5.0.0/16", false),
+            ("172.32.0.0/16", false),
+            ("192.168.8.0/20", false),
+        ] {
+            assert_eq!(text.parse().ok().map(|subnet| is_automatic(&subnet)), Some(automatic), "{text}");
         }
-        let all: Vec<IpNetwork> = vec!["172.16.0.0/12".parse().unwrap()];
-        assert!(is_automatic(&"192.168.0.0/20".parse().unwrap(), &all));
+    }
+
+    #[test]
+    fn what_was_left_twice_is_there_once_and_nothing_is_made_beside_what_cannot_go() {
+        let both = vec!["10.1.0.0/16".parse().unwrap(), "fd00:1::/64".parse().unwrap()];
+        let cluster = BTreeMap::from([(name("blue"), Ours { subnets: both.clone(), internal: false })]);
+        let one = |id: &str, order: [usize; 2]| Theirs {
+            subnets: order.map(|index| both[index]).to_vec(),
+            ..theirs(id, "blue", Some("blue"), "10.1.0.0/16")
+        };
+        assert_eq!(plan(&cluster, &[one("a", [1, 0])]), []);
+        let removed = Step::Remove { id: "b".to_owned(), name: "blue".to_owned() };
+        assert_eq!(plan(&cluster, &[one("b", [0, 1]), one("a", [1, 0])]), [removed]);
+        let other = theirs("c", "blue", Some("blue"), "10.9.0.0/16");
+        let removed = Step::Remove { id: "c".to_owned(), name: "blue".to_owned() };
+        assert_eq!(plan(&cluster, &[other]), [removed], "it may have containers");
     }
 }

@@ -1,6 +1,6 @@
 //! The plugin socket. Every call is answered with status 200 and JSON; what is refused says why in `Err`.
-use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -8,7 +8,6 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::net::UnixListener;
 
 use super::{attaching, driver, ipam, wire};
 use crate::api;
@@ -18,44 +17,35 @@ use crate::runtime::events::lock;
 /// A request is an endpoint's few facts.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// Between two attempts to open the socket.
+const OPEN_INTERVAL: Duration = Duration::from_secs(2);
+
 type Answer = Result<Value, String>;
 
-/// Serves Docker until the agent stops. A socket that cannot be opened is a problem of the host, not of its networks.
+/// Serves Docker until the agent stops. A socket that cannot be opened is a problem of the host, and tried again.
 pub async fn serve(agent: Arc<Agent>) {
     let path = agent.settings.load().docker_plugin.clone();
     if path.as_os_str().is_empty() {
         return;
     }
-    take_up(&agent);
-    let listener = match open(&path).await {
-        Ok(listener) => listener,
-        Err(why) => {
-            tracing::error!("Docker cannot be served at {}: {why}", path.display());
-            return;
+    let listener = loop {
+        let opened = api::server::open(&path).await.map_err(|error| chain(&error));
+        let problem = opened.as_ref().err().map(|why| format!("{}: {why}", path.display()));
+        lock(&agent.problems).set("docker-plugin".to_owned(), problem, Instant::now());
+        match opened {
+            Ok(listener) => break listener,
+            Err(why) => tracing::error!("Docker cannot be served at {}: {why}", path.display()),
         }
+        tokio::time::sleep(OPEN_INTERVAL).await;
     };
     attaching::resume(&agent);
     let mut stop = agent.stop.subscribe();
-    let router = router(Arc::clone(&agent));
-    let ended = axum::serve(listener, router)
+    let ended = axum::serve(listener, router(Arc::clone(&agent)))
         .with_graceful_shutdown(async move { drop(stop.wait_for(|stop| *stop).await) })
         .await;
     if let Err(error) = ended {
         tracing::error!("Docker's plugin socket ended: {error}");
     }
-}
-
-/// What Docker has of addresses is not given out again.
-fn take_up(agent: &Agent) {
-    let mut state = lock(&agent.state);
-    let leases: Vec<_> = state.docker.leases().cloned().collect();
-    for (network, address) in leases {
-        state.leases.insert(&network, address);
-    }
-}
-
-async fn open(path: &Path) -> Result<UnixListener, String> {
-    api::server::open(path).await.map_err(|error| chain(&error))
 }
 
 fn router(agent: Arc<Agent>) -> Router {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// The driver's own options in a network's `Options`.
 pub(super) const GENERIC: &str = "com.docker.network.generic";
-/// Whether containers are to have IPv6; Docker's own option.
+/// The option of an address that says what it is for.
 pub(super) const REQUEST_TYPE: &str = "RequestAddressType";
 /// The kind of address that a gateway's is.
 pub(super) const GATEWAY: &str = "com.docker.network.gateway";

@@ -18,11 +18,14 @@ use crate::runtime::events::lock;
 use crate::runtime::verbs::register::health;
 use crate::store::Writes;
 
+mod judged;
 mod rule;
 #[cfg(test)]
 mod tests;
 mod unfollowed;
 
+pub use judged::{AllJudged, Judged};
+pub(crate) use judged::{Said, judge, said};
 use rule::{Due, Own, Started};
 use unfollowed::Awaited;
 pub use unfollowed::{Replica, Service, Unfollowed};
@@ -229,7 +232,10 @@ impl Following {
                 let stands = rule::stands(&state.catalog, this, &replica.0, &replica.1);
                 let running = self.running(replica).filter(|running| running.told);
                 let failing = running.filter(|running| rule::fails(stands, running.found));
-                (object(replica), failing.map(|running| running.reason.clone()))
+                let failing = failing.map(|running| running.reason.clone());
+                let judged =
+                    self.judged(state, replica).filter(|it| it.problem && rule::fails(stands, it.health));
+                (object(replica), failing.or_else(|| judged.map(|it| it.reason.clone())))
             };
             replicas.iter().map(of).collect()
         });
@@ -260,10 +266,15 @@ impl Following {
         replicas.iter().filter_map(move |replica| {
             let (service, attachment) = replica;
             let found = self.running(replica).map(|running| running.found);
+            let said = said(state, &service.0, attachment);
             let (key, before, due) =
-                rule::due(&state.catalog, this, state.synced, service, attachment, found)?;
+                rule::due(&state.catalog, this, state.synced, service, attachment, (found, said))?;
             Some(Step { replica: replica.clone(), key, before, due })
         })
+    }
+
+    fn judged<'a>(&self, state: &'a State, ((network, _), attachment): &Replica) -> Option<&'a Judged> {
+        state.judged.get(&(network.clone(), attachment.clone()))
     }
 
     fn running(&self, (service, attachment): &Replica) -> Option<&Running> {
@@ -272,21 +283,31 @@ impl Following {
 
     fn tell(&self, agent: &Agent, step: &Step) {
         let ((network, service), attachment) = &step.replica;
+        let judged = agent.read(|state| self.judged(state, &step.replica).cloned());
+        let against = judged.as_ref().filter(|judged| judged.health != Health::Serving);
         let line = match step.due {
             Due::Withdrawn => {
                 format!(
                     "replica of {service} on {attachment} withdrawn: network {network} has no such service"
                 )
             }
-            Due::Unchecked => format!("{service} on {attachment} is serving: it has no check"),
+            Due::Unchecked => {
+                let reason = judged.as_ref().map_or("it has no check", |judged| judged.reason.as_str());
+                format!("{service} on {attachment} is serving: {reason}")
+            }
             Due::Found(found) => {
                 let word = health(found);
                 agent.metrics.health_changes.with_label_values(&[word]).inc();
-                let reason = self.running(&step.replica).map_or("", |running| running.reason.as_str());
+                let running = self.running(&step.replica).map_or("", |running| running.reason.as_str());
+                let reason = against.map_or(running, |judged| judged.reason.as_str());
                 format!("{service} on {attachment} is {word}: {reason}")
             }
         };
-        let origin = if matches!(step.due, Due::Found(_)) { "check" } else { "agent" };
+        let origin = match step.due {
+            _ if against.is_some() => "engine",
+            Due::Found(_) => "check",
+            Due::Withdrawn | Due::Unchecked => "agent",
+        };
         agent.events.record("replica", line, origin);
     }
 

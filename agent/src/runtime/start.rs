@@ -162,6 +162,7 @@ async fn run_agent(
     tasks.spawn(notify::tell(Arc::clone(&agent)));
     tasks.spawn(docker::serve(Arc::clone(&agent)));
     tasks.spawn(docker::follow(Arc::clone(&agent)));
+    tasks.spawn(docker::follow_containers(Arc::clone(&agent)));
     let (moving, moved) = oneshot::channel();
     tasks.spawn(moving::follow(Arc::clone(&agent), moving));
     let end = wait_for_end(&agent, &sources, &mut converge, moved).await;
@@ -246,6 +247,8 @@ fn build(
         tracing::error!("left out of the attachments, it is not readable: {what}");
     }
     let granted = Grants::load(&store).map_err(fail)?;
+    let docker: docker::Books =
+        store.meta::<docker::Saved>(docker::KEY).map_err(fail)?.unwrap_or_default().into();
     let freed = addressing::take_up(&store, Instant::now()).map_err(fail)?;
     let state = State {
         suspended: store.meta("suspended").map_err(fail)?.unwrap_or_default(),
@@ -256,7 +259,8 @@ fn build(
             .into(),
         freed,
         granted,
-        docker: store.meta::<docker::Saved>(docker::KEY).map_err(fail)?.unwrap_or_default().into(),
+        leases: docker.leases().collect(),
+        docker,
         ..State::new(catalog, books, identity.node)
     };
     let head = state.catalog.head(identity.node);

@@ -12,7 +12,7 @@ use crate::docker;
 use crate::model::{Head, Name, NodeId};
 use crate::runtime::agent::chain;
 use crate::runtime::claiming::Books;
-use crate::runtime::health::Unfollowed;
+use crate::runtime::health::{AllJudged, Unfollowed};
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::records;
 use crate::runtime::revised::Revised;
@@ -55,6 +55,8 @@ pub struct State {
     pub granted: Grants,
     /// Addresses that are given out here, to an attachment that is being made or to Docker, and that no attachment has yet.
     pub leases: Leases,
+    /// What container engines say of attachments' containers.
+    pub judged: AllJudged,
     /// What Docker was told and has told.
     pub docker: docker::Books,
     /// Which service has which VIP.
@@ -102,6 +104,7 @@ impl State {
             freed: BTreeMap::new(),
             granted: Grants::default(),
             leases: Leases::default(),
+            judged: AllJudged::new(),
             docker: docker::Books::default(),
             synced: false,
             unfollowed: Unfollowed::default(),

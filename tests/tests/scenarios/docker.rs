@@ -6,11 +6,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use agent::bed::{Process, Sandbox, ask_tcp, connect};
+use rustix::process::Signal;
 use tests::cluster::Cluster;
 use tests::runner::{Scenario, skip};
 use tests::wait::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(2);
+/// Until an engine has ended, with its containers.
+const END_LIMIT: Duration = Duration::from_secs(20);
 /// Until a container's first process does what it is there for, beside other work.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -139,7 +142,7 @@ fn containers_are_attached_by_the_names_that_docker_knows(sandbox: &Sandbox) {
 
 /// An image "box" of this machine's busybox, since there is no registry to ask.
 pub(crate) fn import_busybox(cluster: &Cluster, host: &str, socket: &Path) {
-    let make = "set -e; root=$(mktemp -d); cd $root; mkdir bin etc tmp; program=$(command -v busybox); cp $program bin
+    let make = "set -e; root=$(mktemp -d); cd $root; mkdir bin etc tmp; program=$(command -v busybox); cp $program bin; ln -s busybox bin/sh
                 for file in $(ldd $program | grep -o '/[^ ]*'); do mkdir -p .$(dirname $file); cp -L $file .$file; done
                 tar -c . | docker -H unix://SOCKET import - box; rm -rf $root";
     cluster.shell(host, &make.replace("SOCKET", &socket.display().to_string()));
@@ -156,9 +159,16 @@ pub(crate) fn plugins(cluster: &Cluster, host: &str) -> PathBuf {
 
 /// A running engine.
 pub(crate) struct Docker {
-    /// It ends first.
-    _process: Process,
+    process: Process,
     _shared: Shared,
+}
+
+impl Drop for Docker {
+    /// As service managers end it; killed, it leaves its containers' engine behind.
+    fn drop(&mut self) {
+        drop(self.process.signal(Signal::TERM));
+        drop(self.process.wait(END_LIMIT));
+    }
 }
 
 /// A directory in which mounts are seen by all; gone when it is dropped, with them.
@@ -205,18 +215,22 @@ pub(crate) fn start_docker(cluster: &Cluster, host: &str) -> Docker {
     command.arg("--data-root").arg(directory.join("data")).arg("--exec-root").arg(directory.join("exec"));
     command.arg("--pidfile").arg(directory.join("pid"));
     command.arg("-H").arg(format!("unix://{}", socket.display()));
-    command.args(["--storage-driver", "vfs", "--iptables=true"]);
+    command.args(["--storage-driver", "vfs", "--iptables=true", "--shutdown-timeout", "2"]);
     let mut process = match cluster.bed().spawn(host, command, "docker") {
         Ok(process) => process,
         Err(error) => skip(format!("dockerd cannot be started: {error:?}")),
     };
     for _ in 0..150 {
-        if process.log().contains("API listen on") {
-            return Docker { _process: process, _shared: shared };
+        // Its log may be one that another began.
+        let asked = format!("docker -H unix://{} version", socket.display());
+        if cluster.try_shell(host, &asked).exit == 0 {
+            return Docker { process, _shared: shared };
         }
         if process.wait(Duration::from_millis(200)).expect("a wait").is_some() {
             break;
         }
     }
-    skip(format!("dockerd does not start here: {}", process.log()))
+    let log = process.log();
+    let last: Vec<&str> = log.lines().rev().take(20).collect();
+    skip(format!("dockerd does not start here: {}", last.into_iter().rev().collect::<Vec<_>>().join("\n")))
 }

@@ -1,4 +1,5 @@
 //! The network driver of real Docker engines, one on each host.
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,34 +18,42 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 const SERVE: &str = "busybox sh -c 'busybox mkdir /www; echo $HOSTNAME >/www/index.html; exec busybox httpd -f -p 80 -h /www'";
 
 pub(crate) fn all() -> Vec<Scenario> {
-    tests::scenarios![docker_networks_are_the_clusters_and_their_containers_reach_each_other once]
+    tests::scenarios![
+        docker_networks_are_the_clusters_and_their_containers_reach_each_other once,
+        docker_containers_are_replicas_by_their_labels_and_judged_by_their_health once,
+        docker_and_the_agent_are_restarted_apart_and_together once,
+    ]
 }
 
 /// Hosts with an agent and an engine each.
 struct Engines {
+    /// They end first.
+    engines: BTreeMap<String, Docker>,
     cluster: Cluster,
-    _engines: Vec<Docker>,
 }
 
 impl Engines {
     fn start(sandbox: &Sandbox, hosts: usize) -> Self {
         let mut cluster = Cluster::empty(sandbox);
-        let mut engines = Vec::new();
+        let mut engines = BTreeMap::new();
         for number in 1..=hosts {
             cluster.add_host(number);
             let host = format!("h{number}");
             let socket = socket(&cluster, &host).display().to_string();
             let plugin = plugins(&cluster, &host).join("svc-agent.sock").display().to_string();
-            cluster.set_flags(&host, &["--engine", &socket, "--docker-plugin", &plugin]);
+            cluster.set_flags(
+                &host,
+                &["--engine", &socket, "--docker-plugin", &plugin, "--log", "info,agent::docker=debug"],
+            );
             let how = if host == "h1" { "--init" } else { "--join 192.168.77.1" };
             cluster.start_agent(&host, how);
             cluster.wait_ready(&host);
         }
         for host in cluster.hosts() {
-            engines.push(start_docker(&cluster, &host));
+            engines.insert(host.clone(), start_docker(&cluster, &host));
             import_busybox(&cluster, &host, &socket(&cluster, &host));
         }
-        Self { cluster, _engines: engines }
+        Self { engines, cluster }
     }
 
     fn docker(&self, host: &str, words: &str) -> String {
@@ -88,7 +97,8 @@ impl Engines {
             let socket = socket(&self.cluster, host);
             let found =
                 self.cluster.try_shell(host, &format!("docker -H unix://{} {words}", socket.display()));
-            if found.stdout.contains(address) { Ok(()) } else { Err(format!("{found:?}")) }
+            let told = found.stdout.split_whitespace().any(|word| word == address);
+            if told { Ok(()) } else { Err(format!("{found:?}")) }
         });
     }
 
@@ -119,9 +129,43 @@ fn docker_networks_are_the_clusters_and_their_containers_reach_each_other(sandbo
         "{ours}, {subnet}"
     );
 
+    // Docker goes on to the next of its pools; that is no person's choice either, but this one is.
+    it.docker("h1", "network create -d svc-agent second");
+    it.docker("h2", "network create -d svc-agent --subnet 10.77.0.0/16 third_net");
+    for (name, begin) in [("second", "10."), ("third_net", "10.77.")] {
+        wait_until(&format!("{name} is one of ours"), LIMIT, || {
+            let ours = it.cluster.ok("h1", "network ls");
+            let subnet = "network inspect --format '{{(index .IPAM.Config 0).Subnet}}'";
+            let socket = socket(&it.cluster, "h2").display().to_string();
+            let subnet = it.cluster.try_shell("h2", &format!("docker -H unix://{socket} {subnet} {name}"));
+            let subnet = subnet.stdout.trim();
+            if !subnet.is_empty() && ours.contains(subnet) && subnet.starts_with(begin) {
+                Ok(())
+            } else {
+                Err(format!("{ours}, {subnet}"))
+            }
+        });
+    }
+    wait_until("Docker on h1 has it by its name in the cluster", LIMIT, || {
+        let there = it.networks("h1");
+        if there.contains("third-net") { Ok(()) } else { Err(there) }
+    });
+    it.docker("h1", "network rm second third-net");
+    wait_until("both are gone", LIMIT, || {
+        let there = it.cluster.ok("h2", "network ls");
+        if there.contains("second") || there.contains("third") { Err(there) } else { Ok(()) }
+    });
+    it.wait_networks("payment");
+
     // A name of Docker's, an address of ours, the way between the hosts, both ways.
-    it.docker("h1", &format!("run -d --network payment --name api --hostname api box {SERVE}"));
-    it.docker("h2", &format!("run -d --network payment --name shop_1 --hostname shop box {SERVE}"));
+    it.docker(
+        "h1",
+        &format!("run -d --stop-timeout 1 --network payment --name api --hostname api box {SERVE}"),
+    );
+    it.docker(
+        "h2",
+        &format!("run -d --stop-timeout 1 --network payment --name shop_1 --hostname shop box {SERVE}"),
+    );
     let (api, shop) = (it.address("h1", "api", "payment"), it.address("h2", "shop_1", "payment"));
     it.wait_name("h2", "shop_1", "api", &api);
     it.wait_answer("h2", "shop_1", &api, "api");
@@ -138,7 +182,7 @@ fn docker_networks_are_the_clusters_and_their_containers_reach_each_other(sandbo
     let last = |address: &str| address.rsplit('.').next().and_then(|text| text.parse::<u8>().ok());
     let wanted = format!("{}.{}", api.rsplit_once('.').expect("an address").0, last(&api).expect("one") + 9);
     let run = format!(
-        "run -d --network payment --ip {wanted} --network-alias cash --name till --hostname till box {SERVE}"
+        "run -d --stop-timeout 1 --network payment --ip {wanted} --network-alias cash --name till --hostname till box {SERVE}"
     );
     it.docker("h2", &run);
     assert_eq!(it.address("h2", "till", "payment"), wanted);
@@ -176,8 +220,156 @@ fn docker_networks_are_the_clusters_and_their_containers_reach_each_other(sandbo
         let there = it.cluster.ok("h1", "attachments");
         if there.contains("payment") { Err(there) } else { Ok(()) }
     });
+    it.cluster.ok("h1", "deregister payment-api");
     it.docker("h2", "network rm payment");
     it.wait_networks("");
     assert!(!it.cluster.ok("h1", "network ls").contains("payment"));
+    it.cluster.wait_well(START_LIMIT);
+}
+
+/// How a replica of a service is, as another host sees it.
+fn state(it: &Engines, service: &str, on: &str) -> Option<String> {
+    let service = it.cluster.service("h2", service)?;
+    service.replicas.iter().find(|replica| replica.attachment.as_str() == on).map(|it| it.state.clone())
+}
+
+fn wait_state(it: &Engines, service: &str, on: &str, wanted: Option<&str>) {
+    wait_until(&format!("{service} on {on} is {wanted:?}"), LIMIT, || {
+        let is = state(it, service, on);
+        if is.as_deref() == wanted { Ok(()) } else { Err(format!("{is:?}")) }
+    });
+}
+
+fn docker_containers_are_replicas_by_their_labels_and_judged_by_their_health(sandbox: &Sandbox) {
+    let it = Engines::start(sandbox, 2);
+    it.docker("h1", "network create -d svc-agent payment");
+    it.wait_networks("payment");
+    let service =
+        "--label svc-agent.service=payment-api --label svc-agent.port=80 --label svc-agent.alias=pay";
+    let health =
+        "--health-cmd 'test -f /well' --health-interval 300ms --health-retries 1 --health-start-period 30s";
+    let labels = format!("run -d --stop-timeout 1 --network payment {service}");
+    it.docker(
+        "h1",
+        &format!("{labels} {health} --label svc-agent.weight=3 --name api --hostname api box {SERVE}"),
+    );
+    it.docker("h2", &format!("{labels} --name other --hostname other box {SERVE}"));
+    it.docker("h2", "run -d --stop-timeout 1 --network payment --name shop box busybox sleep 1000");
+
+    // The HEALTHCHECK first, then both serve, by weight, under the alias, too.
+    wait_state(&it, "payment-api", "other", Some("serving"));
+    wait_state(&it, "payment-api", "api", Some("starting"));
+    let vip = it.cluster.vip("h2", "payment-api").to_string();
+    it.wait_answer("h2", "shop", &vip, "other");
+    it.docker("h1", "exec api busybox touch /well");
+    wait_state(&it, "payment-api", "api", Some("serving"));
+    it.wait_name("h2", "shop", "pay", &vip);
+    let info = it.cluster.service("h2", "payment-api").expect("the service");
+    let weights: Vec<u16> = info.replicas.iter().map(|it| it.weight).collect();
+    assert_eq!((weights, info.ports.len()), (vec![3, 1], 1), "{info:?}");
+
+    // Unhealthy, well again, paused and not.
+    it.docker("h1", "exec api busybox rm /well");
+    wait_state(&it, "payment-api", "api", Some("failing"));
+    let status = it.cluster.cli("h1", "status").stdout;
+    assert!(status.contains("payment-api/api: its container is unhealthy"), "{status}");
+    it.docker("h1", "exec api busybox touch /well");
+    wait_state(&it, "payment-api", "api", Some("serving"));
+    it.docker("h2", "pause other");
+    wait_state(&it, "payment-api", "other", Some("failing"));
+    it.docker("h2", "unpause other");
+    wait_state(&it, "payment-api", "other", Some("serving"));
+
+    // Another name.
+    it.docker("h2", "rename other second");
+    wait_state(&it, "payment-api", "second", Some("serving"));
+    wait_state(&it, "payment-api", "other", None);
+    it.wait_name("h1", "api", "second", &it.address("h2", "second", "payment"));
+
+    // Stopped: no new flows from the signal on, though it takes its time to end.
+    let socket = socket(&it.cluster, "h2");
+    it.cluster
+        .shell("h2", &format!("docker -H unix://{} stop -t 5 second >/dev/null 2>&1 &", socket.display()));
+    wait_state(&it, "payment-api", "second", Some("failing"));
+    assert_eq!(it.docker("h2", "inspect --format '{{.State.Running}}' second"), "true");
+    wait_until("it has ended", START_LIMIT, || match state(&it, "payment-api", "second") {
+        None => Ok(()),
+        Some(state) => Err(state),
+    });
+    it.docker("h2", "start second");
+    wait_state(&it, "payment-api", "second", Some("serving"));
+    it.docker("h2", "kill second");
+    wait_state(&it, "payment-api", "second", None);
+
+    // A label that is wrong is told, and the container is on its network all the same.
+    it.docker("h2", "run -d --stop-timeout 1 --network payment --label svc-agent.service=x --label svc-agent.port=no --name bad box busybox sleep 1000");
+    wait_until("the label is named", LIMIT, || {
+        let events = it.cluster.ok("h2", "events");
+        let told =
+            events.contains("container bad is not registered: svc-agent.port: \"no\" is no port number");
+        if told { Ok(()) } else { Err(events) }
+    });
+    it.wait_name("h1", "api", "bad", &it.address("h2", "bad", "payment"));
+    it.docker("h1", "rm -f api");
+    it.docker("h2", "rm -f second shop bad");
+}
+
+fn docker_and_the_agent_are_restarted_apart_and_together(sandbox: &Sandbox) {
+    let mut it = Engines::start(sandbox, 2);
+    it.docker("h1", "network create -d svc-agent payment");
+    it.wait_networks("payment");
+    it.docker("h2", "run -d --stop-timeout 1 --network payment --name shop box busybox sleep 1000");
+    let run =
+        "run -d --restart always --stop-timeout 1 --network payment --label svc-agent.service=payment-api";
+    it.docker("h1", &format!("{run} --name api --hostname api box {SERVE}"));
+    let vip = |it: &Engines| it.cluster.vip("h2", "payment-api").to_string();
+    let answers = |it: &Engines| it.wait_answer("h2", "shop", &vip(it), "api");
+    wait_state(&it, "payment-api", "api", Some("serving"));
+    answers(&it);
+    let before = it.address("h1", "api", "payment");
+
+    // The agent: what runs goes on; what it was told of is known again.
+    it.cluster.kill_agent("h1");
+    it.cluster.restart_agent("h1");
+    it.cluster.wait_ready("h1");
+    answers(&it);
+    assert_eq!(it.address("h1", "api", "payment"), before);
+    it.docker(
+        "h1",
+        &format!("run -d --stop-timeout 1 --network payment --name more --hostname more box {SERVE}"),
+    );
+    let more = it.address("h1", "more", "payment");
+    assert_ne!(more, before, "an address that Docker has is given to nobody else");
+    it.wait_answer("h2", "shop", &more, "more");
+    it.docker("h1", "rm -f more");
+
+    // Docker: its containers end with it and come again, under their names, before it answers anybody.
+    let restart_docker = |it: &mut Engines| {
+        drop(it.engines.remove("h1"));
+        let engine = start_docker(&it.cluster, "h1");
+        it.engines.insert("h1".to_owned(), engine);
+    };
+    restart_docker(&mut it);
+    wait_until("api is attached again", START_LIMIT, || match state(&it, "payment-api", "api").as_deref() {
+        Some("serving") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    answers(&it);
+    it.wait_networks("payment");
+
+    // Both, the agent first, as service managers order them.
+    drop(it.engines.remove("h1"));
+    it.cluster.kill_agent("h1");
+    it.cluster.restart_agent("h1");
+    it.cluster.wait_ready("h1");
+    let engine = start_docker(&it.cluster, "h1");
+    it.engines.insert("h1".to_owned(), engine);
+    wait_until("api is attached", START_LIMIT, || match state(&it, "payment-api", "api").as_deref() {
+        Some("serving") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    answers(&it);
+    it.docker("h1", "rm -f api");
+    it.docker("h2", "rm -f shop");
     it.cluster.wait_well(START_LIMIT);
 }

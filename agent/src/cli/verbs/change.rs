@@ -3,18 +3,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::api::{routes, types};
+use crate::api::{routes, types, words};
 use crate::catalog::facts::{Check, PortSetting};
 use crate::cli::args::{self, SettingArguments};
 use crate::cli::console::Ending;
 use crate::cli::session::Session;
 use crate::cli::{Exit, show};
 use crate::model::Name;
-
-/// What a check is where only its probe was given, in milliseconds.
-const CHECK_INTERVAL_MS: u64 = 1_000;
-const CHECK_TIMEOUT_MS: u64 = 1_000;
-const CHECK_FAILURES: u32 = 2;
 
 pub(super) async fn network_create(create: args::Create, session: &mut Session<'_>) -> Result<Exit, Ending> {
     for (index, subnet) in create.subnets.iter().enumerate() {
@@ -138,11 +133,11 @@ pub(super) fn settings(typed: SettingArguments) -> Result<types::Settings, Endin
     let milliseconds = |time: Option<Duration>, default: u64| {
         time.map_or(default, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     };
-    let check = typed.check.map(|probe| Check {
-        probe,
-        interval_ms: milliseconds(typed.check_interval, CHECK_INTERVAL_MS),
-        timeout_ms: milliseconds(typed.check_timeout, CHECK_TIMEOUT_MS),
-        failures: typed.check_failures.unwrap_or(CHECK_FAILURES),
+    let check = typed.check.map(words::default_check).map(|check| Check {
+        interval_ms: milliseconds(typed.check_interval, check.interval_ms),
+        timeout_ms: milliseconds(typed.check_timeout, check.timeout_ms),
+        failures: typed.check_failures.unwrap_or(check.failures),
+        ..check
     });
     Ok(types::Settings {
         ports: Some(typed.ports).filter(|ports| !ports.is_empty()),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::catalog::Catalog;
 use crate::catalog::facts::{Check, Health, Key, ReplicaFact, Value};
 use crate::model::{Name, NodeId};
+use crate::runtime::health::judged::{Said, worse};
 use crate::runtime::health::unfollowed::Service;
 use crate::runtime::local::LocalAttachment;
 
@@ -63,23 +64,37 @@ pub(super) fn own(
 }
 
 /// What is to be written of one replica: its key, its fact as it stands, and what that is to become. `found` is the
-/// finding of its check, if one runs; `synced` says that a service which is not known here does not exist.
+/// finding of its check, if one runs; `said` is what an engine says of its container; `synced` says that a service which is
+/// not known here does not exist.
 pub(super) fn due(
     catalog: &Catalog,
     this: NodeId,
     synced: bool,
     of: &Service,
     attachment: &Name,
-    found: Option<Health>,
+    (found, said): (Option<Health>, Said),
 ) -> Option<(Key, ReplicaFact, Due)> {
     let key = key(of, attachment);
     let Some(Value::Replica(fact)) = catalog.value(this, &key) else { return None };
     let due = match catalog.service(&of.0, &of.1) {
         None => synced.then_some(Due::Withdrawn),
-        Some(record) if record.definition.settings.check.is_none() => {
-            matches!(fact.health, Health::Starting | Health::Failing).then_some(Due::Unchecked)
+        // What did not serve when this agent started does not before its engine has said that it may.
+        Some(_) if said == Said::Awaited && fact.health != Health::Serving => None,
+        Some(record) => {
+            let checked = record.definition.settings.check.is_some();
+            let against = match said {
+                Said::Health(said) => Some(said).filter(|said| *said != Health::Serving),
+                Said::Nothing | Said::Awaited => None,
+            };
+            match against {
+                Some(said) => {
+                    let found = found.filter(|_| checked).map_or(said, |found| worse(found, said));
+                    settled(fact.health, found).map(Due::Found)
+                }
+                None if checked => found.and_then(|found| settled(fact.health, found)).map(Due::Found),
+                None => matches!(fact.health, Health::Starting | Health::Failing).then_some(Due::Unchecked),
+            }
         }
-        Some(_) => found.and_then(|found| settled(fact.health, found)).map(Due::Found),
     };
     Some((key, fact, due?))
 }

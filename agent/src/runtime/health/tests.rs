@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::judged::worse;
 use super::rule::{self, Due, settled};
-use super::{Service, Unfollowed};
+use super::{Said, Service, Unfollowed};
 use crate::catalog::facts::{Check, Health, Key, Probe, ServiceDefinition, Value};
 use crate::catalog::tests::world::{
     address, attachment, attachment_key, name, node, replica, replica_key, service, service_key, stamp,
@@ -69,6 +70,10 @@ fn local(cookie: u64) -> BTreeMap<(Name, Name), LocalAttachment> {
 }
 
 fn due(catalog: &Catalog, synced: bool, found: Option<Health>) -> Option<Due> {
+    due_said(catalog, synced, (found, Said::Nothing))
+}
+
+fn due_said(catalog: &Catalog, synced: bool, found: (Option<Health>, Said)) -> Option<Due> {
     rule::due(catalog, THIS, synced, &pay(), &name("web"), found).map(|(_, _, due)| due)
 }
 
@@ -211,4 +216,25 @@ fn a_replica_that_fails_its_check_is_a_problem_unless_it_is_drained_or_gone() {
         assert!(!rule::fails(stands(&catalog), Serving));
     }
     assert!(!rule::fails(stands(&Catalog::default()), Failing));
+}
+
+/// A container's HEALTHCHECK counts beside the service's check, and each may take the replica out.
+#[test]
+fn the_worse_of_what_a_check_and_an_engine_say_counts() {
+    use Health::{Failing, Serving, Starting};
+    let says = |said| Said::Health(said);
+    let checked = |stands, found, said| due_said(&world(Some(tcp(80)), stands), true, (Some(found), said));
+    assert_eq!(checked(Serving, Serving, says(Failing)), Some(Due::Found(Failing)));
+    assert_eq!(checked(Serving, Failing, says(Serving)), Some(Due::Found(Failing)));
+    assert_eq!(checked(Failing, Serving, says(Serving)), Some(Due::Found(Serving)));
+    assert_eq!(checked(Starting, Serving, says(Starting)), None);
+    let unchecked = |stands, said| due_said(&world(None, stands), true, (None, said));
+    assert_eq!(unchecked(Serving, says(Failing)), Some(Due::Found(Failing)));
+    assert_eq!(unchecked(Failing, says(Serving)), Some(Due::Unchecked));
+    assert_eq!(unchecked(Health::Draining, says(Failing)), None);
+    // A start of the agent does not make it serve: the engine is asked first.
+    assert_eq!(unchecked(Failing, Said::Awaited), None);
+    assert_eq!(checked(Failing, Serving, Said::Awaited), None);
+    assert_eq!(unchecked(Serving, Said::Awaited), None);
+    assert_eq!([worse(Serving, Starting), worse(Failing, Starting)], [Starting, Failing]);
 }

@@ -36,9 +36,14 @@ impl Unfollowed {
         }
         self.services.extend(changes.services.iter().cloned());
         for (network, attachment) in &changes.attachments {
-            let on = catalog.services_on(network, attachment).filter(|(_, owner)| *owner == this);
-            self.services.extend(on.map(|(service, _)| (network.clone(), service.clone())));
+            self.note_attachment(catalog, this, network, attachment);
         }
+    }
+
+    /// Takes note that something of an attachment of this host changed.
+    pub fn note_attachment(&mut self, catalog: &Catalog, this: NodeId, network: &Name, attachment: &Name) {
+        let on = catalog.services_on(network, attachment).filter(|(_, owner)| *owner == this);
+        self.services.extend(on.map(|(service, _)| (network.clone(), service.clone())));
     }
 
     /// Tells what a replica's check finds first, once what is written under the same lock is followed. The replica is

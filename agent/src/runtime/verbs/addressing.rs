@@ -143,8 +143,13 @@ pub(crate) async fn allocate(
             let mut state = lock(&agent.state);
             let times = (agent.started, Instant::now());
             let decided = decide(&state, agent.identity.node, times, &wish, may_claim);
-            if let Ok(Allocation::Address { address, .. }) = decided.0 {
-                hold.lease(&mut state, network, address);
+            // Two here who ask for one that another host grants would both be granted it.
+            match (&decided.0, wanted) {
+                (Ok(Allocation::Address { address, .. }), _) => hold.lease(&mut state, network, *address),
+                (Ok(Allocation::RequestOther { .. }), Wanted::Exactly(address)) => {
+                    hold.lease(&mut state, network, address);
+                }
+                _ => {}
             }
             decided
         };
@@ -175,7 +180,6 @@ pub(crate) async fn allocate(
             Allocation::RequestOther { region, index } => {
                 let Wanted::Exactly(address) = wanted else { break };
                 request(agent, network, address, (region, index), hold).await?;
-                hold.lease(&mut lock(&agent.state), network, address);
                 return Ok(address);
             }
             Allocation::Exhausted(reason) => {

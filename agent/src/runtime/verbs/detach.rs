@@ -124,6 +124,7 @@ pub(crate) fn withdrawal(
     }
     for record in records {
         state.local.remove(&(record.network.clone(), record.name.clone()));
+        state.judged.remove(&(record.network.clone(), record.name.clone()));
         let freed = record.addresses.iter().map(|address| ((record.network.clone(), *address), now));
         state.freed.extend(freed);
     }

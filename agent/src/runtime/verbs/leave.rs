@@ -54,6 +54,7 @@ async fn go(agent: &Arc<Agent>, origin: &str) -> Result<Left, Failure> {
         removed.push(format!("NOT told: host {}: {}", laggard.host, laggard.reason));
     }
     removed.extend(farewell);
+    removed.extend(crate::docker::remove_all(agent).await);
     removed.extend(remove_from_kernel(agent).await?);
     // Taken out first: a resolv.conf is removed with the last attachment that uses it.
     lock(&agent.state).local.clear();

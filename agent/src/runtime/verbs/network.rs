@@ -374,6 +374,19 @@ pub async fn remove(agent: &Arc<Agent>, text: &str, wait: Wait, origin: &str) ->
     Ok(Done { changed: vec![line], laggards, ..Done::default() })
 }
 
+/// Docker has given a container an address, and it is not attached yet.
+fn refuse_if_starting(agent: &Agent, name: &Name) -> Result<(), Failure> {
+    let used = |state: &State| state.docker.endpoints().any(|(_, endpoint)| endpoint.network == *name);
+    if agent.read(used) {
+        let hint = format!("see which: docker network inspect {name}");
+        return Err(refused(
+            format!("network {name} is in use by containers of Docker on this host"),
+            &[&hint],
+        ));
+    }
+    Ok(())
+}
+
 fn refuse_if_used(agent: &Agent, name: &Name) -> Result<(), Failure> {
     let users: Vec<String> = agent.read(|state| {
         let local = state.local.keys().filter(|(network, _)| network == name);
@@ -385,7 +398,7 @@ fn refuse_if_used(agent: &Agent, name: &Name) -> Result<(), Failure> {
         local.chain(known).collect()
     });
     if users.is_empty() {
-        return Ok(());
+        return refuse_if_starting(agent, name);
     }
     let (count, shown) = (users.len(), list_some(&users));
     let hint = format!("detach them first: svc-agent detach NAME --network {name}");

@@ -9,6 +9,7 @@ use crate::api::types::{Done, Failure, Laggard, Register, Wait};
 use crate::catalog::facts::{Health, Key, ReplicaFact, ServiceDefinition, ServiceSettings, Value};
 use crate::model::{Head, Name, NodeId};
 use crate::runtime::agent::{Agent, Batch, State, host_name, refused, usage};
+use crate::runtime::health::{Said, said};
 use crate::runtime::local::{LocalAttachment, NAMED_MAX, list, list_some};
 use crate::runtime::verbs;
 use crate::runtime::verbs::attach::{Caller, Located};
@@ -245,7 +246,11 @@ pub(crate) fn decide(state: &mut State, this: NodeId, asked: &Asked<'_>) -> Resu
     let fact = ReplicaFact {
         addresses: attachment.addresses.clone(),
         weight: request.weight.or(before.as_ref().map(|fact| fact.weight)).unwrap_or(1),
-        health: registered_health(settings.check.is_some(), before.as_ref().map(|fact| fact.health)),
+        health: registered_health(
+            settings.check.is_some(),
+            before.as_ref().map(|fact| fact.health),
+            said(state, &attachment.network, &attachment.name),
+        ),
     };
     changed.extend(replica_changes(before.as_ref(), &fact, service, attachment));
     let health = fact.health;
@@ -303,12 +308,20 @@ fn define(
 }
 
 /// Where a replica begins. Registering again ends a drain. What has served may have established flows, and goes on
-/// without new ones until its check passes; what has not gets nothing until then.
-fn registered_health(checked: bool, before: Option<Health>) -> Health {
-    match (checked, before) {
-        (false, _) | (true, Some(Health::Serving)) => Health::Serving,
-        (true, Some(Health::Failing | Health::Draining)) => Health::Failing,
-        (true, Some(Health::Starting) | None) => Health::Starting,
+/// without new ones until its check passes and its engine has nothing against it; what has not gets nothing until then.
+fn registered_health(checked: bool, before: Option<Health>, said: Said) -> Health {
+    let served = matches!(before, Some(Health::Serving | Health::Failing | Health::Draining));
+    match (checked, before, said) {
+        (_, _, Said::Health(said)) if said != Health::Serving => {
+            if served {
+                Health::Failing
+            } else {
+                said
+            }
+        }
+        (false, _, _) | (true, Some(Health::Serving), _) => Health::Serving,
+        (true, Some(Health::Failing | Health::Draining), _) => Health::Failing,
+        (true, Some(Health::Starting) | None, _) => Health::Starting,
     }
 }
 

@@ -85,7 +85,11 @@ impl Open {
             }
             Op::DeleteLinks { names } => {
                 for name in names {
-                    self.set(name, LinkAttribute::Group(GOING)).await?;
+                    match self.set(name, LinkAttribute::Group(GOING)).await {
+                        // Its container has just ended.
+                        Err(error) if error.errno() == Some(libc::ENODEV) => {}
+                        set => set?,
+                    }
                 }
                 self.forget_indexes();
                 let mut message = LinkMessage::default();

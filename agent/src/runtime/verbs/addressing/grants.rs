@@ -169,6 +169,9 @@ fn check(
     if let Some(record) = reserved {
         return Err(format!("{address} of network {network} is in use by {}", record.name));
     }
+    if state.leases.get(network, address).is_some() {
+        return Err(format!("{address} of network {network} is being taken into use there"));
+    }
     let record =
         state.catalog.network(network).ok_or_else(|| format!("network {network} is not known here"))?;
     let known = Known::for_asker(state, (me, to), now, network, Region::Endpoint);

@@ -9,6 +9,12 @@ use crate::model::Name;
 #[derive(Debug, Default)]
 pub struct Leases(BTreeMap<(Name, IpAddr), usize>);
 
+impl<'a> FromIterator<&'a (Name, IpAddr)> for Leases {
+    fn from_iter<T: IntoIterator<Item = &'a (Name, IpAddr)>>(all: T) -> Self {
+        Self(all.into_iter().map(|lease| (lease.clone(), 1)).collect())
+    }
+}
+
 impl Leases {
     /// Gives an address out.
     pub fn insert(&mut self, network: &Name, address: IpAddr) {

@@ -1,5 +1,5 @@
 use super::settings::{changes, check, differences, merged};
-use super::{registered_health, remaining};
+use super::{Said, registered_health, remaining};
 use crate::api::types::{Settings, Wait};
 use crate::catalog::facts::{Check, Health, PortSetting, Probe, Protocol, ServiceMode, ServiceSettings};
 use std::time::Duration;
@@ -91,7 +91,7 @@ fn changes_say_what_was_and_what_is() {
 #[test]
 fn only_a_replica_that_has_not_served_starts_anew() {
     use Health::{Draining, Failing, Serving, Starting};
-    let with_check = |before| registered_health(true, before);
+    let with_check = |before| registered_health(true, before, Said::Nothing);
     assert_eq!(with_check(None), Starting);
     assert_eq!(with_check(Some(Starting)), Starting);
     assert_eq!(with_check(Some(Serving)), Serving);
@@ -99,8 +99,14 @@ fn only_a_replica_that_has_not_served_starts_anew() {
     assert_eq!(with_check(Some(Failing)), Failing);
     assert_eq!(with_check(Some(Draining)), Failing);
     for before in [None, Some(Starting), Some(Failing), Some(Draining)] {
-        assert_eq!(registered_health(false, before), Serving);
+        assert_eq!(registered_health(false, before, Said::Nothing), Serving);
     }
+    // An engine may have something against it.
+    let said = |before, said| registered_health(false, before, Said::Health(said));
+    assert_eq!(said(None, Serving), Serving);
+    assert_eq!(said(None, Starting), Starting);
+    assert_eq!(said(Some(Starting), Failing), Failing);
+    assert_eq!(said(Some(Serving), Starting), Failing);
 }
 
 #[test]

@@ -1,0 +1,284 @@
+//! What Docker says of its containers: further names, the service that labels ask for, whether they are well, and which of
+//! the endpoints that we know it has no more.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::models::EventMessage;
+use futures::StreamExt;
+use tokio::time::Instant;
+
+use super::engine::{self, Described};
+use super::{ORIGIN, attaching, driver, labels, names};
+use crate::catalog::facts::Health;
+use crate::model::Name;
+use crate::runtime::agent::{Agent, chain};
+use crate::runtime::events::lock;
+use crate::runtime::health::{Judged, judge};
+use crate::runtime::local::LocalAttachment;
+use crate::runtime::state::State;
+use crate::runtime::verbs;
+use crate::runtime::verbs::attach::Caller;
+
+/// Between two attempts to reach an engine.
+const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at all.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// What Docker does not name for so long it has forgotten: an endpoint is there before it is on its network.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// An engine that does not answer so long after a start has nothing to say.
+const AWAITED: Duration = Duration::from_secs(10);
+/// A container that is asked to end is killed after its time; so much later it is there because it did not end.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+/// The signal that `docker stop` begins with, unless a container has another.
+const SIGTERM: i32 = 15;
+
+/// A container that runs on a network of ours, by what events are to be understood.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// Docker's ids of its endpoints.
+    pub endpoints: BTreeSet<String>,
+    stop_signal: i32,
+    stop_timeout: Duration,
+}
+
+/// Endpoints and addresses that Docker did not name when it was looked, and since when.
+#[derive(Debug, Default)]
+struct Absent {
+    endpoints: BTreeMap<String, Instant>,
+    leases: BTreeMap<(Name, IpAddr), Instant>,
+}
+
+/// Follows Docker's containers until the agent ends.
+pub async fn follow(agent: Arc<Agent>) {
+    if agent.settings.load().docker_plugin.as_os_str().is_empty() {
+        return;
+    }
+    let (began, mut absent) = (Instant::now(), Absent::default());
+    loop {
+        match engine::connect(&agent).await {
+            Some(docker) => {
+                let ended = follow_one(&agent, &docker, &mut absent).await;
+                tracing::debug!("Docker's events of containers ended: {ended}");
+            }
+            None if began.elapsed() > AWAITED => nothing_said(&agent),
+            None => {}
+        }
+        tokio::time::sleep(CONNECT_INTERVAL).await;
+    }
+}
+
+async fn follow_one(agent: &Arc<Agent>, docker: &Docker, absent: &mut Absent) -> String {
+    let mut events = engine::events(docker, "container");
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok(event)) => on_event(agent, docker, event).await,
+                Some(Err(error)) => return chain(&error),
+                None => return "the engine closed them".to_owned(),
+            },
+            _ = looks.tick() => look(agent, docker, absent).await,
+        }
+    }
+}
+
+/// All that run on networks of ours; and what Docker has forgotten is forgotten here.
+async fn look(agent: &Arc<Agent>, docker: &Docker, absent: &mut Absent) {
+    let networks: BTreeSet<String> =
+        agent.read(|state| state.docker.endpoints().map(|(_, it)| it.network_id.clone()).collect());
+    let mut named = BTreeSet::new();
+    for network in &networks {
+        let Some(there) = engine::containers_on(docker, network).await else { return };
+        for (container, endpoint) in there {
+            named.insert(endpoint.clone());
+            let new = !lock(&agent.docker.containers).contains_key(&container);
+            let unjudged = new || attached(agent, &endpoint).is_some_and(|it| !is_judged(agent, &it));
+            if unjudged && let Some(described) = engine::describe(docker, &container).await {
+                take_in(agent, &described);
+            }
+        }
+    }
+    forget(agent, &named, absent);
+}
+
+fn is_judged(agent: &Agent, record: &LocalAttachment) -> bool {
+    agent.read(|state| state.judged.contains_key(&(record.network.clone(), record.name.clone())))
+}
+
+fn attached(agent: &Agent, endpoint: &str) -> Option<LocalAttachment> {
+    agent.read(|state| {
+        state.local.values().find(|it| it.announced && it.endpoint.as_deref() == Some(endpoint)).cloned()
+    })
+}
+
+/// What Docker dropped without a word: its data was removed, or it ended in the midst of something.
+fn forget(agent: &Arc<Agent>, named: &BTreeSet<String>, absent: &mut Absent) {
+    let now = Instant::now();
+    let (endpoints, leases) = agent.read(|state| {
+        let endpoints: BTreeSet<String> = state.docker.endpoints().map(|(id, _)| id.clone()).collect();
+        let used: BTreeSet<(Name, IpAddr)> = state
+            .docker
+            .endpoints()
+            .flat_map(|(_, it)| it.addresses.iter().map(move |address| (it.network.clone(), *address)))
+            .collect();
+        let leases = state.docker.leases().filter(|lease| !used.contains(*lease)).cloned();
+        (endpoints, leases.collect::<BTreeSet<_>>())
+    });
+    absent.endpoints.retain(|id, _| endpoints.contains(id) && !named.contains(id));
+    for id in endpoints.difference(named) {
+        absent.endpoints.entry(id.clone()).or_insert(now);
+    }
+    absent.leases.retain(|lease, _| leases.contains(lease));
+    for lease in leases {
+        absent.leases.entry(lease).or_insert(now);
+    }
+    let old = |since: &Instant| now.duration_since(*since) >= FORGOTTEN_AFTER;
+    for (id, _) in absent.endpoints.iter().filter(|(_, since)| old(since)) {
+        tracing::info!("Docker has forgotten endpoint {id}: it is detached");
+        if let Err(why) = driver::forget_endpoint(agent, id) {
+            tracing::warn!("endpoint {id} stays: {why}");
+        }
+    }
+    for ((network, address), _) in absent.leases.iter().filter(|(_, since)| old(since)) {
+        if let Err(why) = driver::release(agent, network, *address) {
+            tracing::warn!("{address} of network {network} stays Docker's: {why}");
+        }
+    }
+}
+
+/// A container whose engine is away is as it was.
+fn nothing_said(agent: &Agent) {
+    let records: Vec<LocalAttachment> =
+        agent.read(|state| state.local.values().filter(|it| it.endpoint.is_some()).cloned().collect());
+    let reason = "its engine does not answer".to_owned();
+    let judged = Judged { health: Health::Serving, reason, problem: false };
+    for record in records.iter().filter(|record| !is_judged(agent, record)) {
+        judge(agent, &record.network, &record.name, judged.clone());
+    }
+}
+
+async fn on_event(agent: &Arc<Agent>, docker: &Docker, event: EventMessage) {
+    let (Some(action), Some(actor)) = (event.action, event.actor) else { return };
+    let Some(id) = actor.id else { return };
+    let known = lock(&agent.docker.containers).get(&id).cloned();
+    let Some(known) = known else { return };
+    let attributes = actor.attributes.unwrap_or_default();
+    let failing =
+        |reason: &str, problem| Judged { health: Health::Failing, reason: reason.to_owned(), problem };
+    match action.as_str() {
+        "health_status: healthy" | "health_status: unhealthy" | "health_status: starting" | "unpause" => {
+            again(agent, docker, &id).await;
+        }
+        "pause" => say(agent, &known, &failing("its container is paused", true)),
+        "kill" => {
+            let signal = attributes.get("signal").and_then(|text| text.parse::<i32>().ok());
+            if signal.is_some_and(|signal| signal == known.stop_signal) {
+                say(agent, &known, &failing("its container is being stopped", false));
+                // Some containers take the signal for something else.
+                let (agent, docker) = (Arc::clone(agent), docker.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(known.stop_timeout + KILLED_WITHIN).await;
+                    again(&agent, &docker, &id).await;
+                });
+            }
+        }
+        "rename" => {
+            if let Some(name) = attributes.get("name") {
+                for endpoint in &known.endpoints {
+                    attaching::rename(agent, endpoint, name).await;
+                }
+                started(agent, docker, &id).await;
+            }
+        }
+        "die" => drop(lock(&agent.docker.containers).remove(&id)),
+        _ => {}
+    }
+}
+
+fn say(agent: &Agent, known: &Known, judged: &Judged) {
+    for record in known.endpoints.iter().filter_map(|endpoint| attached(agent, endpoint)) {
+        judge(agent, &record.network, &record.name, judged.clone());
+    }
+}
+
+async fn again(agent: &Arc<Agent>, docker: &Docker, id: &str) {
+    if lock(&agent.docker.containers).contains_key(id)
+        && let Some(described) = engine::describe(docker, id).await
+    {
+        take_in(agent, &described);
+    }
+}
+
+/// How a container is, and its further names.
+fn take_in(agent: &Arc<Agent>, described: &Described) {
+    let ours: BTreeSet<String> = agent.read(|state| {
+        let all = described.endpoints.keys();
+        all.filter(|id| state.docker.endpoint(id).is_some()).cloned().collect()
+    });
+    if ours.is_empty() || !described.running {
+        return;
+    }
+    let known = Known {
+        endpoints: ours,
+        stop_signal: described.stop_signal.unwrap_or(SIGTERM),
+        stop_timeout: described.stop_timeout,
+    };
+    lock(&agent.docker.containers).insert(described.id.clone(), known.clone());
+    say(agent, &known, &described.judged);
+    for (endpoint, aliases) in &described.endpoints {
+        add_aliases(agent, endpoint, aliases);
+    }
+}
+
+/// A container has started, or has another name: what its labels ask for is done.
+pub(super) async fn started(agent: &Arc<Agent>, docker: &Docker, container: &str) {
+    let Some(described) = engine::describe(docker, container).await else { return };
+    take_in(agent, &described);
+    let tell = |line: String| {
+        tracing::error!("{line}");
+        agent.events.record("replica", line, ORIGIN);
+    };
+    let wanted = match labels::wanted(&described.labels) {
+        Ok(Some(wanted)) => wanted,
+        Ok(None) => return,
+        Err(why) => return tell(format!("container {} is not registered: {why}", described.name)),
+    };
+    let caller = Caller { pid: None, origin: ORIGIN.to_owned() };
+    for record in described.endpoints.keys().filter_map(|endpoint| attached(agent, endpoint)) {
+        if wanted.network.as_ref().is_some_and(|network| *network != record.network.as_str()) {
+            continue;
+        }
+        let request = wanted.request(&record.network, &record.name);
+        if let Err(failure) = verbs::register::register(agent, request, &caller).await {
+            tell(format!("container {} is not registered: {}", described.name, failure.message));
+        }
+    }
+}
+
+/// What an endpoint's attachment is called besides; of the attachment as it is when that is written.
+fn add_aliases(agent: &Agent, endpoint: &str, aliases: &[String]) {
+    let mut labels: Vec<Name> = aliases.iter().filter_map(|alias| names::label(alias)).collect();
+    labels.sort();
+    labels.dedup();
+    let wanted = |state: &State| {
+        let record =
+            state.local.values().find(|it| it.announced && it.endpoint.as_deref() == Some(endpoint))?;
+        let aliases: Vec<Name> = labels.iter().filter(|label| **label != record.name).cloned().collect();
+        (aliases != record.aliases).then(|| LocalAttachment { aliases, ..record.clone() })
+    };
+    if agent.read(|state| wanted(state).is_none()) {
+        return;
+    }
+    let told = agent.update(|state| match wanted(state) {
+        Some(record) => verbs::attach::announcement(state, &record),
+        None => Ok(Default::default()),
+    });
+    match told {
+        Ok(_) => agent.changed.notify_one(),
+        Err(failure) => tracing::warn!("aliases of endpoint {endpoint}: {}", failure.message),
+    }
+}
