@@ -1,11 +1,13 @@
 //! The network driver of real Docker engines, one on each host.
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use agent::api::routes;
+use agent::api::types::AttachmentInfo;
 use agent::bed::Sandbox;
 use tests::cluster::Cluster;
-use tests::runner::Scenario;
+use tests::runner::{Scenario, is_nightly};
 use tests::wait::wait_until;
 
 use crate::docker::{Docker, docker_directory, import_busybox, plugins, start_docker};
@@ -14,6 +16,8 @@ use crate::docker::{Docker, docker_directory, import_busybox, plugins, start_doc
 const LIMIT: Duration = Duration::from_secs(2);
 /// Until a container's first process does what it is there for, beside other work.
 const START_LIMIT: Duration = Duration::from_secs(10);
+/// Containers that one command starts.
+const BATCH: usize = 40;
 /// A server that says which container it is.
 const SERVE: &str = "busybox sh -c 'busybox mkdir /www; echo $HOSTNAME >/www/index.html; exec busybox httpd -f -p 80 -h /www'";
 
@@ -22,6 +26,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         docker_networks_are_the_clusters_and_their_containers_reach_each_other once,
         docker_containers_are_replicas_by_their_labels_and_judged_by_their_health once,
         docker_and_the_agent_are_restarted_apart_and_together once,
+        docker_containers_that_start_at_once_are_all_attached_and_leave_nothing once,
     ]
 }
 
@@ -371,5 +376,62 @@ fn docker_and_the_agent_are_restarted_apart_and_together(sandbox: &Sandbox) {
     answers(&it);
     it.docker("h1", "rm -f api");
     it.docker("h2", "rm -f shop");
+    it.cluster.wait_well(START_LIMIT);
+}
+
+/// So many at once as the machine has work for; beside Docker's own bridge, in the same run.
+fn docker_containers_that_start_at_once_are_all_attached_and_leave_nothing(sandbox: &Sandbox) {
+    let count = if is_nightly() { 200 } else { 24 };
+    let it = Engines::start(sandbox, 2);
+    it.docker("h1", "network create -d svc-agent payment");
+    it.docker("h1", "network create -d bridge beside");
+    it.wait_networks("payment");
+    it.docker("h2", "run -d --stop-timeout 1 --network payment --name shop box busybox sleep 1000");
+    // A command may take half a minute: some at a time, each with eight beside each other.
+    let in_batches = |command: &str| {
+        let socket = socket(&it.cluster, "h1").display().to_string();
+        let began = Instant::now();
+        for first in (1..=count).step_by(BATCH) {
+            let last = (first + BATCH - 1).min(count);
+            let docker = format!("docker -H unix://{socket} {command}");
+            it.cluster.shell("h1", &format!("seq {first} {last} | xargs -P 8 -I% {docker} >/dev/null"));
+        }
+        began.elapsed()
+    };
+    let run = |network: &str, prefix: &str| {
+        let words =
+            format!("run -d --stop-timeout 1 --network {network} --name {prefix}% --hostname {prefix}% box");
+        in_batches(&format!("{words} busybox sleep 1000"))
+    };
+    let beside = run("beside", "b");
+    let ours = run("payment", "p");
+    println!("  {count} containers in {ours:?}, on Docker's bridge in {beside:?}");
+    let attached = || {
+        let all: Vec<AttachmentInfo> = it.cluster.get("h2", routes::ATTACHMENTS, &[]);
+        all.into_iter().filter(|it| it.name.as_str().starts_with('p')).collect::<Vec<_>>()
+    };
+    wait_until("all are attached, as h2 knows it", START_LIMIT, || {
+        let there = attached();
+        if there.len() == count { Ok(()) } else { Err(there.len()) }
+    });
+    let mut addresses: Vec<_> = attached().into_iter().flat_map(|it| it.addresses).collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), count, "each has one of its own");
+    let last = it.address("h1", &format!("p{count}"), "payment");
+    it.wait_name("h2", "shop", &format!("p{count}"), &last);
+    in_batches("rm -f p% b%");
+    wait_until("none is attached", START_LIMIT, || {
+        let there = attached().len();
+        if there == 0 { Ok(()) } else { Err(there) }
+    });
+    // What is left of a container would keep its network.
+    it.docker("h2", "rm -f shop");
+    it.docker("h1", "network rm payment");
+    it.wait_networks("");
+    wait_until("the network's namespace is gone", START_LIMIT, || {
+        let there = it.cluster.network_namespaces().len();
+        if there == 0 { Ok(()) } else { Err(there) }
+    });
     it.cluster.wait_well(START_LIMIT);
 }

@@ -74,3 +74,17 @@ fn it_comes_back_with_its_takers_or_networks_end() {
     catalog.write(node(1), vec![(network_key("alpha", stamp(1, 1)), None)]).unwrap();
     assert_eq!(of_gone.take_returned(&catalog, start).len(), 1);
 }
+
+/// Docker has it, or an attachment that is being made: nobody is told of that yet.
+#[test]
+fn what_is_given_out_here_is_granted_to_nobody() {
+    use crate::runtime::claiming::Books;
+    let mut state = State::new(world(), Books::new(node(1)), node(1));
+    state.leases.insert(&name("alpha"), ip());
+    let mut commit = |_: &Writes| -> Result<(), StoreError> { Ok(()) };
+    let refused = give(&mut state, node(1), Instant::now(), (&name("alpha"), ip()), node(TAKER), &mut commit);
+    assert!(refused.unwrap_err().contains("being taken into use"));
+    state.leases.remove(&name("alpha"), ip());
+    let refused = give(&mut state, node(1), Instant::now(), (&name("alpha"), ip()), node(TAKER), &mut commit);
+    assert!(refused.unwrap_err().contains("in no block of host"), "the next thing that is looked at");
+}
