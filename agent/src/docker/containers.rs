@@ -72,6 +72,7 @@ pub async fn follow(agent: Arc<Agent>) {
 
 async fn follow_one(agent: &Arc<Agent>, docker: &Docker, absent: &mut Absent) -> String {
     let mut events = engine::events(docker, "container");
+    start_refused(agent, docker).await;
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -84,6 +85,22 @@ async fn follow_one(agent: &Arc<Agent>, docker: &Docker, absent: &mut Absent) ->
             _ = looks.tick() => look(agent, docker, absent).await,
         }
     }
+}
+
+/// While no agent ran Docker could not start what it is to keep running: it does not try again by itself.
+async fn start_refused(agent: &Arc<Agent>, docker: &Docker) {
+    let is_ours = |id: &str| agent.read(|state| state.docker.network(id).is_some());
+    for id in engine::refused(docker, is_ours).await {
+        let line = match engine::start(docker, &id).await {
+            Ok(()) => format!("container {} is started: Docker could not while no agent ran", short(&id)),
+            Err(error) => format!("container {} cannot be started: {}", short(&id), chain(&error)),
+        };
+        agent.events.record("container", line, ORIGIN);
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
 }
 
 /// All that run on networks of ours; and what Docker has forgotten is forgotten here.

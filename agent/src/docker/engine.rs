@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, EventMessage, HealthStatusEnum};
-use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
+use bollard::models::{ContainerInspectResponse, EventMessage, HealthStatusEnum, RestartPolicyNameEnum};
+use bollard::query_parameters::{
+    EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, StartContainerOptions,
+};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures::Stream;
 
@@ -22,6 +24,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// What Podman's engine calls itself; it speaks Docker's API and knows no drivers of others.
 const PODMAN: &str = "Podman Engine";
+/// What Docker says of a container that it could not start without an agent; of an address it passes on no reason.
+const REFUSALS: [&str; 2] = [crate::holder::REFUSAL, "No address returned"];
 /// How long `docker stop` waits where nobody says otherwise, in seconds.
 const STOP_TIMEOUT: u64 = 10;
 
@@ -97,6 +101,47 @@ pub(super) async fn containers_on(docker: &Docker, network: &str) -> Option<Vec<
         Ok(Err(Error::DockerResponseServerError { status_code: 404, .. })) => Some(Vec::new()),
         _ => None,
     }
+}
+
+/// Containers that are to run, are on networks of this driver and could not be started for want of an agent, by id.
+pub(super) async fn refused(docker: &Docker, is_ours: impl Fn(&str) -> bool) -> Vec<String> {
+    let filters = HashMap::from([("status", vec!["exited", "created"])]);
+    let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+    let Ok(Ok(ended)) = tokio::time::timeout(LIMIT, docker.list_containers(Some(options))).await else {
+        return Vec::new();
+    };
+    let mut refused = Vec::new();
+    for container in ended {
+        let networks = container.network_settings.and_then(|it| it.networks).unwrap_or_default();
+        let ours = networks.values().filter_map(|it| it.network_id.as_deref()).any(&is_ours);
+        let Some(id) = container.id.filter(|_| ours) else { continue };
+        let asked = docker.inspect_container(&id, None::<InspectContainerOptions>);
+        if let Ok(Ok(it)) = tokio::time::timeout(LIMIT, asked).await
+            && was_refused(&it)
+        {
+            refused.push(id);
+        }
+    }
+    refused
+}
+
+fn was_refused(it: &ContainerInspectResponse) -> bool {
+    let policy = it.host_config.as_ref().and_then(|it| it.restart_policy.as_ref()).and_then(|it| it.name);
+    let kept = matches!(
+        policy,
+        Some(
+            RestartPolicyNameEnum::ALWAYS
+                | RestartPolicyNameEnum::UNLESS_STOPPED
+                | RestartPolicyNameEnum::ON_FAILURE
+        )
+    );
+    let error = it.state.as_ref().and_then(|state| state.error.as_deref()).unwrap_or_default();
+    kept && REFUSALS.iter().any(|refusal| error.contains(refusal))
+}
+
+/// Starts a container that was refused.
+pub(super) async fn start(docker: &Docker, container: &str) -> Result<(), Error> {
+    docker.start_container(container, None::<StartContainerOptions>).await
 }
 
 /// A container by its name or id; `None` if there is no such one, or the engine does not say.

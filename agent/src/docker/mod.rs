@@ -20,6 +20,7 @@ mod mirror;
 mod names;
 mod plan;
 mod server;
+mod socket;
 mod wire;
 
 pub(crate) use books::KEY;

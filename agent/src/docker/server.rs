@@ -1,4 +1,5 @@
 //! The plugin socket. Every call is answered with status 200 and JSON; what is refused says why in `Err`.
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,8 @@ use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{attaching, driver, ipam, wire};
-use crate::api;
-use crate::runtime::agent::{Agent, chain};
+use super::{attaching, driver, ipam, socket, wire};
+use crate::runtime::agent::Agent;
 use crate::runtime::events::lock;
 
 /// A request is an endpoint's few facts.
@@ -26,10 +26,11 @@ type Answer = Result<Value, String>;
 pub async fn serve(agent: Arc<Agent>) {
     let path = agent.settings.load().docker_plugin.clone();
     if path.as_os_str().is_empty() {
+        socket::forget(&agent);
         return;
     }
     let listener = loop {
-        let opened = api::server::open(&path).await.map_err(|error| chain(&error));
+        let opened = socket::open(&agent, &path).await;
         let problem = opened.as_ref().err().map(|why| format!("{}: {why}", path.display()));
         lock(&agent.problems).set("docker-plugin".to_owned(), problem, Instant::now());
         match opened {
@@ -38,6 +39,10 @@ pub async fn serve(agent: Arc<Agent>) {
         }
         tokio::time::sleep(OPEN_INTERVAL).await;
     };
+    match listener.as_fd().try_clone_to_owned() {
+        Ok(listener) => drop(tokio::spawn(socket::leave_with_holder(Arc::clone(&agent), listener))),
+        Err(error) => tracing::warn!("the plugin socket is not with the holder: {error}"),
+    }
     attaching::resume(&agent);
     let mut stop = agent.stop.subscribe();
     let ended = axum::serve(listener, router(Arc::clone(&agent)))

@@ -2,13 +2,15 @@
 //!
 //! The namespaces of networks and the resolvers' sockets are put there under names; an agent that starts later gets
 //! them back over a unix socket. So the kernel frees nothing when the agent is killed or upgraded, and look-ups wait
-//! in the sockets' buffers meanwhile. The process does nothing else, and reads nothing from the descriptors.
+//! in the sockets' buffers meanwhile. The process does nothing else, and reads nothing from the descriptors, but for
+//! Docker's calls while there is no agent to answer them ([`stand_in`]).
 //!
 //! It ends by [`Client::end`] (`svc-agent leave`) or SIGTERM, and with it what nobody else holds.
 mod client;
 mod message;
 mod process;
 mod server;
+mod stand_in;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ use std::path::PathBuf;
 
 pub use client::{Client, Entry, Pong, ensure};
 pub use process::run;
+pub use stand_in::{DOCKER_NAME, REFUSAL};
 
 /// Names that one holder keeps.
 pub const NAMES_MAX: usize = 8192;

@@ -4,16 +4,20 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, FlockOperation, Mode};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::Error;
 use super::message::{Reply, Request, encode_list};
+use super::stand_in::{DOCKER_NAME, GRACE, StandIn, Watch};
 use super::table::Table;
 use super::transfer::{Packet, is_same_user, receive, send};
 
+/// The position of what is waited for beside connections.
+const BESIDE: usize = usize::MAX;
 /// Connections at once; one more takes the place of the oldest.
 const CLIENTS_MAX: usize = 16;
 const CLIENTS_WAITING_MAX: i32 = 16;
@@ -26,6 +30,7 @@ pub(super) struct Server {
     listener: OwnedFd,
     clients: Vec<OwnedFd>,
     table: Table,
+    stand_in: StandIn,
 }
 
 impl Server {
@@ -38,7 +43,14 @@ impl Server {
             .ok_or_else(|| Error::Occupied { path: path.to_owned() })?;
         let listener = listen(path).map_err(failed("open the socket"))?;
         let (clients, table) = (Vec::new(), Table::new(files_max));
-        Ok(Self { path: path.to_owned(), lock_path, _lock: lock, listener, clients, table })
+        let stand_in = StandIn::new(GRACE);
+        Ok(Self { path: path.to_owned(), lock_path, _lock: lock, listener, clients, table, stand_in })
+    }
+
+    /// Answers Docker so soon after the agent's end.
+    #[cfg(test)]
+    pub(super) fn standing_in_after(self, grace: std::time::Duration) -> Self {
+        Self { stand_in: StandIn::new(grace), ..self }
     }
 
     /// Until a client says end; then nothing of it is left in the file system.
@@ -65,19 +77,43 @@ impl Server {
             if ready.contains(&0) {
                 self.accept();
             }
+            if ready.contains(&BESIDE) {
+                self.stand_in();
+            }
         }
     }
 
-    /// Positions of what is ready: 0 is the listener, then the clients.
+    /// Positions of what is ready: 0 is the listener, then the clients; [`BESIDE`] is what the stand-in watches.
     fn wait(&self) -> io::Result<Vec<usize>> {
+        let now = Instant::now();
         let sockets = std::iter::once(&self.listener).chain(&self.clients);
         let mut files: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
-        match rustix::event::poll(&mut files, None) {
+        let (beside, limit) = match self.stand_in.watch(&self.table, now) {
+            Watch::Nothing => (None, None),
+            // An end that closes is told in any case.
+            Watch::End(pipe) => (Some(PollFd::new(pipe, PollFlags::empty())), None),
+            Watch::Until(until) => (None, Timespec::try_from(until - now).ok()),
+            Watch::Call(listener) => (Some(PollFd::new(listener, PollFlags::IN)), None),
+        };
+        let position = beside.map(|file| {
+            files.push(file);
+            files.len() - 1
+        });
+        match rustix::event::poll(&mut files, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
         let ready = files.iter().enumerate().filter(|(_, file)| !file.revents().is_empty());
-        Ok(ready.map(|(position, _)| position).collect())
+        Ok(ready.map(|(at, _)| if Some(at) == position { BESIDE } else { at }).collect())
+    }
+
+    /// The agent has ended, or there is a call for it.
+    fn stand_in(&mut self) {
+        match self.stand_in.watch(&self.table, Instant::now()) {
+            Watch::End(_) => self.stand_in.ended(Instant::now()),
+            Watch::Call(listener) => self.stand_in.answer(listener),
+            Watch::Nothing | Watch::Until(_) => {}
+        }
     }
 
     fn accept(&mut self) {
@@ -119,7 +155,12 @@ impl Server {
         }
         match Request::decode(&packet.bytes) {
             Err(reason) => refuse(reason),
-            Ok(Request::Put(name)) => self.table.put(name, packet.files).map_or_else(refuse, |()| done(&[])),
+            Ok(Request::Put(name)) => {
+                if name == DOCKER_NAME {
+                    self.stand_in.relieved();
+                }
+                self.table.put(name, packet.files).map_or_else(refuse, |()| done(&[]))
+            }
             Ok(Request::Get(name)) if self.table.get(name).is_some() => {
                 (Reply::Done(&[]).encode(), Some(name.to_owned()), Next::Keep)
             }

@@ -226,3 +226,52 @@ fn a_start_that_fails_ends_the_holder_that_it_started_unless_it_keeps_something(
     successor.end().unwrap();
     thread.join().unwrap().unwrap();
 }
+
+/// Calls wait while an agent may be on its way, and are answered when none comes; the next agent is left alone.
+#[test]
+fn docker_is_answered_while_no_agent_runs() {
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("holder.sock");
+    let server = Server::bind(&path, 100).unwrap().standing_in_after(Duration::from_millis(300));
+    let thread = std::thread::spawn(|| server.serve());
+    let client = Client::connect(&path).unwrap();
+    let plugin = directory.path().join("plugin.sock");
+    let listener = UnixListener::bind(&plugin).unwrap();
+    let leave_it = || {
+        let (reader, writer) = io::pipe().unwrap();
+        client.put(DOCKER_NAME, &[listener.as_fd(), reader.as_fd()]).unwrap();
+        writer
+    };
+    let call = |name: &str| {
+        let mut stream = UnixStream::connect(&plugin).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        write!(stream, "POST /{name} HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}").unwrap();
+        stream
+    };
+    let answer = |mut stream: UnixStream| {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    let alive = leave_it();
+    let waiting = call("NetworkDriver.Join");
+    drop(alive);
+    let began = Instant::now();
+    assert!(answer(waiting).contains(REFUSAL));
+    assert!(
+        began.elapsed() >= Duration::from_millis(250),
+        "an agent may be on its way: {:?}",
+        began.elapsed()
+    );
+    assert!(answer(call("NetworkDriver.Leave")).ends_with("{}"));
+    // The next agent's calls are its own.
+    let _alive = leave_it();
+    let _waiting = call("NetworkDriver.Join");
+    let (mut taken, _) = listener.accept().unwrap();
+    let mut request = [0; 16];
+    taken.read_exact(&mut request).unwrap();
+    assert_eq!(&request[..5], b"POST ");
+    client.end().unwrap();
+    thread.join().unwrap().unwrap();
+}

@@ -163,6 +163,29 @@ pub(crate) struct Docker {
     _shared: Shared,
 }
 
+impl Docker {
+    /// Waits until it answers, which it does once it has started its containers.
+    pub(crate) fn wait_ready(&mut self, cluster: &Cluster, host: &str) {
+        let socket = docker_directory(cluster, host).join("docker.sock");
+        for _ in 0..150 {
+            // Its log may be one that another began.
+            let asked = format!("timeout 5 docker -H unix://{} version", socket.display());
+            if cluster.try_shell(host, &asked).exit == 0 {
+                return;
+            }
+            if self.process.wait(Duration::from_millis(200)).expect("a wait").is_some() {
+                break;
+            }
+        }
+        let log = self.process.log();
+        let last: Vec<&str> = log.lines().rev().take(20).collect();
+        skip(format!(
+            "dockerd does not start here: {}",
+            last.into_iter().rev().collect::<Vec<_>>().join("\n")
+        ))
+    }
+}
+
 impl Drop for Docker {
     /// As service managers end it; killed, it leaves its containers' engine behind.
     fn drop(&mut self) {
@@ -194,6 +217,13 @@ impl Drop for Shared {
 
 /// Starts dockerd in a host's namespace with directories of its own; without it there, the scenario is skipped.
 pub(crate) fn start_docker(cluster: &Cluster, host: &str) -> Docker {
+    let mut docker = begin_docker(cluster, host);
+    docker.wait_ready(cluster, host);
+    docker
+}
+
+/// As [`start_docker`], without waiting until it answers.
+pub(crate) fn begin_docker(cluster: &Cluster, host: &str) -> Docker {
     let directory = docker_directory(cluster, host);
     let (exec, plugins) = (directory.join("exec"), plugins(cluster, host));
     for made in [&exec, &plugins] {
@@ -216,21 +246,8 @@ pub(crate) fn start_docker(cluster: &Cluster, host: &str) -> Docker {
     command.arg("--pidfile").arg(directory.join("pid"));
     command.arg("-H").arg(format!("unix://{}", socket.display()));
     command.args(["--storage-driver", "vfs", "--iptables=true", "--shutdown-timeout", "2"]);
-    let mut process = match cluster.bed().spawn(host, command, "docker") {
-        Ok(process) => process,
+    match cluster.bed().spawn(host, command, "docker") {
+        Ok(process) => Docker { process, _shared: shared },
         Err(error) => skip(format!("dockerd cannot be started: {error:?}")),
-    };
-    for _ in 0..150 {
-        // Its log may be one that another began.
-        let asked = format!("docker -H unix://{} version", socket.display());
-        if cluster.try_shell(host, &asked).exit == 0 {
-            return Docker { process, _shared: shared };
-        }
-        if process.wait(Duration::from_millis(200)).expect("a wait").is_some() {
-            break;
-        }
     }
-    let log = process.log();
-    let last: Vec<&str> = log.lines().rev().take(20).collect();
-    skip(format!("dockerd does not start here: {}", last.into_iter().rev().collect::<Vec<_>>().join("\n")))
 }

@@ -11,6 +11,8 @@ mod crowd;
 mod deaths;
 mod docker;
 mod docker_driver;
+mod docker_life;
+mod engines;
 mod exhaustion;
 mod firewalls;
 mod forwarding;
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         churn::all(),
         docker::all(),
         docker_driver::all(),
+        docker_life::all(),
         firewalls::all(),
     ];
     tests::runner::main(&all.into_iter().flatten().collect::<Vec<_>>())

@@ -1,0 +1,120 @@
+//! Hosts with an agent and a real Docker engine each.
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agent::bed::Sandbox;
+use tests::cluster::Cluster;
+use tests::wait::wait_until;
+
+use crate::docker::{Docker, docker_directory, import_busybox, plugins, start_docker};
+
+/// Contract: what one host is told is in force on all within this.
+pub(crate) const LIMIT: Duration = Duration::from_secs(2);
+/// Until a container's first process does what it is there for, beside other work.
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(10);
+/// A server that says which container it is.
+pub(crate) const SERVE: &str = "busybox sh -c 'busybox mkdir /www; echo $HOSTNAME >/www/index.html; exec busybox httpd -f -p 80 -h /www'";
+
+/// Hosts with an agent and an engine each.
+pub(crate) struct Engines {
+    /// They end first.
+    pub(crate) engines: BTreeMap<String, Docker>,
+    pub(crate) cluster: Cluster,
+}
+
+impl Engines {
+    pub(crate) fn start(sandbox: &Sandbox, hosts: usize) -> Self {
+        let mut cluster = Cluster::empty(sandbox);
+        let mut engines = BTreeMap::new();
+        for number in 1..=hosts {
+            cluster.add_host(number);
+            let host = format!("h{number}");
+            let socket = socket(&cluster, &host).display().to_string();
+            let plugin = plugins(&cluster, &host).join("svc-agent.sock").display().to_string();
+            cluster.set_flags(&host, &["--engine", &socket, "--docker-plugin", &plugin]);
+            let how = if host == "h1" { "--init" } else { "--join 192.168.77.1" };
+            cluster.start_agent(&host, how);
+            cluster.wait_ready(&host);
+        }
+        for host in cluster.hosts() {
+            engines.insert(host.clone(), start_docker(&cluster, &host));
+            import_busybox(&cluster, &host, &socket(&cluster, &host));
+        }
+        Self { engines, cluster }
+    }
+
+    pub(crate) fn docker(&self, host: &str, words: &str) -> String {
+        let socket = socket(&self.cluster, host);
+        self.cluster.shell(host, &format!("docker -H unix://{} {words}", socket.display())).trim().to_owned()
+    }
+
+    pub(crate) fn refused(&self, host: &str, words: &str, said: &str) {
+        let socket = socket(&self.cluster, host);
+        let output = self.cluster.try_shell(host, &format!("docker -H unix://{} {words}", socket.display()));
+        assert!(output.exit != 0 && output.stderr.contains(said), "{host}$ docker {words}: {output:?}");
+    }
+
+    pub(crate) fn networks(&self, host: &str) -> String {
+        self.docker(host, "network ls --filter driver=svc-agent --format '{{.Name}}'")
+    }
+
+    pub(crate) fn wait_networks(&self, wanted: &str) {
+        for host in self.cluster.hosts() {
+            wait_until(&format!("Docker on {host} has the networks [{wanted}]"), LIMIT, || {
+                let there = self.networks(&host);
+                if there.split_whitespace().collect::<Vec<_>>().join(" ") == wanted {
+                    Ok(())
+                } else {
+                    Err(there)
+                }
+            });
+        }
+    }
+
+    /// The address that Docker says a container has on a network.
+    pub(crate) fn address(&self, host: &str, container: &str, network: &str) -> String {
+        let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
+        self.docker(host, &format!("inspect --format '{format}' {container}"))
+    }
+
+    /// Waits until a name has this address in a container.
+    pub(crate) fn wait_name(&self, host: &str, container: &str, name: &str, address: &str) {
+        wait_until(&format!("{name} is {address} in {container}"), START_LIMIT, || {
+            let words = format!("exec {container} busybox nslookup -type=a {name} 127.0.0.11");
+            let socket = socket(&self.cluster, host);
+            let found =
+                self.cluster.try_shell(host, &format!("docker -H unix://{} {words}", socket.display()));
+            let told = found.stdout.split_whitespace().any(|word| word == address);
+            if told { Ok(()) } else { Err(format!("{found:?}")) }
+        });
+    }
+
+    /// Waits until the server at an address answers a container by this name.
+    pub(crate) fn wait_answer(&self, host: &str, container: &str, address: &str, wanted: &str) {
+        wait_until(&format!("{wanted} at {address} answers {container}"), START_LIMIT, || {
+            let ask = r#"printf "GET / HTTP/1.0\r\n\r\n""#;
+            let words = format!("exec {container} busybox sh -c '{ask} | busybox nc -w 2 {address} 80'");
+            let socket = socket(&self.cluster, host);
+            let got = self.cluster.try_shell(host, &format!("docker -H unix://{} {words}", socket.display()));
+            if got.stdout.ends_with(&format!("{wanted}\n")) { Ok(()) } else { Err(format!("{got:?}")) }
+        });
+    }
+}
+
+pub(crate) fn socket(cluster: &Cluster, host: &str) -> PathBuf {
+    docker_directory(cluster, host).join("docker.sock")
+}
+
+/// How a replica of a service is, as another host sees it.
+pub(crate) fn state(it: &Engines, service: &str, on: &str) -> Option<String> {
+    let service = it.cluster.service("h2", service)?;
+    service.replicas.iter().find(|replica| replica.attachment.as_str() == on).map(|it| it.state.clone())
+}
+
+pub(crate) fn wait_state(it: &Engines, service: &str, on: &str, wanted: Option<&str>) {
+    wait_until(&format!("{service} on {on} is {wanted:?}"), LIMIT, || {
+        let is = state(it, service, on);
+        if is.as_deref() == wanted { Ok(()) } else { Err(format!("{is:?}")) }
+    });
+}
