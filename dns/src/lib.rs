@@ -6,6 +6,7 @@
 //!
 //! Names are DNS labels (RFC 1123) joined by dots, lower case, without a trailing dot.
 mod answer;
+mod beside;
 mod forward;
 mod handle;
 mod network;
@@ -19,6 +20,7 @@ mod stats;
 mod zone;
 
 pub use answer::{ANSWERS_MAX, Answer, Data, Owner, Soa, Ttls, answer};
+pub use beside::{Beside, Exchange};
 pub use forward::{ForwardSettings, Forwarder};
 pub use handle::ZoneHandle;
 pub use network::Network;

@@ -2,6 +2,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::beside::Beside;
 use crate::network::Network;
 
 /// All that one attached namespace may ask about; published as one snapshot. A clone costs a few reference counts.
@@ -15,6 +16,8 @@ pub struct Zone {
     pub forward: bool,
     /// Whether the catalog has been complete once; before that a name we lack is SERVFAIL, never NXDOMAIN.
     pub synced: bool,
+    /// Who else in the namespace knows names; asked after us and before the upstreams.
+    pub beside: Option<Beside>,
 }
 
 /// A service as names see it.

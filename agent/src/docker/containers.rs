@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::engine::{self, Described};
-use super::{ORIGIN, attaching, driver, labels, names};
+use super::{ORIGIN, attaching, driver, labels, names, resolver};
 use crate::catalog::facts::Health;
 use crate::model::Name;
 use crate::runtime::agent::{Agent, chain};
@@ -222,7 +222,8 @@ fn say(agent: &Agent, known: &Known, judged: &Judged) {
     }
 }
 
-async fn again(agent: &Arc<Agent>, docker: &Docker, id: &str) {
+/// Looks at a container again, if it is on a network of ours.
+pub(super) async fn again(agent: &Arc<Agent>, docker: &Docker, id: &str) {
     if lock(&agent.docker.containers).contains_key(id)
         && let Some(described) = engine::describe(docker, id).await
     {
@@ -246,6 +247,12 @@ fn take_in(agent: &Arc<Agent>, described: &Described) {
     };
     lock(&agent.docker.containers).insert(described.id.clone(), known.clone());
     say(agent, &known, &described.judged);
+    let attached: Vec<LocalAttachment> =
+        known.endpoints.iter().filter_map(|endpoint| attached(agent, endpoint)).collect();
+    if let Some(first) = attached.first() {
+        let ours: Vec<Name> = attached.iter().map(|it| it.network.clone()).collect();
+        resolver::follow(agent, first.cookie, &ours, described);
+    }
     for (endpoint, aliases) in &described.endpoints {
         add_aliases(agent, endpoint, aliases);
     }

@@ -36,6 +36,8 @@ pub(super) struct Described {
     pub name: String,
     pub running: bool,
     pub labels: BTreeMap<String, String>,
+    /// Docker's names of all its networks.
+    pub networks: Vec<String>,
     /// Its further names, by endpoint.
     pub endpoints: BTreeMap<String, Vec<String>>,
     pub judged: Judged,
@@ -154,6 +156,7 @@ fn read(it: ContainerInspectResponse) -> Option<Described> {
     let config = it.config.unwrap_or_default();
     let state = it.state.unwrap_or_default();
     let networks = it.network_settings.and_then(|it| it.networks).unwrap_or_default();
+    let names = networks.keys().cloned().collect();
     let endpoints = networks.into_values().filter_map(|it| {
         let id = it.endpoint_id.filter(|id| !id.is_empty())?;
         Some((id, it.aliases.unwrap_or_default()))
@@ -165,6 +168,7 @@ fn read(it: ContainerInspectResponse) -> Option<Described> {
         name: it.name?.trim_start_matches('/').to_owned(),
         running: state.running == Some(true),
         labels: config.labels.unwrap_or_default().into_iter().collect(),
+        networks: names,
         endpoints: endpoints.collect(),
         judged: judged(paused, health),
         stop_signal: config.stop_signal.as_deref().and_then(signal),

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use ipnetwork::IpNetwork;
 
 use super::plan::{Ours, Step, Theirs, is_automatic, plan};
-use super::{DRIVER, NETWORK_OPTION, ORIGIN, attaching, driver, engine, names};
+use super::{DRIVER, NETWORK_OPTION, ORIGIN, attaching, containers, driver, engine, names};
 use crate::addresses::Layout;
 use crate::api::types::{NetworkCreate, Wait};
 use crate::model::Name;
@@ -81,12 +81,18 @@ async fn follow_one(agent: &Arc<Agent>, docker: &Docker) -> String {
                     let action = event.action.unwrap_or_default();
                     let actor = event.actor.unwrap_or_default();
                     let id = actor.id.unwrap_or_default();
+                    let mut attributes = actor.attributes.unwrap_or_default();
                     tracing::debug!(id, action, "Docker says of a network");
                     if action == "destroy" {
                         lock(&agent.docker.removing).remove(&id);
                         let name = lock(&agent.docker.deleted).remove(&id).map(|(name, _)| name);
-                        let called = actor.attributes.and_then(|mut all| all.remove("name")).unwrap_or_default();
+                        let called = attributes.remove("name").unwrap_or_default();
                         lock(&agent.docker.unwanted).extend(name.map(|name| (name, called)));
+                    }
+                    if let Some(container) = attributes.remove("container") {
+                        // It is on another network, or on one less.
+                        let (agent, docker) = (Arc::clone(agent), docker.clone());
+                        tokio::spawn(async move { containers::again(&agent, &docker, &container).await });
                     }
                     action == "create" || action == "destroy"
                 }

@@ -19,6 +19,7 @@ mod labels;
 mod mirror;
 mod names;
 mod plan;
+mod resolver;
 mod server;
 mod socket;
 mod wire;
@@ -49,6 +50,8 @@ pub struct Signals {
     deleted: Mutex<BTreeMap<String, (Name, Instant)>>,
     /// Networks that were removed at Docker by somebody else, with what Docker called them.
     unwanted: Mutex<BTreeMap<Name, String>>,
+    /// Docker's resolver in namespaces that are on networks of its own, too, by cookie.
+    pub(crate) beside: Mutex<BTreeMap<u64, dns::Beside>>,
     /// Containers that run on networks of ours, by Docker's id.
     containers: Mutex<BTreeMap<String, containers::Known>>,
 }

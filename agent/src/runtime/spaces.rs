@@ -59,6 +59,8 @@ pub struct Opened {
     pub namespace: Namespace,
     /// As [`Container::balancer`].
     pub balancer: Arc<Mutex<Balancer>>,
+    /// Where our resolver is asked in it, at 127.0.0.11.
+    pub resolver_port: Option<u16>,
 }
 
 /// A running resolver.

@@ -60,7 +60,7 @@ fn green() -> Network {
 
 fn zone(networks: &[Network]) -> Zone {
     let networks = networks.iter().cloned().map(Arc::new).collect();
-    Zone { domain: "svc.internal".into(), networks, forward: true, synced: true }
+    Zone { domain: "svc.internal".into(), networks, forward: true, synced: true, beside: None }
 }
 
 fn ask(zone: &Zone, name: &str, kind: Kind) -> Answer {

@@ -9,7 +9,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ServerSettings;
 use super::reply::Reply;
-use crate::answer::{Answer, answer};
+use crate::answer::{Answer, Owner, answer};
+use crate::beside::Beside;
 use crate::forward::{Flags, ForwardError, Forwarder, Room};
 use crate::handle::ZoneHandle;
 use crate::question::{Kind, Question};
@@ -47,6 +48,7 @@ impl Handler {
         let reply = match self.examine(request) {
             Examined::Reply(reply) => reply,
             Examined::Forward(query) => self.forward(request, query).await,
+            Examined::Beside(beside, query, answer) => self.ask_beside(request, &beside, query, answer).await,
             Examined::NotYet(query, question) => self.wait(request, query, &question).await,
         };
         self.stats.count(reply.outcome);
@@ -91,7 +93,39 @@ impl Handler {
         };
         match self.answer(&question) {
             Answer::NotYet => Examined::NotYet(query, question),
-            answer => examined(query, answer),
+            answer => self.examined(query, answer),
+        }
+    }
+
+    fn examined<'a>(&self, query: &'a Query, answer: Answer) -> Examined<'a> {
+        let lacking = match &answer {
+            Answer::Forward => true,
+            Answer::NxDomain(soa) => soa.owner == Owner::Root,
+            _ => false,
+        };
+        let beside = self.zone.load().beside.clone().filter(|it| lacking && it.may_know(query.name()));
+        match beside {
+            Some(beside) => Examined::Beside(beside, query, answer),
+            None => examined(query, answer),
+        }
+    }
+
+    /// Another resolver of the namespace may know it; if not, it is as without.
+    async fn ask_beside(&self, request: &Request, beside: &Beside, query: &Query, answer: Answer) -> Reply {
+        let known = match self.forwarded.try_acquire() {
+            Ok(_permit) => beside.ask(query).await,
+            Err(_) => None,
+        };
+        match (known, examined(query, answer)) {
+            (Some(mut message), _) => {
+                // What it knows can move, whatever it says.
+                for record in &mut message.answers {
+                    record.ttl = record.ttl.min(self.settings.ttls.movable);
+                }
+                forwarded(query.name(), message)
+            }
+            (None, Examined::Reply(reply)) => reply,
+            (None, _) => self.forward(request, query).await,
         }
     }
 
@@ -101,9 +135,10 @@ impl Handler {
             Ok(answer) => answer,
             Err(outcome) => return Reply::error(outcome, ResponseCode::ServFail),
         };
-        match examined(query, answer) {
+        match self.examined(query, answer) {
             Examined::Reply(reply) => reply,
             Examined::Forward(query) => self.forward(request, query).await,
+            Examined::Beside(beside, query, answer) => self.ask_beside(request, &beside, query, answer).await,
             Examined::NotYet(..) => Reply::error(Outcome::ServFail, ResponseCode::ServFail),
         }
     }
@@ -154,6 +189,7 @@ impl Handler {
 enum Examined<'a> {
     Reply(Reply),
     Forward(&'a Query),
+    Beside(Beside, &'a Query, Answer),
     NotYet(&'a Query, Question),
 }
 

@@ -89,6 +89,7 @@ pub(crate) fn zone(networks: Vec<Network>) -> Zone {
         networks: networks.into_iter().map(Arc::new).collect(),
         forward: true,
         synced: true,
+        beside: None,
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
         docker_networks_are_the_clusters_and_their_containers_reach_each_other once,
         docker_containers_are_replicas_by_their_labels_and_judged_by_their_health once,
+        names_of_dockers_own_networks_are_known_beside_ours once,
     ]
 }
 
@@ -193,4 +194,53 @@ fn docker_containers_are_replicas_by_their_labels_and_judged_by_their_health(san
     it.wait_name("h1", "api", "bad", &it.address("h2", "bad", "payment"));
     it.docker("h1", "rm -f api");
     it.docker("h2", "rm -f second shop bad");
+}
+
+/// One container is on a network of ours and on one of Docker's: it knows the names of both, ours first.
+fn names_of_dockers_own_networks_are_known_beside_ours(sandbox: &Sandbox) {
+    let it = Engines::start(sandbox, 1);
+    it.docker("h1", "network create -d svc-agent payment");
+    it.wait_networks("payment");
+    it.docker("h1", "network create -d bridge local");
+    let run = "run -d --stop-timeout 1";
+    it.docker("h1", &format!("{run} --network payment --name api --hostname api box {SERVE}"));
+    it.docker(
+        "h1",
+        &format!("{run} --network local --name db --network-alias shared --hostname db box {SERVE}"),
+    );
+    it.docker(
+        "h1",
+        &format!("{run} --network payment --network-alias shared --name ours box busybox sleep 1000"),
+    );
+    it.docker("h1", &format!("{run} --network payment --name both box busybox sleep 1000"));
+    it.docker("h1", "network connect local both");
+    let (api, db) = (it.address("h1", "api", "payment"), it.address("h1", "db", "local"));
+    it.wait_name("h1", "both", "db", &db);
+    it.wait_name("h1", "both", "db.local", &db);
+    it.wait_name("h1", "both", "api", &api);
+    it.wait_name("h1", "both", "shared", &it.address("h1", "ours", "payment"));
+    it.wait_answer("h1", "both", &db, "db");
+    it.wait_answer("h1", "both", &api, "api");
+    let unknown = |container: &str, name: &str| {
+        let socket = socket(&it.cluster, "h1");
+        let words = format!("exec {container} busybox nslookup -type=a {name} 127.0.0.11");
+        let found = it.cluster.try_shell("h1", &format!("docker -H unix://{} {words}", socket.display()));
+        assert!(found.exit != 0 && !found.stdout.contains(&db), "{found:?}");
+    };
+    // Who is not on that network does not know them; nor who was taken off it.
+    unknown("ours", "db");
+    it.docker("h1", "network disconnect local both");
+    wait_until("db is not known any more", START_LIMIT, || {
+        let socket = socket(&it.cluster, "h1");
+        let words = "exec both busybox nslookup -type=a db 127.0.0.11";
+        let found = it.cluster.try_shell("h1", &format!("docker -H unix://{} {words}", socket.display()));
+        if found.stdout.contains(&db) { Err(format!("{found:?}")) } else { Ok(()) }
+    });
+    it.wait_name("h1", "both", "api", &api);
+    // The other way round: a container of Docker's that is put on ours while it runs.
+    it.docker("h1", "network connect payment db");
+    it.wait_answer("h1", "both", &it.address("h1", "db", "payment"), "db");
+    it.docker("h1", "rm -f api db ours both");
+    it.docker("h1", "network rm local payment");
+    it.cluster.wait_well(START_LIMIT);
 }

@@ -55,8 +55,18 @@ impl Engines {
         assert!(output.exit != 0 && output.stderr.contains(said), "{host}$ docker {words}: {output:?}");
     }
 
+    /// Docker's networks that stand for the cluster's: what was just made by hand does not yet.
     pub(crate) fn networks(&self, host: &str) -> String {
-        self.docker(host, "network ls --filter driver=svc-agent --format '{{.Name}}'")
+        let socket = socket(&self.cluster, host).display().to_string();
+        let docker = format!("docker -H unix://{socket} network");
+        let format = "{{if index .Options \"svc-agent.network\"}}{{.Name}}{{end}}";
+        let inspect = format!("xargs -r {docker} inspect --format '{format}'");
+        // One may be removed in between.
+        let listed =
+            self.cluster.try_shell(host, &format!("{docker} ls -q --filter driver=svc-agent | {inspect}"));
+        let mut names: Vec<&str> = listed.stdout.split_whitespace().collect();
+        names.sort_unstable();
+        names.join(" ")
     }
 
     pub(crate) fn wait_networks(&self, wanted: &str) {

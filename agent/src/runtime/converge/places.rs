@@ -71,8 +71,11 @@ impl Converger {
             lock(&self.agent.zones).insert(cookie, resolver.zone.clone());
         }
         if let Some(container) = self.spaces.containers.get(&cookie) {
-            let opened =
-                Opened { namespace: container.namespace.clone(), balancer: Arc::clone(&container.balancer) };
+            let opened = Opened {
+                namespace: container.namespace.clone(),
+                balancer: Arc::clone(&container.balancer),
+                resolver_port: container.resolver.as_ref().map(|it| it.port),
+            };
             lock(&self.agent.namespaces).insert(cookie, opened);
             self.agent.opened_revision.send_modify(|revision| *revision += 1);
         }
@@ -92,6 +95,7 @@ impl Converger {
             networks: self.names(cookie).map(Arc::clone).collect(),
             forward: self.forwards(cookie),
             synced,
+            beside: lock(&self.agent.docker.beside).get(&cookie).cloned(),
         }
     }
 
@@ -111,6 +115,7 @@ impl Converger {
             let Some(resolver) = &container.resolver else { continue };
             let shown = resolver.zone.load();
             let same = shown.synced == synced
+                && shown.beside.as_ref() == lock(&self.agent.docker.beside).get(cookie)
                 && shown.forward == self.forwards(*cookie)
                 && shown.networks.iter().map(Arc::as_ptr).eq(self.names(*cookie).map(Arc::as_ptr));
             if !same {
@@ -163,6 +168,7 @@ impl Converger {
             self.sweeps.remove(&cookie);
             self.covered.remove(&cookie);
             self.balancer_problems.remove(&cookie);
+            lock(&self.agent.docker.beside).remove(&cookie);
             if let Err(error) = self.spaces.drop_container(cookie).await {
                 problems.push((format!("namespace/{cookie}"), chain(&error)));
             }
