@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::books::Endpoint;
-use super::{ORIGIN, containers, engine, names};
+use super::{ORIGIN, containers, driver, engine, names};
 use crate::api::types::{Attach, Place, Wait};
+use crate::catalog::facts::{Key, ReplicaFact, Value};
 use crate::model::Name;
 use crate::netns::{self, Target};
 use crate::runtime::agent::Agent;
@@ -17,6 +18,7 @@ use crate::runtime::events::lock;
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::verbs::attach::{Caller, Located};
 use crate::runtime::verbs::{self, takeover};
+use crate::store::Writes;
 use crate::view::Conflict;
 
 /// Between two looks whether a namespace is there.
@@ -26,6 +28,8 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 /// So long an attachment waits for its name, and so long it is asked for at most.
 const NAME_PATIENCE: Duration = Duration::from_secs(1);
 const NAME_LIMIT: Duration = Duration::from_secs(300);
+/// Between two questions for a name, at most.
+const NAME_INTERVAL: Duration = Duration::from_millis(250);
 /// Between two attempts to attach a container, growing.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(5);
@@ -36,11 +40,10 @@ pub(super) fn begin(agent: &Arc<Agent>, id: &str) {
     tokio::spawn(async move { attach(&agent, &id).await });
 }
 
-/// Those whose namespaces were awaited when the last agent ended.
+/// Those that the last agent did not come to the end with.
 pub(super) fn resume(agent: &Arc<Agent>) {
     let waiting: Vec<String> = agent.read(|state| {
-        let attached = |id: &String| state.local.values().any(|it| it.endpoint.as_ref() == Some(id));
-        let waiting = state.docker.endpoints().filter(|(id, it)| it.sandbox.is_some() && !attached(id));
+        let waiting = state.docker.endpoints().filter(|(_, it)| it.sandbox.is_some() && !it.settled);
         waiting.map(|(id, _)| id.clone()).collect()
     });
     waiting.iter().for_each(|id| begin(agent, id));
@@ -79,27 +82,73 @@ async fn attach(agent: &Arc<Agent>, id: &str) {
     make(agent, id, &called, false).await;
     // An engine that is just starting answers nothing; what it starts is on the network meanwhile, under another name.
     let name = match name {
-        Some(name) => Some(name),
+        Some(name) => name,
         None => {
-            let name = tokio::time::timeout(NAME_LIMIT, name_of(agent, id, &endpoint)).await.ok().flatten();
-            if let Some(name) = &name {
-                rename(agent, id, name).await;
-            }
+            let named = tokio::time::timeout(NAME_LIMIT, name_of(agent, id, &endpoint)).await.ok().flatten();
+            let Some(name) = named else { return };
+            rename(agent, id, &name, false).await;
             name
         }
     };
-    if let (Some(name), Some(docker)) = (name, engine::connect(agent).await) {
-        containers::started(agent, &docker, &name).await;
-    }
+    settle(agent, id, &name, &sandbox).await;
 }
 
-/// Attaches an endpoint's container anew under another name, with the addresses that it has.
-pub(super) async fn rename(agent: &Arc<Agent>, id: &str, name: &str) {
+/// What Docker says once a container has started is taken in, and what its labels ask for is done: tried again while it runs.
+async fn settle(agent: &Arc<Agent>, id: &str, name: &str, sandbox: &str) {
+    let object = format!("docker-registration/{name}");
+    let mut pause = RETRY_FIRST;
+    while joined(agent, id).is_some_and(|(_, now)| now == sandbox) {
+        let done = match engine::connect(agent).await {
+            Some(docker) => containers::started(agent, &docker, name, id).await,
+            None => Err("Docker does not answer".to_owned()),
+        };
+        match done {
+            Ok(()) => {
+                let settled = driver::change(agent, |state| {
+                    state.docker.settle(id);
+                    Ok(())
+                });
+                if let Err(why) = settled {
+                    tracing::warn!("endpoint {id} is settled again with the next start: {why}");
+                }
+                break;
+            }
+            Err(why) => lock(&agent.problems).set(object.clone(), Some(why), std::time::Instant::now()),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_LAST);
+    }
+    lock(&agent.problems).set(object, None, std::time::Instant::now());
+}
+
+/// Attaches an endpoint's container anew under another name, with the addresses that it has, and with its replicas as they are.
+pub(super) async fn rename(agent: &Arc<Agent>, id: &str, name: &str, apart: bool) {
+    let Some(before) = attached(agent, id) else { return make(agent, id, name, apart).await };
+    let replicas: Vec<(Name, ReplicaFact)> = agent.read(|state| {
+        let me = agent.identity.node;
+        let on = state.catalog.services_on(&before.network, &before.name).filter(|(_, owner)| *owner == me);
+        let fact = |service: &Name| match state.catalog.value(me, &key(&before, service)) {
+            Some(Value::Replica(fact)) => Some((service.clone(), fact)),
+            _ => None,
+        };
+        on.filter_map(|(service, _)| fact(service)).collect()
+    });
     if let Err(why) = end(agent, id) {
         tracing::warn!("endpoint {id} keeps its name: {why}");
         return;
     }
-    make(agent, id, name, false).await;
+    make(agent, id, name, apart).await;
+    let Some(after) = attached(agent, id).filter(|_| !replicas.is_empty()) else { return };
+    let batch =
+        replicas.into_iter().map(|(service, fact)| (key(&after, &service), Some(Value::Replica(fact))));
+    if let Err(failure) = agent.write(batch.collect(), Writes::default()) {
+        tracing::error!("the replicas of {} are not on {}: {}", before.name, after.name, failure.message);
+    }
+}
+
+fn key(record: &LocalAttachment, service: &Name) -> Key {
+    let (network, attachment) = (record.network.clone(), record.name.clone());
+    Key::Replica { network, service: service.clone(), attachment }
 }
 
 /// Whether the namespace came, before its container ended.
@@ -115,14 +164,19 @@ async fn wait_there(agent: &Agent, id: &str, sandbox: &str) -> bool {
 }
 
 async fn name_of(agent: &Arc<Agent>, id: &str, endpoint: &Endpoint) -> Option<String> {
+    let (mut docker, mut pause) = (None, INTERVAL);
     while joined(agent, id).is_some() {
-        if let Some(docker) = engine::connect(agent).await {
-            let named = engine::container_of(&docker, &endpoint.network_id, id).await;
+        if docker.is_none() {
+            docker = engine::connect(agent).await;
+        }
+        if let Some(docker) = &docker {
+            let named = engine::container_of(docker, &endpoint.network_id, id).await;
             if named.is_some() {
                 return named;
             }
         }
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(NAME_INTERVAL);
     }
     None
 }
@@ -174,7 +228,7 @@ fn attached(agent: &Agent, id: &str) -> Option<LocalAttachment> {
 }
 
 /// Of two hosts that began to use one name at once, one has it; a container that has not gets another one.
-pub(super) async fn name_fenced(agent: &Arc<Agent>) {
+pub(super) fn name_fenced(agent: &Arc<Agent>) {
     let fenced: Vec<(String, Name)> = agent.read(|state| {
         let named = takeover::fenced(state, agent.identity.node)
             .filter(|(_, _, conflict)| matches!(conflict, Conflict::Name { .. }));
@@ -183,9 +237,9 @@ pub(super) async fn name_fenced(agent: &Arc<Agent>) {
         records.filter_map(|it| Some((it.endpoint.clone()?, it.name.clone()))).collect()
     });
     for (id, name) in fenced {
-        if end(agent, &id).is_ok() {
-            make(agent, &id, name.as_str(), true).await;
-        }
+        // It may take its time, and others wait for who calls.
+        let agent = Arc::clone(agent);
+        tokio::spawn(async move { rename(&agent, &id, name.as_str(), true).await });
     }
 }
 

@@ -29,6 +29,9 @@ pub struct Endpoint {
     pub mac: String,
     /// Path of its namespace, once its container starts.
     pub sandbox: Option<String>,
+    /// Its attachment has its container's name, and what labels ask for is done.
+    #[serde(default)]
+    pub settled: bool,
 }
 
 /// Docker's networks of this driver, and what is on them.
@@ -127,7 +130,18 @@ impl Books {
     /// Says where an endpoint's namespace is, or that it has none.
     pub fn set_sandbox(&mut self, id: &str, sandbox: Option<String>) -> bool {
         let endpoint = self.endpoints.get_mut(id);
-        endpoint.map(|endpoint| endpoint.sandbox = sandbox).is_some()
+        let set = |endpoint: &mut Endpoint| {
+            endpoint.settled &= endpoint.sandbox == sandbox;
+            endpoint.sandbox = sandbox;
+        };
+        endpoint.map(set).is_some()
+    }
+
+    /// Nothing is left to be done for an endpoint that has joined.
+    pub fn settle(&mut self, id: &str) {
+        if let Some(endpoint) = self.endpoints.get_mut(id) {
+            endpoint.settled = true;
+        }
     }
 
     /// Forgets an endpoint.
@@ -178,6 +192,7 @@ mod tests {
             addresses: vec![address],
             mac: "02:42:0a:01:00:40".to_owned(),
             sandbox: Some("/run/docker/netns/0".to_owned()),
+            settled: true,
         };
         books.put_network("a1", Some(network.clone())).unwrap();
         books.put_network("b2", None).unwrap();

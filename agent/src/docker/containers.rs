@@ -28,10 +28,8 @@ const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// What Docker does not name for so long it has forgotten: an endpoint is there before it is on its network.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-/// An engine that does not answer so long after a start has nothing to say.
-const AWAITED: Duration = Duration::from_secs(10);
-/// A container that is asked to end is killed after its time; so much later it is there because it did not end.
-const KILLED_WITHIN: Duration = Duration::from_secs(5);
+/// A container that got its stop signal so long ago and runs took it for something else.
+const STOPS_WITHIN: Duration = Duration::from_secs(600);
 /// The signal that `docker stop` begins with, unless a container has another.
 const SIGTERM: i32 = 15;
 
@@ -41,7 +39,8 @@ pub(super) struct Known {
     /// Docker's ids of its endpoints.
     pub endpoints: BTreeSet<String>,
     stop_signal: i32,
-    stop_timeout: Duration,
+    /// When it got it.
+    stopping: Option<Instant>,
 }
 
 /// Endpoints and addresses that Docker did not name when it was looked, and since when.
@@ -51,20 +50,29 @@ struct Absent {
     leases: BTreeMap<(Name, IpAddr), Instant>,
 }
 
+impl Absent {
+    /// What is known when an agent starts Docker may have ended while none ran: not named at the first look, it is forgotten at
+    /// once, so that its addresses can be had again.
+    fn at_start(agent: &Agent) -> Self {
+        let now = Instant::now();
+        let long_ago = now.checked_sub(FORGOTTEN_AFTER).unwrap_or(now);
+        agent.read(|state| Self {
+            endpoints: state.docker.endpoints().map(|(id, _)| (id.clone(), long_ago)).collect(),
+            leases: state.docker.leases().map(|lease| (lease.clone(), long_ago)).collect(),
+        })
+    }
+}
+
 /// Follows Docker's containers until the agent ends.
 pub async fn follow(agent: Arc<Agent>) {
     if agent.settings.load().docker_plugin.as_os_str().is_empty() {
         return;
     }
-    let (began, mut absent) = (Instant::now(), Absent::default());
+    let mut absent = Absent::at_start(&agent);
     loop {
-        match engine::connect(&agent).await {
-            Some(docker) => {
-                let ended = follow_one(&agent, &docker, &mut absent).await;
-                tracing::debug!("Docker's events of containers ended: {ended}");
-            }
-            None if began.elapsed() > AWAITED => nothing_said(&agent),
-            None => {}
+        if let Some(docker) = engine::connect(&agent).await {
+            let ended = follow_one(&agent, &docker, &mut absent).await;
+            tracing::debug!("Docker's events of containers ended: {ended}");
         }
         tokio::time::sleep(CONNECT_INTERVAL).await;
     }
@@ -72,7 +80,13 @@ pub async fn follow(agent: Arc<Agent>) {
 
 async fn follow_one(agent: &Arc<Agent>, docker: &Docker, absent: &mut Absent) -> String {
     let mut events = engine::events(docker, "container");
-    start_refused(agent, docker).await;
+    // What changed while nobody listened.
+    lock(&agent.docker.containers).clear();
+    look(agent, docker, absent).await;
+    {
+        let (agent, docker) = (Arc::clone(agent), docker.clone());
+        tokio::spawn(async move { start_refused(&agent, &docker).await });
+    }
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -135,46 +149,34 @@ fn attached(agent: &Agent, endpoint: &str) -> Option<LocalAttachment> {
 /// What Docker dropped without a word: its data was removed, or it ended in the midst of something.
 fn forget(agent: &Arc<Agent>, named: &BTreeSet<String>, absent: &mut Absent) {
     let now = Instant::now();
-    let (endpoints, leases) = agent.read(|state| {
-        let endpoints: BTreeSet<String> = state.docker.endpoints().map(|(id, _)| id.clone()).collect();
-        let used: BTreeSet<(Name, IpAddr)> = state
-            .docker
-            .endpoints()
-            .flat_map(|(_, it)| it.addresses.iter().map(move |address| (it.network.clone(), *address)))
-            .collect();
-        let leases = state.docker.leases().filter(|lease| !used.contains(*lease)).cloned();
-        (endpoints, leases.collect::<BTreeSet<_>>())
-    });
+    let old = |since: &Instant| now.duration_since(*since) >= FORGOTTEN_AFTER;
+    let endpoints: BTreeSet<String> =
+        agent.read(|state| state.docker.endpoints().map(|(id, _)| id.clone()).collect());
     absent.endpoints.retain(|id, _| endpoints.contains(id) && !named.contains(id));
     for id in endpoints.difference(named) {
         absent.endpoints.entry(id.clone()).or_insert(now);
     }
-    absent.leases.retain(|lease, _| leases.contains(lease));
-    for lease in leases {
-        absent.leases.entry(lease).or_insert(now);
-    }
-    let old = |since: &Instant| now.duration_since(*since) >= FORGOTTEN_AFTER;
     for (id, _) in absent.endpoints.iter().filter(|(_, since)| old(since)) {
         tracing::info!("Docker has forgotten endpoint {id}: it is detached");
         if let Err(why) = driver::forget_endpoint(agent, id) {
             tracing::warn!("endpoint {id} stays: {why}");
         }
     }
+    let leases: BTreeSet<(Name, IpAddr)> = agent.read(|state| {
+        let used = state.docker.endpoints();
+        let used =
+            used.flat_map(|(_, it)| it.addresses.iter().map(move |address| (it.network.clone(), *address)));
+        let used: BTreeSet<(Name, IpAddr)> = used.collect();
+        state.docker.leases().filter(|lease| !used.contains(*lease)).cloned().collect()
+    });
+    absent.leases.retain(|lease, _| leases.contains(lease));
+    for lease in leases {
+        absent.leases.entry(lease).or_insert(now);
+    }
     for ((network, address), _) in absent.leases.iter().filter(|(_, since)| old(since)) {
         if let Err(why) = driver::release(agent, network, *address) {
             tracing::warn!("{address} of network {network} stays Docker's: {why}");
         }
-    }
-}
-
-/// A container whose engine is away is as it was.
-fn nothing_said(agent: &Agent) {
-    let records: Vec<LocalAttachment> =
-        agent.read(|state| state.local.values().filter(|it| it.endpoint.is_some()).cloned().collect());
-    let reason = "its engine does not answer".to_owned();
-    let judged = Judged { health: Health::Serving, reason, problem: false };
-    for record in records.iter().filter(|record| !is_judged(agent, record)) {
-        judge(agent, &record.network, &record.name, judged.clone());
     }
 }
 
@@ -194,26 +196,31 @@ async fn on_event(agent: &Arc<Agent>, docker: &Docker, event: EventMessage) {
         "kill" => {
             let signal = attributes.get("signal").and_then(|text| text.parse::<i32>().ok());
             if signal.is_some_and(|signal| signal == known.stop_signal) {
-                say(agent, &known, &failing("its container is being stopped", false));
-                // Some containers take the signal for something else.
-                let (agent, docker) = (Arc::clone(agent), docker.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(known.stop_timeout + KILLED_WITHIN).await;
-                    again(&agent, &docker, &id).await;
-                });
+                if let Some(known) = lock(&agent.docker.containers).get_mut(&id) {
+                    known.stopping = Some(Instant::now());
+                }
+                say(agent, &known, &stopping());
             }
         }
         "rename" => {
-            if let Some(name) = attributes.get("name") {
+            let Some(name) = attributes.get("name").cloned() else { return };
+            // It may take its time, and others wait here.
+            let (agent, docker) = (Arc::clone(agent), docker.clone());
+            tokio::spawn(async move {
                 for endpoint in &known.endpoints {
-                    attaching::rename(agent, endpoint, name).await;
+                    attaching::rename(&agent, endpoint, &name, false).await;
                 }
-                started(agent, docker, &id).await;
-            }
+                again(&agent, &docker, &id).await;
+            });
         }
         "die" => drop(lock(&agent.docker.containers).remove(&id)),
         _ => {}
     }
+}
+
+fn stopping() -> Judged {
+    let reason = "its container is being stopped".to_owned();
+    Judged { health: Health::Failing, reason, problem: false }
 }
 
 fn say(agent: &Agent, known: &Known, judged: &Judged) {
@@ -240,13 +247,18 @@ fn take_in(agent: &Arc<Agent>, described: &Described) {
     if ours.is_empty() || !described.running {
         return;
     }
-    let known = Known {
-        endpoints: ours,
-        stop_signal: described.stop_signal.unwrap_or(SIGTERM),
-        stop_timeout: described.stop_timeout,
+    let known = {
+        let mut all = lock(&agent.docker.containers);
+        let stopping = all.get(&described.id).and_then(|known| known.stopping);
+        let stopping = stopping.filter(|since| since.elapsed() < STOPS_WITHIN);
+        let stop_signal = described.stop_signal.unwrap_or(SIGTERM);
+        let known = Known { endpoints: ours, stop_signal, stopping };
+        all.insert(described.id.clone(), known.clone());
+        known
     };
-    lock(&agent.docker.containers).insert(described.id.clone(), known.clone());
-    say(agent, &known, &described.judged);
+    // Whatever it says of its health, it is about to end.
+    let judged = if known.stopping.is_some() { stopping() } else { described.judged.clone() };
+    say(agent, &known, &judged);
     let attached: Vec<LocalAttachment> =
         known.endpoints.iter().filter_map(|endpoint| attached(agent, endpoint)).collect();
     if let Some(first) = attached.first() {
@@ -258,28 +270,47 @@ fn take_in(agent: &Arc<Agent>, described: &Described) {
     }
 }
 
-/// A container has started, or has another name: what its labels ask for is done.
-pub(super) async fn started(agent: &Arc<Agent>, docker: &Docker, container: &str) {
-    let Some(described) = engine::describe(docker, container).await else { return };
+/// A container has started, with this endpoint: what its labels ask for is done there. What an operator did on another one since
+/// stays.
+///
+/// # Errors
+/// What may go better later; a label that is wrong is told.
+pub(super) async fn started(
+    agent: &Arc<Agent>,
+    docker: &Docker,
+    container: &str,
+    endpoint: &str,
+) -> Result<(), String> {
+    let described = engine::describe(docker, container).await.ok_or("Docker does not describe it")?;
     take_in(agent, &described);
-    let tell = |line: String| {
+    let tell = |why: &str| {
+        let line = format!("container {} is not registered: {why}", described.name);
         tracing::error!("{line}");
         agent.events.record("replica", line, ORIGIN);
     };
     let wanted = match labels::wanted(&described.labels) {
         Ok(Some(wanted)) => wanted,
-        Ok(None) => return,
-        Err(why) => return tell(format!("container {} is not registered: {why}", described.name)),
+        Ok(None) => return Ok(()),
+        Err(why) => {
+            tell(&why);
+            return Ok(());
+        }
     };
+    let Some(record) = attached(agent, endpoint) else { return Ok(()) };
+    if let Some(network) = &wanted.network
+        && names::label(network).as_ref() != Some(&record.network)
+    {
+        let known = described.networks.iter().any(|it| names::label(it) == names::label(network));
+        if !known {
+            tell(&format!("svc-agent.network: it is on no network {network}"));
+        }
+        return Ok(());
+    }
     let caller = Caller { pid: None, origin: ORIGIN.to_owned() };
-    for record in described.endpoints.keys().filter_map(|endpoint| attached(agent, endpoint)) {
-        if wanted.network.as_ref().is_some_and(|network| *network != record.network.as_str()) {
-            continue;
-        }
-        let request = wanted.request(&record.network, &record.name);
-        if let Err(failure) = verbs::register::register(agent, request, &caller).await {
-            tell(format!("container {} is not registered: {}", described.name, failure.message));
-        }
+    let request = wanted.request(&record.network, &record.name);
+    match verbs::register::register(agent, request, &caller).await {
+        Ok(_) => Ok(()),
+        Err(failure) => Err(format!("not registered: {}", failure.message)),
     }
 }
 

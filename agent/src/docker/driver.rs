@@ -153,7 +153,7 @@ pub(super) fn create_endpoint(
             return Err(format!("endpoint {other} has one of its addresses"));
         }
         let (network_id, mac) = (request.network.clone(), mac.clone());
-        let endpoint = Endpoint { network_id, network, addresses, mac, sandbox: None };
+        let endpoint = Endpoint { network_id, network, addresses, mac, sandbox: None, settled: false };
         state.docker.put_endpoint(&request.endpoint, endpoint).map_err(|error| format!("endpoints: {error}"))
     })?;
     Ok(asked.is_none().then_some(mac))

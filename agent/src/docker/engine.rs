@@ -24,10 +24,6 @@ const LIMIT: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// What Podman's engine calls itself; it speaks Docker's API and knows no drivers of others.
 const PODMAN: &str = "Podman Engine";
-/// What Docker says of a container that it could not start without an agent; of an address it passes on no reason.
-const REFUSALS: [&str; 2] = [crate::holder::REFUSAL, "No address returned"];
-/// How long `docker stop` waits where nobody says otherwise, in seconds.
-const STOP_TIMEOUT: u64 = 10;
 
 /// What the engine says of a container.
 #[derive(Clone, Debug)]
@@ -43,7 +39,6 @@ pub(super) struct Described {
     pub judged: Judged,
     /// The signal that it is stopped with, if it has one of its own.
     pub stop_signal: Option<i32>,
-    pub stop_timeout: Duration,
 }
 
 /// The first engine of the setting that is Docker's and answers.
@@ -138,7 +133,7 @@ fn was_refused(it: &ContainerInspectResponse) -> bool {
         )
     );
     let error = it.state.as_ref().and_then(|state| state.error.as_deref()).unwrap_or_default();
-    kept && REFUSALS.iter().any(|refusal| error.contains(refusal))
+    kept && error.contains(crate::holder::REFUSAL)
 }
 
 /// Starts a container that was refused.
@@ -172,9 +167,6 @@ fn read(it: ContainerInspectResponse) -> Option<Described> {
         endpoints: endpoints.collect(),
         judged: judged(paused, health),
         stop_signal: config.stop_signal.as_deref().and_then(signal),
-        stop_timeout: Duration::from_secs(
-            config.stop_timeout.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(STOP_TIMEOUT),
-        ),
     })
 }
 
@@ -226,7 +218,7 @@ mod tests {
         let read = read(serde_json::from_value(json).unwrap()).unwrap();
         assert_eq!((read.name.as_str(), read.running, read.stop_signal), ("shop", true, Some(3)));
         assert_eq!(read.endpoints, BTreeMap::from([("e1".to_owned(), vec!["cash".to_owned()])]));
-        assert_eq!((read.judged.health, read.stop_timeout), (Health::Starting, Duration::from_secs(3)));
+        assert_eq!((read.judged.health, read.networks.len()), (Health::Starting, 2));
         assert_eq!(judged(true, Some(HealthStatusEnum::HEALTHY)).health, Health::Failing);
         assert_eq!(judged(false, None).health, Health::Serving);
         assert_eq!(["TERM", "SIGINT", "10", "SIGNO"].map(signal), [Some(15), Some(2), Some(10), None]);

@@ -5,6 +5,7 @@
 //! 15 ms, in which Docker would refuse a container for the ambiguity.
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -65,7 +66,7 @@ async fn follow_one(agent: &Arc<Agent>, docker: &Docker) -> String {
     let mut looked = tokio::time::Instant::now();
     let mut look = true;
     loop {
-        attaching::name_fenced(agent).await;
+        attaching::name_fenced(agent);
         let ours = ours(agent);
         if look || known.as_ref() != Some(&ours) || looked.elapsed() >= LOOK_INTERVAL {
             match settle(agent, docker, &ours).await {
@@ -123,7 +124,8 @@ async fn settle(
     docker: &Docker,
     ours: &Option<BTreeMap<Name, Ours>>,
 ) -> Result<Vec<(String, String)>, Error> {
-    let Some(ours) = ours else { return Ok(Vec::new()) };
+    let leaving = agent.docker.leaving.load(Ordering::Relaxed);
+    let Some(ours) = ours.as_ref().filter(|_| !leaving) else { return Ok(Vec::new()) };
     let (theirs, others) = list(docker).await?;
     adopt(agent, &theirs);
     let mut problems = Vec::new();
@@ -292,6 +294,7 @@ pub async fn remove_all(agent: &Arc<Agent>) -> Vec<String> {
     if agent.settings.load().docker_plugin.as_os_str().is_empty() {
         return Vec::new();
     }
+    agent.docker.leaving.store(true, Ordering::Relaxed);
     let Some(docker) = engine::connect(agent).await else { return Vec::new() };
     let Ok((theirs, _)) = list(&docker).await else { return Vec::new() };
     let mut removed = Vec::new();

@@ -33,6 +33,7 @@ pub use server::serve;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -42,6 +43,8 @@ use crate::model::Name;
 /// What the plugin's calls and the look at Docker's networks say to each other. Not kept.
 #[derive(Debug, Default)]
 pub struct Signals {
+    /// This host leaves its cluster: nothing is made at Docker any more.
+    leaving: AtomicBool,
     /// Something is to be looked at.
     pub(crate) look: Notify,
     /// Docker's networks that are being removed by us, by id, until Docker has none of that id.

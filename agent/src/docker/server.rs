@@ -10,7 +10,8 @@ use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{attaching, driver, ipam, socket, wire};
+use super::socket::{self, Opened};
+use super::{attaching, driver, ipam, wire};
 use crate::runtime::agent::Agent;
 use crate::runtime::events::lock;
 
@@ -29,18 +30,20 @@ pub async fn serve(agent: Arc<Agent>) {
         socket::forget(&agent);
         return;
     }
-    let listener = loop {
+    let mut opened = loop {
         let opened = socket::open(&agent, &path).await;
         let problem = opened.as_ref().err().map(|why| format!("{}: {why}", path.display()));
         lock(&agent.problems).set("docker-plugin".to_owned(), problem, Instant::now());
         match opened {
-            Ok(listener) => break listener,
+            Ok(opened) => break opened,
             Err(why) => tracing::error!("Docker cannot be served at {}: {why}", path.display()),
         }
         tokio::time::sleep(OPEN_INTERVAL).await;
     };
+    let alive = opened.take_alive();
+    let listener = opened.listener;
     match listener.as_fd().try_clone_to_owned() {
-        Ok(listener) => drop(tokio::spawn(socket::leave_with_holder(Arc::clone(&agent), listener))),
+        Ok(listener) => drop(tokio::spawn(Opened::keep(alive, Arc::clone(&agent), listener))),
         Err(error) => tracing::warn!("the plugin socket is not with the holder: {error}"),
     }
     attaching::resume(&agent);
@@ -101,8 +104,9 @@ fn router(agent: Arc<Agent>) -> Router {
         .with_state(agent)
 }
 
+/// Why not, in the word that calls about networks have for it, and in that of calls about addresses.
 fn answered(answer: Answer) -> Json<Value> {
-    Json(answer.unwrap_or_else(|why| json!({ "Err": why })))
+    Json(answer.unwrap_or_else(|why| json!({ "Err": why, "Error": why })))
 }
 
 /// Docker sends no content type that says JSON.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::net::sockopt::socket_peercred;
 use tokio::net::UnixListener;
 
 use crate::holder::{Client, DOCKER_NAME};
@@ -17,12 +16,28 @@ use crate::{api, holder};
 /// How soon another holder gets the socket.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Opens the socket: that of the agent before, in which calls may wait, or else a new one.
-pub(super) async fn open(agent: &Agent, path: &Path) -> Result<UnixListener, String> {
-    if let Some(listener) = of_before(agent, path) {
-        return Ok(listener);
-    }
-    api::server::open(path).await.map_err(|error| chain(&error))
+/// A socket to serve on, with the end of a pipe that tells the holder that we live: closed, it answers in our place.
+pub(super) struct Opened {
+    pub listener: UnixListener,
+    /// And which holder has the other end.
+    alive: Option<(u32, OwnedFd)>,
+}
+
+/// Opens the socket: that of the agent before, in which calls may wait, or else a new one. From here on the holder takes none.
+pub(super) async fn open(agent: &Agent, path: &Path) -> Result<Opened, String> {
+    let listener = match of_before(agent, path) {
+        Some(listener) => listener,
+        None => {
+            // The holder would answer there, and pass for another agent.
+            forget(agent);
+            api::server::open(path).await.map_err(|error| chain(&error))?
+        }
+    };
+    let pid = agent.holder_pid.load(Ordering::Relaxed);
+    let alive = put(agent, listener.as_fd()).inspect_err(|error| {
+        tracing::warn!("the plugin socket is not with the holder: {error}");
+    });
+    Ok(Opened { listener, alive: alive.ok().map(|pipe| (pid, pipe)) })
 }
 
 /// What the holder has, if it is the socket at this path.
@@ -43,37 +58,38 @@ fn is_at(listener: &StdListener, path: &Path) -> bool {
         return false;
     }
     let Ok(other) = UnixStream::connect(path) else { return false };
-    let began = |socket: BorrowedFd<'_>| socket_peercred(socket).map(|who| who.pid).ok();
+    let began = |socket: BorrowedFd<'_>| holder::listening_process(socket).ok().filter(|pid| *pid != 0);
     let ours = began(listener.as_fd());
     ours.is_some() && ours == began(other.as_fd())
 }
 
-/// Leaves the socket with the holder, also with one that takes another's place, until the agent ends. The pipe's end that is kept
-/// here tells the holder that we live.
-pub(super) async fn leave_with_holder(agent: Arc<Agent>, listener: OwnedFd) {
-    let mut held_by = 0;
-    let mut alive = None;
-    loop {
-        let pid = agent.holder_pid.load(Ordering::Relaxed);
-        if pid != held_by && pid != 0 {
-            match put(&agent, &listener) {
-                Ok(pipe) => {
-                    // The one before closes: whoever watched it is gone or has this one.
-                    drop(alive.replace(pipe));
-                    held_by = pid;
-                }
+impl Opened {
+    /// Leaves the socket with each holder that takes another's place, until the agent ends.
+    pub(super) async fn keep(mut alive: Option<(u32, OwnedFd)>, agent: Arc<Agent>, listener: OwnedFd) {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let pid = agent.holder_pid.load(Ordering::Relaxed);
+            if pid == 0 || alive.as_ref().is_some_and(|(held_by, _)| *held_by == pid) {
+                continue;
+            }
+            match put(&agent, listener.as_fd()) {
+                Ok(pipe) => alive = Some((pid, pipe)),
                 Err(error) => tracing::warn!("the plugin socket is not with the holder: {error}"),
             }
         }
-        tokio::time::sleep(INTERVAL).await;
+    }
+
+    /// What [`Self::keep`] takes.
+    pub(super) fn take_alive(&mut self) -> Option<(u32, OwnedFd)> {
+        self.alive.take()
     }
 }
 
-fn put(agent: &Agent, listener: &OwnedFd) -> Result<OwnedFd, String> {
+fn put(agent: &Agent, listener: BorrowedFd<'_>) -> Result<OwnedFd, String> {
     let client = Client::connect(&agent.settings.load().holder_socket)
         .map_err(|error: holder::Error| chain(&error))?;
     let (reader, writer) = io::pipe().map_err(|error| error.to_string())?;
-    client.put(DOCKER_NAME, &[listener.as_fd(), reader.as_fd()]).map_err(|error| chain(&error))?;
+    client.put(DOCKER_NAME, &[listener, reader.as_fd()]).map_err(|error| chain(&error))?;
     Ok(writer.into())
 }
 

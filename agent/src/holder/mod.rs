@@ -22,6 +22,7 @@ use std::path::PathBuf;
 pub use client::{Client, Entry, Pong, ensure};
 pub use process::run;
 pub use stand_in::{DOCKER_NAME, REFUSAL};
+pub use transfer::listening_process;
 
 /// Names that one holder keeps.
 pub const NAMES_MAX: usize = 8192;

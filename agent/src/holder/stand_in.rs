@@ -22,6 +22,8 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(2);
 /// A request is an endpoint's few facts.
 const REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Until it is looked whether there is room for another call.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Calls answered at once; more wait.
 const AT_ONCE_MAX: usize = 16;
 
@@ -65,6 +67,7 @@ impl StandIn {
         match self.since.map(|since| since + self.grace) {
             None => Watch::End(pipe),
             Some(until) if until > now => Watch::Until(until),
+            Some(_) if self.busy.load(Ordering::Relaxed) >= AT_ONCE_MAX => Watch::Until(now + BUSY_PAUSE),
             Some(_) => Watch::Call(listener),
         }
     }
@@ -74,10 +77,7 @@ impl StandIn {
         let Ok(listener) = listener.as_fd().try_clone_to_owned().map(UnixListener::from) else { return };
         let Ok((stream, _)) = listener.accept() else { return };
         let busy = Arc::clone(&self.busy);
-        if busy.fetch_add(1, Ordering::Relaxed) >= AT_ONCE_MAX {
-            busy.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
+        busy.fetch_add(1, Ordering::Relaxed);
         let work = move || {
             drop(serve(stream));
             busy.fetch_sub(1, Ordering::Relaxed);
@@ -158,7 +158,7 @@ fn answer_to(call: &str) -> String {
         | "NetworkDriver.RevokeExternalConnectivity"
         | "IpamDriver.ReleasePool"
         | "IpamDriver.ReleaseAddress" => "{}".to_owned(),
-        _ => format!(r#"{{"Err":"{REFUSAL}"}}"#),
+        _ => format!(r#"{{"Err":"{REFUSAL}","Error":"{REFUSAL}"}}"#),
     }
 }
 

@@ -60,6 +60,15 @@ pub(super) fn receive(socket: impl AsFd) -> io::Result<Packet> {
 
 /// Whether the other side runs as the same user as we do.
 pub(super) fn is_same_user(socket: impl AsFd) -> io::Result<bool> {
+    Ok(peer(socket)?.uid == rustix::process::geteuid().as_raw())
+}
+
+/// The process that began to listen, of a listener or of a connection made to one; 0 if it is of another process namespace.
+pub fn listening_process(socket: impl AsFd) -> io::Result<i32> {
+    Ok(peer(socket)?.pid)
+}
+
+fn peer(socket: impl AsFd) -> io::Result<libc::ucred> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = libc::socklen_t::try_from(size_of_val(&peer)).map_err(io::Error::other)?;
     // SAFETY: the kernel writes at most `length` bytes, the size of `peer`.
@@ -71,5 +80,5 @@ pub(super) fn is_same_user(socket: impl AsFd) -> io::Result<bool> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(peer.uid == rustix::process::geteuid().as_raw())
+    Ok(peer)
 }

@@ -120,6 +120,14 @@ fn docker_networks_are_the_clusters_and_their_containers_reach_each_other(sandbo
     it.wait_networks("");
     assert!(!it.cluster.ok("h1", "network ls").contains("payment"));
     it.cluster.wait_well(START_LIMIT);
+
+    // Who leaves takes what it made at Docker along.
+    it.cluster.ok("h1", "network create last");
+    it.wait_networks("last");
+    let removed = it.cluster.ok("h2", "leave");
+    assert!(removed.contains("Docker's network last"), "{removed}");
+    assert_eq!(it.docker("h2", "network ls -q --filter driver=svc-agent"), "");
+    assert_eq!(it.networks("h1"), "last");
 }
 
 fn docker_containers_are_replicas_by_their_labels_and_judged_by_their_health(sandbox: &Sandbox) {
@@ -162,10 +170,22 @@ fn docker_containers_are_replicas_by_their_labels_and_judged_by_their_health(san
     it.docker("h2", "unpause other");
     wait_state(&it, "payment-api", "other", Some("serving"));
 
-    // Another name.
+    // Another name, and another network: what an operator did stays.
+    it.cluster.ok("h2", "drain payment-api --on other");
+    it.cluster.ok("h2", "network create extra");
+    it.wait_networks("extra payment");
+    it.docker("h2", "network connect extra other");
     it.docker("h2", "rename other second");
-    wait_state(&it, "payment-api", "second", Some("serving"));
+    wait_state(&it, "payment-api", "second", Some("draining"));
     wait_state(&it, "payment-api", "other", None);
+    wait_until("it is attached to both under its new name", LIMIT, || {
+        let there = it.cluster.ok("h2", "attachments");
+        if there.matches("second").count() == 2 { Ok(()) } else { Err(there) }
+    });
+    wait_state(&it, "payment-api", "second", Some("draining"));
+    it.docker("h2", "network disconnect extra second");
+    it.cluster.ok("h2", "register payment-api --on second");
+    wait_state(&it, "payment-api", "second", Some("serving"));
     it.wait_name("h1", "api", "second", &it.address("h2", "second", "payment"));
 
     // Stopped: no new flows from the signal on, though it takes its time to end.

@@ -157,6 +157,10 @@ fn p63_docker_starts_and_stops_while_no_agent_runs(sandbox: &Sandbox) {
     it.cluster
         .shell("h1", &format!("for n in $(seq {count}); do {one} [ $((n % 4)) != 0 ] || wait; done; wait"));
     it.docker("h1", "run -d --stop-timeout 1 --network payment --name ends box busybox sleep 1000");
+    let fixed = it.address("h1", "api1", "payment");
+    let fixed = format!("{}.250", fixed.rsplit_once('.').expect("an address").0);
+    let run = format!("run -d --restart always --stop-timeout 1 --network payment --ip {fixed} --name fixed");
+    it.docker("h1", &format!("{run} --hostname fixed box {SERVE}"));
     let wait_all = |it: &Engines| {
         wait_until("all of them are attached and answer", ALL_LIMIT, || {
             let there: Vec<AttachmentInfo> = it.cluster.get("h2", routes::ATTACHMENTS, &[]);
@@ -165,6 +169,7 @@ fn p63_docker_starts_and_stops_while_no_agent_runs(sandbox: &Sandbox) {
         });
         let last = format!("api{count}");
         it.wait_answer("h2", "shop", &it.address("h1", &last, "payment"), &last);
+        it.wait_answer("h2", "shop", &fixed, "fixed");
     };
     wait_all(&it);
 
