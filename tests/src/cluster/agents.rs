@@ -138,7 +138,11 @@ impl Cluster {
                 let nodes: Vec<types::NodeInfo> = self.get(&host, routes::NODES, &[]);
                 let states: Vec<String> =
                     nodes.iter().map(|node| format!("{} {}", node.name, node.state)).collect();
-                let alive = nodes.iter().filter(|node| node.state != "suspended").count();
+                // One that is joining is no member yet: nobody holds it to be suspended.
+                let alive = nodes
+                    .iter()
+                    .filter(|node| !["suspended", "joining"].contains(&node.state.as_str()))
+                    .count();
                 if alive == live { Ok(()) } else { Err(format!("{states:?}")) }
             });
         }
