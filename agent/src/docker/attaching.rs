@@ -13,7 +13,7 @@ use crate::api::types::{Attach, Place, Wait};
 use crate::catalog::facts::{Key, ReplicaFact, Value};
 use crate::model::Name;
 use crate::netns::{self, Target};
-use crate::runtime::agent::Agent;
+use crate::runtime::agent::{Agent, Batch};
 use crate::runtime::events::lock;
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::verbs::attach::{Caller, Located};
@@ -80,32 +80,39 @@ async fn attach(agent: &Arc<Agent>, id: &str) {
     let name = name.ok().flatten();
     let called = name.clone().unwrap_or_else(|| format!("container-{}", id.get(..12).unwrap_or(id)));
     make(agent, id, &called, false).await;
-    // An engine that is just starting answers nothing; what it starts is on the network meanwhile, under another name.
+    // An engine that is just starting answers nothing; what it starts is on the network meanwhile, under another name. So may be
+    // what an agent that was killed has attached.
     let name = match name {
         Some(name) => name,
         None => {
             let named = tokio::time::timeout(NAME_LIMIT, name_of(agent, id, &endpoint)).await.ok().flatten();
             let Some(name) = named else { return };
-            rename(agent, id, &name, false).await;
             name
         }
     };
-    settle(agent, id, &name, &sandbox).await;
+    settle(agent, id, name, &sandbox).await;
 }
 
 /// What Docker says once a container has started is taken in, and what its labels ask for is done: tried again while it runs.
-async fn settle(agent: &Arc<Agent>, id: &str, name: &str, sandbox: &str) {
+async fn settle(agent: &Arc<Agent>, id: &str, mut name: String, sandbox: &str) {
     let object = format!("docker-registration/{name}");
     let mut pause = RETRY_FIRST;
-    while joined(agent, id).is_some_and(|(_, now)| now == sandbox) {
+    while let Some((endpoint, _)) = joined(agent, id).filter(|(_, now)| now == sandbox) {
         let done = match engine::connect(agent).await {
-            Some(docker) => containers::started(agent, &docker, name, id).await,
+            Some(docker) => {
+                // It may have been renamed since, or be attached under none of its own yet.
+                if let Some(now) = engine::container_of(&docker, &endpoint.network_id, id).await {
+                    name = now;
+                }
+                rename(agent, id, &name, false).await;
+                containers::started(agent, &docker, &name, id).await
+            }
             None => Err("Docker does not answer".to_owned()),
         };
         match done {
             Ok(()) => {
                 let settled = driver::change(agent, |state| {
-                    state.docker.settle(id);
+                    state.docker.settle(id, true);
                     Ok(())
                 });
                 if let Err(why) = settled {
@@ -122,8 +129,24 @@ async fn settle(agent: &Arc<Agent>, id: &str, name: &str, sandbox: &str) {
 }
 
 /// Attaches an endpoint's container anew under another name, with the addresses that it has, and with its replicas as they are.
+/// One that is called so already stays. Killed in between, the next start attaches it, and does what its labels ask for.
 pub(super) async fn rename(agent: &Arc<Agent>, id: &str, name: &str, apart: bool) {
     let Some(before) = attached(agent, id) else { return make(agent, id, name, apart).await };
+    let (label, with_id) = (names::label(name), names::label_with(name, id));
+    if with_id.as_ref() == Some(&before.name) || (!apart && label.as_ref() == Some(&before.name)) {
+        return;
+    }
+    let settled = agent.read(|state| state.docker.endpoint(id).is_some_and(|it| it.settled));
+    let note = |settled| {
+        driver::change(agent, |state| {
+            state.docker.settle(id, settled);
+            Ok(())
+        })
+    };
+    if let Err(why) = note(false) {
+        tracing::warn!("endpoint {id} keeps its name: {why}");
+        return;
+    }
     let replicas: Vec<(Name, ReplicaFact)> = agent.read(|state| {
         let me = agent.identity.node;
         let on = state.catalog.services_on(&before.network, &before.name).filter(|(_, owner)| *owner == me);
@@ -138,11 +161,22 @@ pub(super) async fn rename(agent: &Arc<Agent>, id: &str, name: &str, apart: bool
         return;
     }
     make(agent, id, name, apart).await;
-    let Some(after) = attached(agent, id).filter(|_| !replicas.is_empty()) else { return };
-    let batch =
-        replicas.into_iter().map(|(service, fact)| (key(&after, &service), Some(Value::Replica(fact))));
-    if let Err(failure) = agent.write(batch.collect(), Writes::default()) {
-        tracing::error!("the replicas of {} are not on {}: {}", before.name, after.name, failure.message);
+    let Some(after) = attached(agent, id) else { return };
+    let batch: Batch = replicas
+        .into_iter()
+        .map(|(service, fact)| (key(&after, &service), Some(Value::Replica(fact))))
+        .collect();
+    let written = if batch.is_empty() { Ok(()) } else { agent.write(batch, Writes::default()).map(drop) };
+    match written {
+        Err(failure) => {
+            tracing::error!("the replicas of {} are not on {}: {}", before.name, after.name, failure.message);
+        }
+        Ok(()) if settled => {
+            if let Err(why) = note(true) {
+                tracing::warn!("endpoint {id} is settled again with the next start: {why}");
+            }
+        }
+        Ok(()) => {}
     }
 }
 

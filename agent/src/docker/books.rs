@@ -137,10 +137,10 @@ impl Books {
         endpoint.map(set).is_some()
     }
 
-    /// Nothing is left to be done for an endpoint that has joined.
-    pub fn settle(&mut self, id: &str) {
+    /// Whether nothing is left to be done for an endpoint that has joined.
+    pub fn settle(&mut self, id: &str, settled: bool) {
         if let Some(endpoint) = self.endpoints.get_mut(id) {
-            endpoint.settled = true;
+            endpoint.settled = settled;
         }
     }
 

@@ -51,15 +51,24 @@ struct Absent {
 }
 
 impl Absent {
-    /// What is known when an agent starts Docker may have ended while none ran: not named at the first look, it is forgotten at
-    /// once, so that its addresses can be had again.
+    /// What had joined when an agent starts Docker may have ended while none ran: not named at the first look, it is forgotten at
+    /// once, so that its addresses can be had again. What had not may be in the midst of a start, whose next call waits for us.
     fn at_start(agent: &Agent) -> Self {
         let now = Instant::now();
         let long_ago = now.checked_sub(FORGOTTEN_AFTER).unwrap_or(now);
-        agent.read(|state| Self {
-            endpoints: state.docker.endpoints().map(|(id, _)| (id.clone(), long_ago)).collect(),
-            leases: state.docker.leases().map(|lease| (lease.clone(), long_ago)).collect(),
-        })
+        let leases = |it: &super::Endpoint| {
+            let network = it.network.clone();
+            it.addresses.clone().into_iter().map(move |address| ((network.clone(), address), long_ago))
+        };
+        let joined = |state: &State| {
+            let joined = state.docker.endpoints().filter(|(_, it)| it.sandbox.is_some());
+            joined.map(|(id, it)| (id.clone(), it.clone())).collect::<Vec<_>>()
+        };
+        let joined = agent.read(joined);
+        Self {
+            leases: joined.iter().flat_map(|(_, it)| leases(it)).collect(),
+            endpoints: joined.into_iter().map(|(id, _)| (id, long_ago)).collect(),
+        }
     }
 }
 
@@ -160,6 +169,16 @@ fn forget(agent: &Arc<Agent>, named: &BTreeSet<String>, absent: &mut Absent) {
         tracing::info!("Docker has forgotten endpoint {id}: it is detached");
         if let Err(why) = driver::forget_endpoint(agent, id) {
             tracing::warn!("endpoint {id} stays: {why}");
+        }
+    }
+    // Killed in the midst of an end, an agent has forgotten the endpoint and not yet what was attached for it.
+    let left: Vec<String> = agent.read(|state| {
+        let attached = state.local.values().filter_map(|it| it.endpoint.clone());
+        attached.filter(|id| state.docker.endpoint(id).is_none()).collect()
+    });
+    for id in left {
+        if let Err(why) = attaching::end(agent, &id) {
+            tracing::warn!("endpoint {id} stays attached: {why}");
         }
     }
     let leases: BTreeSet<(Name, IpAddr)> = agent.read(|state| {

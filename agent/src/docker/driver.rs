@@ -174,20 +174,21 @@ pub(super) fn join(agent: &Arc<Agent>, request: &wire::Join) -> Result<(), Strin
 
 /// A container has ended, or was taken off the network.
 pub(super) fn leave(agent: &Arc<Agent>, request: &wire::About) -> Result<(), String> {
-    attaching::end(agent, &request.endpoint)?;
+    // Said first: an attach that is under way looks at it once it is done.
     change(agent, |state| {
         state.docker.set_sandbox(&request.endpoint, None);
         Ok(())
-    })
+    })?;
+    attaching::end(agent, &request.endpoint)
 }
 
 /// An endpoint is removed; its addresses follow.
 pub(super) fn delete_endpoint(agent: &Arc<Agent>, request: &wire::About) -> Result<(), String> {
-    attaching::end(agent, &request.endpoint)?;
     change(agent, |state| {
         state.docker.remove_endpoint(&request.endpoint);
         Ok(())
-    })
+    })?;
+    attaching::end(agent, &request.endpoint)
 }
 
 /// Forgets an endpoint that Docker has forgotten; its addresses are left to be released.

@@ -194,7 +194,6 @@ fn theirs(network: Network) -> Option<Theirs> {
         subnets: subnets.collect(),
         internal: network.internal.unwrap_or_default(),
         attachable: network.attachable.unwrap_or_default(),
-        six: network.enable_ipv6.unwrap_or_default(),
         options,
         labels: network.labels.unwrap_or_default().into_iter().collect(),
     })
@@ -304,6 +303,12 @@ pub async fn remove_all(agent: &Arc<Agent>) -> Vec<String> {
             Err(why) => format!("NOT removed: Docker's network {}: {why}", it.name),
         });
     }
+    // Docker would ask there, and wait.
+    let plugin = agent.settings.load().docker_plugin.clone();
+    removed.push(match std::fs::remove_file(&plugin) {
+        Ok(()) => plugin.display().to_string(),
+        Err(error) => format!("NOT removed: {}: {error}", plugin.display()),
+    });
     removed
 }
 
@@ -312,13 +317,16 @@ async fn take_up(agent: &Arc<Agent>, docker: &Docker, theirs: &Theirs, all: &[Th
     let name = names::label(&theirs.name).ok_or_else(|| format!("{} is no name of DNS", theirs.name))?;
     let given = theirs.options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let options = driver::options(given)?;
-    let chosen = theirs.subnets.iter().filter(|subnet| !is_automatic(subnet)).copied();
+    let chosen: Vec<IpNetwork> =
+        theirs.subnets.iter().filter(|subnet| !is_automatic(subnet)).copied().collect();
+    // Beside an IPv6 subnet, which a person chose, Docker's choice of IPv4 stays: no default one is made beside one that is given.
+    let whole = chosen.iter().any(|subnet| subnet.is_ipv6());
+    let subnets = if whole { theirs.subnets.clone() } else { chosen };
     let request = NetworkCreate {
         name: name.to_string(),
-        subnets: chosen.collect(),
+        subnets,
         internal: theirs.internal,
         mtu: options.mtu,
-        wait: EVERYWHERE,
         ..NetworkCreate::default()
     };
     let made = {

@@ -29,8 +29,6 @@ pub(super) struct Theirs {
     pub internal: bool,
     /// Whether containers may be put on it by hand, in Swarm's words.
     pub attachable: bool,
-    /// With IPv6.
-    pub six: bool,
     /// The driver's options.
     pub options: BTreeMap<String, String>,
     /// Its labels.

@@ -1,4 +1,4 @@
-//! The plugin socket. Every call is answered with status 200 and JSON; what is refused says why in `Err`.
+//! The plugin socket. Every call is answered with status 200 and JSON; what is refused says why ([`answered`]).
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

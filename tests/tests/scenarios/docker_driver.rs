@@ -3,6 +3,7 @@ use agent::bed::Sandbox;
 use tests::runner::Scenario;
 use tests::wait::wait_until;
 
+use crate::docker::plugins;
 use crate::engines::{Engines, LIMIT, SERVE, START_LIMIT, socket, state, wait_state};
 
 pub(crate) fn all() -> Vec<Scenario> {
@@ -45,7 +46,21 @@ fn docker_networks_are_the_clusters_and_their_containers_reach_each_other(sandbo
         let there = it.networks("h1");
         if there.contains("third-net") { Ok(()) } else { Err(there) }
     });
-    it.docker("h1", "network rm second third-net");
+    // Both families, as a container has them.
+    it.docker("h1", "network create -d svc-agent --ipv6 --subnet fd10:7::/64 both");
+    it.docker("h1", "run -d --stop-timeout 1 --network second --name brief box busybox sleep 1000");
+    wait_until("the network of both families is one of ours", LIMIT, || {
+        let there = it.networks("h2");
+        if there.contains("both") { Ok(()) } else { Err(there) }
+    });
+    it.docker("h1", "run -d --stop-timeout 1 --network both --name dual box busybox sleep 1000");
+    wait_until("a container has both addresses", LIMIT, || {
+        let there = it.cluster.ok("h2", "attachments");
+        let line = there.lines().find(|line| line.contains("dual")).unwrap_or_default().to_owned();
+        if line.contains("fd10:7:") && line.contains("172.") { Ok(()) } else { Err(there) }
+    });
+    it.docker("h1", "rm -f dual brief");
+    it.docker("h1", "network rm second third-net both");
     wait_until("both are gone", LIMIT, || {
         let there = it.cluster.ok("h2", "network ls");
         if there.contains("second") || there.contains("third") { Err(there) } else { Ok(()) }
@@ -125,7 +140,9 @@ fn docker_networks_are_the_clusters_and_their_containers_reach_each_other(sandbo
     it.cluster.ok("h1", "network create last");
     it.wait_networks("last");
     let removed = it.cluster.ok("h2", "leave");
-    assert!(removed.contains("Docker's network last"), "{removed}");
+    let plugin = plugins(&it.cluster, "h2").join("svc-agent.sock");
+    assert!(removed.contains("Docker's network last") && removed.contains("svc-agent.sock"), "{removed}");
+    assert!(!plugin.exists(), "Docker would wait there");
     assert_eq!(it.docker("h2", "network ls -q --filter driver=svc-agent"), "");
     assert_eq!(it.networks("h1"), "last");
 }
@@ -134,8 +151,7 @@ fn docker_containers_are_replicas_by_their_labels_and_judged_by_their_health(san
     let it = Engines::start(sandbox, 2);
     it.docker("h1", "network create -d svc-agent payment");
     it.wait_networks("payment");
-    let service =
-        "--label svc-agent.service=payment-api --label svc-agent.port=80 --label svc-agent.alias=pay";
+    let service = "--label svc-agent.service=payment-api --label svc-agent.network=payment --label svc-agent.port=80 --label svc-agent.alias=pay";
     let health =
         "--health-cmd 'test -f /well' --health-interval 300ms --health-retries 1 --health-start-period 30s";
     let labels = format!("run -d --stop-timeout 1 --network payment {service}");
