@@ -1,11 +1,31 @@
 #!/bin/sh
-# Installs, through apt, what the tests and the benchmark need beside Rust, make, git and a C linker.
+# Installs what the tests and the benchmark need beside Rust, make, git and a C linker: through apt, and a clean Debian to
+# install the package in. `deps.sh package` installs what makes the package instead: through apt, rustup and cargo.
 # Does nothing where all of it is there. The agent itself needs none of it.
 set -eu
 missing=""
 need() { # COMMAND PACKAGE
     PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
+if [ "${1:-}" = package ]; then
+    need musl-gcc musl-tools
+    need gzip gzip
+    if [ -n "$missing" ]; then
+        apt-get update -q
+        # shellcheck disable=SC2086
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+    fi
+    target=$(uname -m)-unknown-linux-musl
+    if [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
+        if ! command -v rustup >/dev/null; then
+            echo "Rust has no standard library for $target here, and there is no rustup to install it" >&2
+            exit 1
+        fi
+        rustup target add "$target"
+    fi
+    cargo deb --version >/dev/null 2>&1 || cargo install --locked cargo-deb --version 3.8.0
+    exit 0
+fi
 need ip iproute2
 need ping iputils-ping
 need mount mount
@@ -26,6 +46,7 @@ need python3 python3-minimal
 need curl curl
 need faketime faketime
 need modprobe kmod
+need debootstrap debootstrap
 # The tests' virtual machine boots Debian's kernel, which is unpacked beside the system: installing it would change
 # what this machine boots.
 kernel=/var/cache/svc-agent-tests/kernel
@@ -34,8 +55,13 @@ if [ "$(dpkg --print-architecture)" = amd64 ]; then
     need qemu-system-x86_64 qemu-system-x86
     [ -e "$kernel/boot" ] || machine=yes
 fi
-[ -z "$missing$machine" ] && exit 0
-echo "installing:$missing${machine:+ the kernel of linux-image-amd64 into $kernel}"
+# A clean Debian, and what it becomes by Docker and clients, as a layer on top (overlayfs). Their names come last, as above.
+root=/var/cache/svc-agent-tests/root
+docker=/var/cache/svc-agent-tests/docker
+debian=""
+[ -d "$root/etc" ] && [ -d "$docker/etc" ] || debian=yes
+[ -z "$missing$machine$debian" ] && exit 0
+echo "installing:$missing${machine:+ the kernel of linux-image-amd64 into $kernel}${debian:+ a clean Debian into $root}"
 # A policy that starts no service: the tests start their own daemons, in namespaces of their own.
 policy=/usr/sbin/policy-rc.d
 made=""
@@ -67,4 +93,36 @@ if [ -n "$machine" ]; then
     rm -f "$kernel.new"/*.deb
     rm -rf "$kernel"
     mv "$kernel.new" "$kernel"
+fi
+if [ -n "$debian" ]; then
+    rm -rf "$root" "$root.new" "$docker" "$docker.new" "$docker.work" "$docker.root"
+    debootstrap --variant=minbase --include=systemd,dbus bookworm "$root.new"
+    mv "$root.new" "$root"
+    mkdir "$docker.new" "$docker.work" "$docker.root"
+    # In namespaces of its own: its mounts and processes end with it.
+    unshare -m -p -f --kill-child sh -eu -s "$root" "$docker" <<'END'
+        mount --make-rprivate /
+        mount -t overlay overlay -o "lowerdir=$1,upperdir=$2.new,workdir=$2.work" "$2.root"
+        cd "$2.root"
+        mount -t proc proc proc
+        mount --rbind /dev dev
+        cp /etc/resolv.conf /etc/hosts etc
+        cp -r /etc/apt/apt.conf.d etc/apt
+        printf '#!/bin/sh\nexit 101\n' >usr/sbin/policy-rc.d
+        chmod 0755 usr/sbin/policy-rc.d
+        chroot . sh -eu -s <<'INSIDE'
+            apt-get update -q
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends docker.io docker-compose iptables \
+                nftables iproute2 iputils-ping curl python3-minimal busybox openssh-server openssh-client
+            apt-get clean
+            rm -rf /var/lib/apt/lists/* /usr/sbin/policy-rc.d
+            # Its hosts are one operator's.
+            mkdir -p -m 0700 /root/.ssh
+            ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
+            cp /root/.ssh/id_ed25519.pub /root/.ssh/authorized_keys
+            echo 'StrictHostKeyChecking no' >/root/.ssh/config
+INSIDE
+END
+    rm -rf "$docker.work" "$docker.root"
+    mv "$docker.new" "$docker"
 fi

@@ -21,8 +21,10 @@ impl Host for Machine {
         agent::runtime::start::run(run.settings, run.sources, run.start).map(|()| Exit::Done)
     }
 
-    fn hold(&self, socket: &Path) -> Result<Exit, Failure> {
-        agent::holder::run(socket).map(|()| Exit::Done).map_err(|error| refused(chain(&error), &[]))
+    fn hold(&self, socket: &Path, docker_plugin: Option<&Path>) -> Result<Exit, Failure> {
+        agent::holder::run(socket, docker_plugin)
+            .map(|()| Exit::Done)
+            .map_err(|error| refused(chain(&error), &[]))
     }
 
     fn doctor(&self, settings: &Settings, output: Output) -> Result<Exit, Failure> {

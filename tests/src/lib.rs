@@ -8,6 +8,7 @@
 //! [`versions`] makes the program be of another version, [`vm`] is a machine for scenarios that need another kernel or a
 //! first network namespace, [`rows`] reads `rows.toml`.
 #![allow(clippy::missing_panics_doc, reason = "a failed expectation is a panic here")]
+pub mod booted;
 pub mod cluster;
 pub mod family;
 pub mod leaks;

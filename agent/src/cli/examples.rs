@@ -28,7 +28,8 @@ Examples:
 
 pub(super) const HOLD: &str = "\
 Examples:
-  svc-agent hold --socket /run/svc-agent/hold.sock";
+  svc-agent hold --socket /run/svc-agent/hold.sock
+  svc-agent hold --config /etc/svc-agent/config.toml  answers Docker, too, until an agent does";
 
 pub(super) const LEAVE: &str = "\
 Examples:

@@ -44,8 +44,8 @@ pub trait Host {
     fn keygen(&self) -> Result<Exit, Failure>;
     /// `run`: returns when the agent has ended.
     fn run(&self, run: RunAgent) -> Result<Exit, Failure>;
-    /// `hold`: returns when `leave` has ended it.
-    fn hold(&self, socket: &Path) -> Result<Exit, Failure>;
+    /// `hold`: returns when `leave` has ended it. Docker's plugin socket is opened where a path is given.
+    fn hold(&self, socket: &Path, docker_plugin: Option<&Path>) -> Result<Exit, Failure>;
     /// `doctor`: prints what this host can do; [`Exit::Refused`] when something needed is missing.
     fn doctor(&self, settings: &Settings, output: Output) -> Result<Exit, Failure>;
     /// `ports`: prints what to open.

@@ -16,12 +16,11 @@ pub(super) fn run(run: Run, common: &Common, host: &dyn Host) -> Result<Exit, En
     Ok(host.run(RunAgent { settings, sources, start })?)
 }
 
-pub(super) fn hold(common: &Common, host: &dyn Host) -> Result<Exit, Ending> {
-    let socket: PathBuf = match &common.socket {
-        Some(socket) => socket.clone(),
-        None => load(&Sources::default())?.settings.holder_socket,
-    };
-    Ok(host.hold(&socket)?)
+pub(super) fn hold(config: &Config, common: &Common, host: &dyn Host) -> Result<Exit, Ending> {
+    let settings = load(&config.sources(&Flags::default()))?.settings;
+    let socket = common.socket.as_ref().unwrap_or(&settings.holder_socket);
+    let plugin = Some(&settings.docker_plugin).filter(|path| !path.as_os_str().is_empty());
+    Ok(host.hold(socket, plugin.map(PathBuf::as_path))?)
 }
 
 pub(super) fn doctor(config: &Config, common: &Common, host: &dyn Host) -> Result<Exit, Ending> {

@@ -60,7 +60,7 @@ fn dispatch(arguments: Arguments, host: &dyn Host, console: &mut Console) -> Res
     match verb {
         Verb::Keygen => Ok(host.keygen()?),
         Verb::Run(run) => local::run(run, &common, host),
-        Verb::Hold => local::hold(&common, host),
+        Verb::Hold(config) => local::hold(&config, &common, host),
         Verb::Doctor(config) => local::doctor(&config, &common, host),
         Verb::Ports(config) => local::ports(&config, &common, host),
         Verb::Demo(demo) => Ok(host.demo(demo.keep, common.output)?),

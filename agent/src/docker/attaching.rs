@@ -13,7 +13,7 @@ use crate::api::types::{Attach, Place, Wait};
 use crate::catalog::facts::{Key, ReplicaFact, Value};
 use crate::model::Name;
 use crate::netns::{self, Target};
-use crate::runtime::agent::{Agent, Batch};
+use crate::runtime::agent::{Agent, Batch, chain};
 use crate::runtime::events::lock;
 use crate::runtime::local::LocalAttachment;
 use crate::runtime::verbs::attach::{Caller, Located};
@@ -25,6 +25,8 @@ use crate::view::Conflict;
 const INTERVAL: Duration = Duration::from_millis(5);
 /// So long a container may take to start.
 const START_LIMIT: Duration = Duration::from_secs(120);
+/// From here on a namespace that does not come is a problem.
+const LATE: Duration = Duration::from_secs(5);
 /// So long an attachment waits for its name, and so long it is asked for at most.
 const NAME_PATIENCE: Duration = Duration::from_secs(1);
 const NAME_LIMIT: Duration = Duration::from_secs(300);
@@ -185,16 +187,31 @@ fn key(record: &LocalAttachment, service: &Name) -> Key {
     Key::Replica { network, service: service.clone(), attachment }
 }
 
-/// Whether the namespace came, before its container ended.
+/// Whether the namespace came, before its container ended. One that is late is a problem: Docker mounts it, and an agent in
+/// another mount namespace sees that only if mounts are shared with it.
 async fn wait_there(agent: &Agent, id: &str, sandbox: &str) -> bool {
-    let until = Instant::now() + START_LIMIT;
-    while joined(agent, id).is_some_and(|(_, now)| now == sandbox) && Instant::now() < until {
-        if netns::resolve(&Target::Path(sandbox.into()), None).is_ok() {
-            return true;
+    let (begun, object) = (Instant::now(), format!("docker-namespace/{}", id.get(..12).unwrap_or(id)));
+    let mut there = false;
+    while joined(agent, id).is_some_and(|(_, now)| now == sandbox) && begun.elapsed() < START_LIMIT {
+        match netns::resolve(&Target::Path(sandbox.into()), None) {
+            Ok(_) => {
+                there = true;
+                break;
+            }
+            Err(error) if begun.elapsed() > LATE => {
+                let why = format!(
+                    "{sandbox} of a container that Docker starts is not seen from here: {}. Docker mounts it: are its mounts shared \
+                     with the agent's (findmnt -o TARGET,PROPAGATION /run)?",
+                    chain(&error)
+                );
+                lock(&agent.problems).set(object.clone(), Some(why), std::time::Instant::now());
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(INTERVAL).await;
     }
-    false
+    lock(&agent.problems).set(object, None, std::time::Instant::now());
+    there
 }
 
 async fn name_of(agent: &Arc<Agent>, id: &str, endpoint: &Endpoint) -> Option<String> {

@@ -57,6 +57,10 @@ pub(super) enum Step {
     },
 }
 
+/// Names that Docker gives to no network (moby, runconfig/hostconfig_unix.go, IsPreDefinedNetwork): `default` is that of
+/// our network for who names none.
+const PREDEFINED: [&str; 4] = ["bridge", "default", "host", "none"];
+
 /// All that is to be done, removals first: a name may be needed again.
 pub(super) fn plan(ours: &BTreeMap<Name, Ours>, theirs: &[Theirs]) -> Vec<Step> {
     let stands = |it: &Theirs| {
@@ -79,8 +83,10 @@ pub(super) fn plan(ours: &BTreeMap<Name, Ours>, theirs: &[Theirs]) -> Vec<Step> 
         theirs.iter().any(|it| it.ours.is_none() && super::names::label(&it.name).as_ref() == Some(name))
     };
     // Docker's networks have IPv4 in any case.
-    let can = |ours: &Ours| ours.subnets.iter().any(IpNetwork::is_ipv4);
-    let missing = ours.iter().filter(|(name, it)| can(it) && !there.contains(name) && !awaited(name));
+    let can = |name: &Name, ours: &Ours| {
+        ours.subnets.iter().any(IpNetwork::is_ipv4) && !PREDEFINED.contains(&name.as_str())
+    };
+    let missing = ours.iter().filter(|(name, it)| can(name, it) && !there.contains(name) && !awaited(name));
     // One that is to be removed first may have containers on it.
     let called = |name: &Name| theirs.iter().any(|it| it.name == name.as_str());
     let made = missing.filter(|(name, _)| !called(name)).map(|(name, _)| Step::Make { name: name.clone() });
@@ -126,6 +132,7 @@ mod tests {
             (name("anew"), ours("10.3.0.0/16")),
             (name("by-hand"), ours("10.4.0.0/16")),
             (name("six"), ours("fd00:1::/64")),
+            (name("default"), ours("10.5.0.0/16")),
         ]);
         let by_hand = theirs("d", "by_hand", None, "172.18.0.0/16");
         let docker = [

@@ -59,6 +59,8 @@ type Answer = Option<(Vec<u8>, Vec<OwnedFd>)>;
 pub fn ensure(path: &Path, program: &Path) -> Result<Client, Error> {
     let mut command = Command::new(program);
     command.arg("hold").arg("--socket").arg(path);
+    // What it would tell there is taken for the agent's.
+    command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
     ensure_with(path, command)
 }
 

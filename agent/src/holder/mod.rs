@@ -5,12 +5,14 @@
 //! in the sockets' buffers meanwhile. The process does nothing else, and reads nothing from the descriptors, but for
 //! Docker's calls while there is no agent to answer them ([`stand_in`]).
 //!
-//! It ends by [`Client::end`] (`svc-agent leave`) or SIGTERM, and with it what nobody else holds.
+//! It ends by [`Client::end`] (`svc-agent leave`) or SIGTERM, and with it what nobody else holds: where a service manager
+//! started it, that keeps a copy ([`stored`]) for the next one.
 mod client;
 mod message;
 mod process;
 mod server;
 mod stand_in;
+mod stored;
 mod table;
 #[cfg(test)]
 mod tests;

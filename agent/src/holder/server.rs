@@ -1,8 +1,10 @@
 //! The holder's loop: one thread, one poll, one packet at a time.
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,11 +12,11 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, FlockOperation, Mode};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::Error;
 use super::message::{Reply, Request, encode_list};
 use super::stand_in::{DOCKER_NAME, GRACE, StandIn, Watch};
 use super::table::Table;
 use super::transfer::{Packet, is_same_user, receive, send};
+use super::{Error, stored};
 
 /// The position of what is waited for beside connections.
 const BESIDE: usize = usize::MAX;
@@ -45,6 +47,34 @@ impl Server {
         let (clients, table) = (Vec::new(), Table::new(files_max));
         let stand_in = StandIn::new(GRACE);
         Ok(Self { path: path.to_owned(), lock_path, _lock: lock, listener, clients, table, stand_in })
+    }
+
+    /// With what a service manager kept of a holder before. What does not fit is closed, here and there.
+    pub(super) fn holding(mut self, kept: BTreeMap<String, Vec<OwnedFd>>) -> Self {
+        for (name, files) in kept {
+            let count = files.len();
+            if self.table.put(&name, files).is_err() {
+                stored::forget(&name, count);
+            }
+        }
+        self
+    }
+
+    /// Opens Docker's plugin socket, as an agent that has just ended would have left it, unless one has. What it holds for
+    /// others is worth more than this: a failure is told on standard error, and it goes on.
+    pub(super) fn expecting_docker(mut self, path: &Path) -> Self {
+        if self.table.get(DOCKER_NAME).is_some() {
+            return self;
+        }
+        match open_plugin(path) {
+            Ok(opened) => {
+                if self.table.put(DOCKER_NAME, opened).is_ok() {
+                    stored::keep(DOCKER_NAME, 0, self.table.get(DOCKER_NAME).unwrap_or_default());
+                }
+            }
+            Err(error) => eprintln!("{} is not open: {error}", path.display()),
+        }
+        self
     }
 
     /// Answers Docker so soon after the agent's end.
@@ -159,12 +189,23 @@ impl Server {
                 if name == DOCKER_NAME {
                     self.stand_in.relieved();
                 }
-                self.table.put(name, packet.files).map_or_else(refuse, |()| done(&[]))
+                let before = self.table.get(name).map_or(0, <[_]>::len);
+                match self.table.put(name, packet.files) {
+                    Ok(()) => {
+                        stored::keep(name, before, self.table.get(name).unwrap_or_default());
+                        done(&[])
+                    }
+                    Err(reason) => refuse(reason),
+                }
             }
             Ok(Request::Get(name)) if self.table.get(name).is_some() => {
                 (Reply::Done(&[]).encode(), Some(name.to_owned()), Next::Keep)
             }
-            Ok(Request::Drop(name)) if self.table.remove(name) => done(&[]),
+            Ok(Request::Drop(name)) if self.table.get(name).is_some() => {
+                stored::forget(name, self.table.get(name).map_or(0, <[_]>::len));
+                self.table.remove(name);
+                done(&[])
+            }
             Ok(Request::Get(_) | Request::Drop(_)) => (Reply::Unknown.encode(), None, Next::Keep),
             Ok(Request::List(after)) => done(&encode_list(self.table.after(after))),
             Ok(Request::Ping) => {
@@ -225,6 +266,28 @@ fn listen(path: &Path) -> io::Result<OwnedFd> {
     rustix::net::listen(&socket, CLIENTS_WAITING_MAX)?;
     std::fs::rename(&new, path)?;
     Ok(socket)
+}
+
+/// The socket, bound beside its place and moved there, and the end of a pipe whose other end is closed already. An agent that
+/// serves there stays: its socket is not replaced.
+fn open_plugin(path: &Path) -> io::Result<Vec<OwnedFd>> {
+    if UnixStream::connect(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let new = path.with_extension("new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&new)?;
+    listener.set_nonblocking(true)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&new, path)?;
+    let (closed, _) = io::pipe()?;
+    Ok(vec![listener.into(), closed.into()])
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

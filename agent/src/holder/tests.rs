@@ -153,7 +153,7 @@ fn one_place_has_one_holder_and_a_stale_socket_is_replaced() {
 #[test]
 fn hold() {
     if let Some(path) = std::env::var_os(HOLD_AT) {
-        run(Path::new(&path)).unwrap();
+        run(Path::new(&path), None).unwrap();
     }
 }
 

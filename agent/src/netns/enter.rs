@@ -12,7 +12,7 @@ use super::Error;
 /// include/uapi/asm-generic/socket.h, since kernel 5.14; libc has no name for it.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 /// include/uapi/linux/sockios.h, since kernel 4.10.
-const SIOCGSKNS: u32 = 0x894c;
+const SIOCGSKNS: libc::Ioctl = 0x894c;
 
 /// Runs `work` on a thread of its own, which ends before this returns.
 pub(super) fn on_thread<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> {
@@ -54,7 +54,7 @@ pub(super) fn cookie_here() -> io::Result<u64> {
 pub(super) fn namespace_of_socket(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: SIOCGSKNS takes no argument and returns a new file descriptor (close-on-exec) or -1.
     unsafe {
-        let file = libc::ioctl(socket.as_raw_fd(), SIOCGSKNS.into());
+        let file = libc::ioctl(socket.as_raw_fd(), SIOCGSKNS);
         if file < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(file)) }
     }
 }

@@ -1,13 +1,19 @@
-//! Keeps the process as small as what it knows: glibc's allocator is generous with it by default.
+//! Keeps the process as small as what it knows: glibc's allocator is generous with it by default, and musl's is slow.
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::runtime::metrics::resident_bytes;
+
+/// The static program's allocator: musl's own takes one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Growth in bytes after which freed memory is handed back.
 const TRIM_AFTER: u64 = 8 << 20;
 /// Allocations of this many bytes are mapped by themselves, and so given back the moment they are freed. It is glibc's
 /// own first value; set, it no longer rises to 32 MiB with the first large buffer that is freed, which would leave the
 /// buffers of pushes and of table loads as holes in the heap.
+#[cfg(target_env = "gnu")]
 const MAPPED_FROM: libc::c_int = 128 << 10;
 
 /// One arena instead of one per thread: with a few threads that allocate little, several hold more free memory than

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::api::types::Failure;
+use crate::api::types::{Failure, FailureKind};
 use crate::cluster::{Cluster, KeyRing};
 use crate::config::{Settings, Sources, Start};
 use crate::limits;
@@ -111,7 +111,11 @@ async fn run_agent(
             "found a new cluster on the first host: svc-agent run --init",
             "join one on every other: svc-agent run --join ADDR",
         ];
-        return Err(refused("this host belongs to no cluster yet", &hints));
+        return Err(Failure {
+            kind: FailureKind::Usage,
+            message: "this host belongs to no cluster yet".to_owned(),
+            hints: hints.map(str::to_owned).to_vec(),
+        });
     }
     let listener = api::server::open(&settings.socket).await.map_err(|error| fail(&error))?;
     let metrics = open_metrics(&settings).await?;

@@ -25,10 +25,12 @@ mod idle;
 mod input;
 mod keys;
 mod limits;
+mod manuals;
 mod moves;
 mod musl;
 mod names;
 mod notify;
+mod package;
 mod partition;
 mod paths;
 mod probing;
@@ -92,6 +94,8 @@ fn main() -> ExitCode {
         clocks::all(),
         simulated::all(),
         notify::all(),
+        package::all(),
+        manuals::all(),
         churn::all(),
         docker::all(),
         docker_driver::all(),

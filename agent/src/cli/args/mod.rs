@@ -91,7 +91,7 @@ pub(super) enum Verb {
     Run(Run),
     /// Keep namespaces and resolver sockets open while the agent restarts; the agent starts it by itself.
     #[command(after_help = examples::HOLD)]
-    Hold,
+    Hold(Config),
     /// End the agent and remove everything that it created on this host.
     #[command(after_help = examples::LEAVE)]
     Leave,

@@ -142,8 +142,8 @@ impl Host for NotedHost {
         self.note(format!("run {start:?} node={node} socket={socket} gossip-port={}", settings.gossip_port))
     }
 
-    fn hold(&self, socket: &Path) -> Result<Exit, Failure> {
-        self.note(format!("hold {}", socket.display()))
+    fn hold(&self, socket: &Path, docker_plugin: Option<&Path>) -> Result<Exit, Failure> {
+        self.note(format!("hold {} {docker_plugin:?}", socket.display()))
     }
 
     fn doctor(&self, settings: &Settings, output: Output) -> Result<Exit, Failure> {

@@ -31,7 +31,7 @@ pub(super) async fn ask(verb: Verb, session: &mut Session<'_>) -> Result<Exit, E
         // The others need no agent; `super::dispatch` has done them.
         Verb::Keygen
         | Verb::Run(_)
-        | Verb::Hold
+        | Verb::Hold(_)
         | Verb::Doctor(_)
         | Verb::Ports(_)
         | Verb::Demo(_)

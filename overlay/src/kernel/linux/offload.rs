@@ -14,6 +14,8 @@ use crate::{Link, LinkKind};
 /// ETHTOOL_GTXCSUM and ETHTOOL_STXCSUM (include/uapi/linux/ethtool.h), the only ones that need no table of names.
 const GET: u32 = 0x16;
 const SET: u32 = 0x17;
+/// SIOCETHTOOL (include/uapi/linux/sockios.h), in the type that the C library's ioctl takes: musl's is another than glibc's.
+const ETHTOOL: libc::Ioctl = 0x8946;
 
 /// struct ethtool_value.
 #[repr(C)]
@@ -63,6 +65,6 @@ fn ask(name: &str, command: u32, data: u32) -> io::Result<u32> {
     }
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
     // SAFETY: request and value live over the call; the command reads and writes no more than a `Value`.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), ETHTOOL, &raw mut request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data) }
 }
