@@ -36,16 +36,21 @@ impl Musl {
         Self { directory }
     }
 
+    /// The program, which needs no library.
+    pub fn program(&self) -> PathBuf {
+        self.directory.path().join("lookup")
+    }
+
     /// Looks names up in a container, with its resolv.conf or with another.
     pub fn look_up(&self, cluster: &Cluster, container: &str, conf: Option<&str>, names: &[&str]) -> Said {
-        let program = self.directory.path().join("lookup");
+        let program = self.program();
         // What runs in a container has mounts of its own: nobody else sees this one.
         let mount =
             conf.map(|conf| format!("mount --bind {} /etc/resolv.conf && ", self.written(conf).display()));
         let script = format!("{}{} {}", mount.unwrap_or_default(), program.display(), names.join(" "));
         let output = cluster.try_shell(container, &script);
         assert_eq!(output.exit, 0, "{script}: {output:?}");
-        Said { by_name: output.stdout.lines().map(understood).collect(), output }
+        Said::of_lines(output)
     }
 
     fn written(&self, conf: &str) -> PathBuf {
@@ -65,6 +70,11 @@ fn understood(line: &str) -> ((String, String), String) {
 }
 
 impl Said {
+    /// Of the program's lines, or of another's that speaks so.
+    pub fn of_lines(output: Output) -> Self {
+        Self { by_name: output.stdout.lines().map(understood).collect(), output }
+    }
+
     /// What it said of a name in a family.
     pub fn of(&self, name: &str, family: &str) -> &str {
         let found = self.by_name.get(&(name.to_owned(), family.to_owned()));

@@ -4,7 +4,7 @@ use tests::runner::Scenario;
 use tests::wait::wait_until;
 
 use crate::docker::plugins;
-use crate::engines::{Engines, LIMIT, SERVE, START_LIMIT, socket, state, wait_state};
+use crate::engines::{Engines, LIMIT, SERVE, START_LIMIT, state, wait_state};
 
 pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
@@ -32,8 +32,7 @@ fn docker_networks_are_the_clusters_and_their_containers_reach_each_other(sandbo
         wait_until(&format!("{name} is one of ours"), LIMIT, || {
             let ours = it.cluster.ok("h1", "network ls");
             let subnet = "network inspect --format '{{(index .IPAM.Config 0).Subnet}}'";
-            let socket = socket(&it.cluster, "h2").display().to_string();
-            let subnet = it.cluster.try_shell("h2", &format!("docker -H unix://{socket} {subnet} {name}"));
+            let subnet = it.try_docker("h2", &format!("{subnet} {name}"));
             let subnet = subnet.stdout.trim();
             if !subnet.is_empty() && ours.contains(subnet) && subnet.starts_with(begin) {
                 Ok(())
@@ -205,9 +204,7 @@ fn docker_containers_are_replicas_by_their_labels_and_judged_by_their_health(san
     it.wait_name("h1", "api", "second", &it.address("h2", "second", "payment"));
 
     // Stopped: no new flows from the signal on, though it takes its time to end.
-    let socket = socket(&it.cluster, "h2");
-    it.cluster
-        .shell("h2", &format!("docker -H unix://{} stop -t 5 second >/dev/null 2>&1 &", socket.display()));
+    it.docker("h2", "stop -t 5 second >/dev/null 2>&1 &");
     wait_state(&it, "payment-api", "second", Some("failing"));
     assert_eq!(it.docker("h2", "inspect --format '{{.State.Running}}' second"), "true");
     wait_until("it has ended", START_LIMIT, || match state(&it, "payment-api", "second") {
@@ -258,18 +255,14 @@ fn names_of_dockers_own_networks_are_known_beside_ours(sandbox: &Sandbox) {
     it.wait_answer("h1", "both", &db, "db");
     it.wait_answer("h1", "both", &api, "api");
     let unknown = |container: &str, name: &str| {
-        let socket = socket(&it.cluster, "h1");
-        let words = format!("exec {container} busybox nslookup -type=a {name} 127.0.0.11");
-        let found = it.cluster.try_shell("h1", &format!("docker -H unix://{} {words}", socket.display()));
+        let found = it.look_up("h1", container, name);
         assert!(found.exit != 0 && !found.stdout.contains(&db), "{found:?}");
     };
     // Who is not on that network does not know them; nor who was taken off it.
     unknown("ours", "db");
     it.docker("h1", "network disconnect local both");
     wait_until("db is not known any more", START_LIMIT, || {
-        let socket = socket(&it.cluster, "h1");
-        let words = "exec both busybox nslookup -type=a db 127.0.0.11";
-        let found = it.cluster.try_shell("h1", &format!("docker -H unix://{} {words}", socket.display()));
+        let found = it.look_up("h1", "both", "db");
         if found.stdout.contains(&db) { Err(format!("{found:?}")) } else { Ok(()) }
     });
     it.wait_name("h1", "both", "api", &api);

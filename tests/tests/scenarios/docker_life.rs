@@ -8,7 +8,7 @@ use tests::runner::{Scenario, is_nightly};
 use tests::wait::wait_until;
 
 use crate::docker::{begin_docker, start_docker};
-use crate::engines::{Engines, SERVE, START_LIMIT, socket, state, wait_state};
+use crate::engines::{Engines, SERVE, START_LIMIT, state, wait_state};
 
 /// Docker by itself would take 15 s for each call that nobody answers; the holder begins to after 5.
 const WITHOUT_AGENT: Duration = Duration::from_secs(12);
@@ -95,12 +95,10 @@ fn docker_containers_that_start_at_once_are_all_attached_and_leave_nothing(sandb
     it.docker("h2", "run -d --stop-timeout 1 --network payment --name shop box busybox sleep 1000");
     // A command may take half a minute: some at a time, each with eight beside each other.
     let in_batches = |command: &str| {
-        let socket = socket(&it.cluster, "h1").display().to_string();
         let began = Instant::now();
         for first in (1..=count).step_by(BATCH) {
             let last = (first + BATCH - 1).min(count);
-            let docker = format!("docker -H unix://{socket} {command}");
-            it.cluster.shell("h1", &format!("seq {first} {last} | xargs -P 8 -I% {docker} >/dev/null"));
+            it.shell("h1", &format!("seq {first} {last} | xargs -P 8 -I% docker {command} >/dev/null"));
         }
         began.elapsed()
     };
@@ -150,12 +148,10 @@ fn p63_docker_starts_and_stops_while_no_agent_runs(sandbox: &Sandbox) {
     it.docker("h1", "network create -d svc-agent payment");
     it.wait_networks("payment");
     it.docker("h2", "run -d --stop-timeout 1 --network payment --name shop box busybox sleep 1000");
-    let socket = socket(&it.cluster, "h1").display().to_string();
     let run = "run -d --restart always --stop-timeout 1 --network payment --name api% --hostname api% box";
     // Four beside each other; a loop, as the command has quotes of its own.
-    let one = format!("docker -H unix://{socket} {run} {SERVE} >/dev/null &").replace('%', "$n");
-    it.cluster
-        .shell("h1", &format!("for n in $(seq {count}); do {one} [ $((n % 4)) != 0 ] || wait; done; wait"));
+    let one = format!("docker {run} {SERVE} >/dev/null &").replace('%', "$n");
+    it.shell("h1", &format!("for n in $(seq {count}); do {one} [ $((n % 4)) != 0 ] || wait; done; wait"));
     it.docker("h1", "run -d --stop-timeout 1 --network payment --name ends box busybox sleep 1000");
     let fixed = it.address("h1", "api1", "payment");
     let fixed = format!("{}.250", fixed.rsplit_once('.').expect("an address").0);
@@ -176,7 +172,7 @@ fn p63_docker_starts_and_stops_while_no_agent_runs(sandbox: &Sandbox) {
     // Away for a moment: a start waits, and goes on.
     it.cluster.kill_agent("h1");
     let start = "run -d --stop-timeout 1 --network payment --name waits box busybox sleep 1000";
-    it.cluster.shell("h1", &format!("docker -H unix://{socket} {start} >/dev/null 2>&1 &"));
+    it.docker("h1", &format!("{start} >/dev/null 2>&1 &"));
     it.cluster.restart_agent("h1");
     it.cluster.wait_ready("h1");
     wait_until("what was begun without an agent is attached", START_LIMIT, || {
@@ -220,10 +216,7 @@ fn p63_docker_starts_and_stops_while_no_agent_runs(sandbox: &Sandbox) {
     println!("  with an agent that is late Docker started within {:?}", began.elapsed());
     it.engines.insert("h1".to_owned(), engine);
     wait_all(&it);
-    it.cluster.shell(
-        "h1",
-        &format!("docker -H unix://{socket} ps -aq | xargs docker -H unix://{socket} rm -f >/dev/null"),
-    );
+    it.docker("h1", "ps -aq | xargs docker rm -f >/dev/null");
     it.docker("h2", "rm -f shop");
     it.cluster.wait_well(START_LIMIT);
 }

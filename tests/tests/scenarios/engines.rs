@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agent::bed::Sandbox;
-use tests::cluster::Cluster;
+use tests::cluster::{Cluster, Output};
 use tests::wait::wait_until;
 
 use crate::docker::{Docker, docker_directory, import_busybox, plugins, start_docker};
@@ -25,6 +25,11 @@ pub(crate) struct Engines {
 
 impl Engines {
     pub(crate) fn start(sandbox: &Sandbox, hosts: usize) -> Self {
+        Self::with_flags(sandbox, hosts, &[])
+    }
+
+    /// As [`Self::start`], with further flags for the agents.
+    pub(crate) fn with_flags(sandbox: &Sandbox, hosts: usize, flags: &[&str]) -> Self {
         let mut cluster = Cluster::empty(sandbox);
         let mut engines = BTreeMap::new();
         for number in 1..=hosts {
@@ -32,7 +37,7 @@ impl Engines {
             let host = format!("h{number}");
             let socket = socket(&cluster, &host).display().to_string();
             let plugin = plugins(&cluster, &host).join("svc-agent.sock").display().to_string();
-            cluster.set_flags(&host, &["--engine", &socket, "--docker-plugin", &plugin]);
+            cluster.set_flags(&host, &[&["--engine", &socket, "--docker-plugin", &plugin], flags].concat());
             let how = if host == "h1" { "--init" } else { "--join 192.168.77.1" };
             cluster.start_agent(&host, how);
             cluster.wait_ready(&host);
@@ -44,26 +49,38 @@ impl Engines {
         Self { engines, cluster }
     }
 
+    /// Words of a host's `docker`, which must succeed; what it printed.
     pub(crate) fn docker(&self, host: &str, words: &str) -> String {
+        self.shell(host, &format!("docker {words}"))
+    }
+
+    pub(crate) fn try_docker(&self, host: &str, words: &str) -> Output {
+        self.try_shell(host, &format!("docker {words}"))
+    }
+
+    /// A script whose `docker` is the host's, which must succeed; what it printed.
+    pub(crate) fn shell(&self, host: &str, script: &str) -> String {
+        let output = self.try_shell(host, script);
+        assert_eq!(output.exit, 0, "{host}$ {script}\n{}{}", output.stdout, output.stderr);
+        output.stdout.trim().to_owned()
+    }
+
+    pub(crate) fn try_shell(&self, host: &str, script: &str) -> Output {
         let socket = socket(&self.cluster, host);
-        self.cluster.shell(host, &format!("docker -H unix://{} {words}", socket.display())).trim().to_owned()
+        self.cluster.try_shell(host, &format!("export DOCKER_HOST=unix://{}; {script}", socket.display()))
     }
 
     pub(crate) fn refused(&self, host: &str, words: &str, said: &str) {
-        let socket = socket(&self.cluster, host);
-        let output = self.cluster.try_shell(host, &format!("docker -H unix://{} {words}", socket.display()));
+        let output = self.try_docker(host, words);
         assert!(output.exit != 0 && output.stderr.contains(said), "{host}$ docker {words}: {output:?}");
     }
 
     /// Docker's networks that stand for the cluster's: what was just made by hand does not yet.
     pub(crate) fn networks(&self, host: &str) -> String {
-        let socket = socket(&self.cluster, host).display().to_string();
-        let docker = format!("docker -H unix://{socket} network");
         let format = "{{if index .Options \"svc-agent.network\"}}{{.Name}}{{end}}";
-        let inspect = format!("xargs -r {docker} inspect --format '{format}'");
+        let inspect = format!("xargs -r docker network inspect --format '{format}'");
         // One may be removed in between.
-        let listed =
-            self.cluster.try_shell(host, &format!("{docker} ls -q --filter driver=svc-agent | {inspect}"));
+        let listed = self.try_docker(host, &format!("network ls -q --filter driver=svc-agent | {inspect}"));
         let mut names: Vec<&str> = listed.stdout.split_whitespace().collect();
         names.sort_unstable();
         names.join(" ")
@@ -88,13 +105,15 @@ impl Engines {
         self.docker(host, &format!("inspect --format '{format}' {container}"))
     }
 
+    /// What a container's resolver says of a name.
+    pub(crate) fn look_up(&self, host: &str, container: &str, name: &str) -> Output {
+        self.try_docker(host, &format!("exec {container} busybox nslookup -type=a {name} 127.0.0.11"))
+    }
+
     /// Waits until a name has this address in a container.
     pub(crate) fn wait_name(&self, host: &str, container: &str, name: &str, address: &str) {
         wait_until(&format!("{name} is {address} in {container}"), START_LIMIT, || {
-            let words = format!("exec {container} busybox nslookup -type=a {name} 127.0.0.11");
-            let socket = socket(&self.cluster, host);
-            let found =
-                self.cluster.try_shell(host, &format!("docker -H unix://{} {words}", socket.display()));
+            let found = self.look_up(host, container, name);
             let told = found.stdout.split_whitespace().any(|word| word == address);
             if told { Ok(()) } else { Err(format!("{found:?}")) }
         });
@@ -105,8 +124,7 @@ impl Engines {
         wait_until(&format!("{wanted} at {address} answers {container}"), START_LIMIT, || {
             let ask = r#"printf "GET / HTTP/1.0\r\n\r\n""#;
             let words = format!("exec {container} busybox sh -c '{ask} | busybox nc -w 2 {address} 80'");
-            let socket = socket(&self.cluster, host);
-            let got = self.cluster.try_shell(host, &format!("docker -H unix://{} {words}", socket.display()));
+            let got = self.try_docker(host, &words);
             if got.stdout.ends_with(&format!("{wanted}\n")) { Ok(()) } else { Err(format!("{got:?}")) }
         });
     }

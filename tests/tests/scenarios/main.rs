@@ -11,6 +11,7 @@ mod crowd;
 mod deaths;
 mod docker;
 mod docker_driver;
+mod docker_guests;
 mod docker_life;
 mod engines;
 mod exhaustion;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         docker::all(),
         docker_driver::all(),
         docker_life::all(),
+        docker_guests::all(),
         firewalls::all(),
     ];
     tests::runner::main(&all.into_iter().flatten().collect::<Vec<_>>())
