@@ -1,6 +1,8 @@
 //! Beside a real Docker engine.
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -159,11 +161,29 @@ pub(crate) fn plugins(cluster: &Cluster, host: &str) -> PathBuf {
 
 /// A running engine.
 pub(crate) struct Docker {
-    process: Process,
-    _shared: Shared,
+    /// It ends first.
+    engine: Engine,
+    arguments: Vec<String>,
+    shared: Shared,
+}
+
+/// What an engine leaves behind that ends without its containers.
+pub(crate) struct Left {
+    /// The sockets at which its containers are kept are there alone.
+    mounts: File,
+    arguments: Vec<String>,
+    shared: Shared,
 }
 
 impl Docker {
+    /// Ends it, as service managers do, without its containers: it was started so that they live on.
+    pub(crate) fn leave(mut self) -> Left {
+        let mounts = File::open(format!("/proc/{}/ns/mnt", self.engine.0.pid())).expect("its mounts");
+        self.engine.0.signal(Signal::TERM).expect("a signal");
+        assert!(self.engine.0.wait(END_LIMIT).expect("a wait").is_some(), "dockerd does not end");
+        Left { mounts, arguments: self.arguments, shared: self.shared }
+    }
+
     /// Waits until it answers, which it does once it has started its containers.
     pub(crate) fn wait_ready(&mut self, cluster: &Cluster, host: &str) {
         let socket = docker_directory(cluster, host).join("docker.sock");
@@ -173,11 +193,11 @@ impl Docker {
             if cluster.try_shell(host, &asked).exit == 0 {
                 return;
             }
-            if self.process.wait(Duration::from_millis(200)).expect("a wait").is_some() {
+            if self.engine.0.wait(Duration::from_millis(200)).expect("a wait").is_some() {
                 break;
             }
         }
-        let log = self.process.log();
+        let log = self.engine.0.log();
         let last: Vec<&str> = log.lines().rev().take(20).collect();
         skip(format!(
             "dockerd does not start here: {}",
@@ -186,11 +206,27 @@ impl Docker {
     }
 }
 
-impl Drop for Docker {
+impl Left {
+    /// Starts an engine that takes up the containers, and waits until it has.
+    pub(crate) fn resume(self, cluster: &Cluster, host: &str) -> Docker {
+        let mounts = format!("--mount=/proc/{}/fd/{}", std::process::id(), self.mounts.as_raw_fd());
+        let mut command = Command::new("nsenter");
+        command.args([mounts.as_str(), "dockerd"]).args(&self.arguments);
+        let engine = Engine(cluster.bed().spawn(host, command, "docker").expect("dockerd"));
+        let mut docker = Docker { engine, arguments: self.arguments, shared: self.shared };
+        docker.wait_ready(cluster, host);
+        docker
+    }
+}
+
+/// An engine's process.
+struct Engine(Process);
+
+impl Drop for Engine {
     /// As service managers end it; killed, it leaves its containers' engine behind.
     fn drop(&mut self) {
-        drop(self.process.signal(Signal::TERM));
-        drop(self.process.wait(END_LIMIT));
+        drop(self.0.signal(Signal::TERM));
+        drop(self.0.wait(END_LIMIT));
     }
 }
 
@@ -224,12 +260,16 @@ pub(crate) fn start_docker(cluster: &Cluster, host: &str) -> Docker {
 
 /// As [`start_docker`], without waiting until it answers.
 pub(crate) fn begin_docker(cluster: &Cluster, host: &str) -> Docker {
+    begin_docker_with(cluster, host, &[])
+}
+
+/// As [`begin_docker`], with further flags.
+pub(crate) fn begin_docker_with(cluster: &Cluster, host: &str, flags: &[&str]) -> Docker {
     let directory = docker_directory(cluster, host);
     let (exec, plugins) = (directory.join("exec"), plugins(cluster, host));
     for made in [&exec, &plugins] {
         std::fs::create_dir_all(made).expect("a directory");
     }
-    let socket = directory.join("docker.sock");
     // Where it looks for drivers is the same for all; so each has that place for itself. Its containers' namespaces are mounted
     // below its exec root, and seen by the agents: that alone is shared.
     let shared = Shared::new(exec.clone());
@@ -242,12 +282,20 @@ pub(crate) fn begin_docker(cluster: &Cluster, host: &str) -> Docker {
          mount -n --move /mnt /run; exec dockerd \"$@\"",
     );
     command.arg(&plugins);
-    command.arg("--data-root").arg(directory.join("data")).arg("--exec-root").arg(directory.join("exec"));
-    command.arg("--pidfile").arg(directory.join("pid"));
-    command.arg("-H").arg(format!("unix://{}", socket.display()));
-    command.args(["--storage-driver", "vfs", "--iptables=true", "--shutdown-timeout", "2"]);
+    let path = |name: &str| directory.join(name).display().to_string();
+    let own = [
+        ("--data-root", path("data")),
+        ("--exec-root", path("exec")),
+        ("--pidfile", path("pid")),
+        ("-H", format!("unix://{}", path("docker.sock"))),
+        ("--storage-driver", "vfs".to_owned()),
+        ("--shutdown-timeout", "2".to_owned()),
+    ];
+    let own = own.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+    let arguments: Vec<String> = own.chain(flags.iter().map(|&flag| flag.to_owned())).collect();
+    command.args(&arguments);
     match cluster.bed().spawn(host, command, "docker") {
-        Ok(process) => Docker { process, _shared: shared },
+        Ok(process) => Docker { engine: Engine(process), arguments, shared },
         Err(error) => skip(format!("dockerd cannot be started: {error:?}")),
     }
 }

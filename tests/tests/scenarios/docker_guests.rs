@@ -14,8 +14,8 @@ use crate::engines::{Engines, START_LIMIT, wait_state};
 const NAMES_LIMIT: Duration = Duration::from_secs(4);
 /// Contract: a replica's end stops new flows to it within a second; beside other work.
 const DEATH_LIMIT: f64 = 1.5;
-/// A name server outside, which knows nothing.
-const OUTSIDE: &str = "192.168.77.253";
+/// A name server outside.
+pub(crate) const OUTSIDE: &str = "192.168.77.253";
 /// The server in the image.
 pub(crate) const GUEST: &str = "python3 -I -S /guest.py";
 
@@ -69,7 +69,7 @@ struct Row {
 
 fn every_row_of_the_contract_holds_inside_dockers_containers(sandbox: &Sandbox) {
     let musl = Musl::compile();
-    let it = Engines::with_flags(sandbox, 2, &["--upstream", OUTSIDE]);
+    let it = Engines::with_flags(sandbox, 2, &["--upstream", OUTSIDE], &[]);
     it.cluster.switch_address(&format!("{OUTSIDE}/24"));
     let at = SocketAddr::new(OUTSIDE.parse().expect("an address"), 53);
     let upstream = Upstream::start(it.cluster.bed().switch(), at, Manner::Deny);

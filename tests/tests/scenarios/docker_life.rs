@@ -8,7 +8,7 @@ use tests::runner::{Scenario, is_nightly};
 use tests::wait::wait_until;
 
 use crate::docker::{begin_docker, start_docker};
-use crate::engines::{Engines, SERVE, START_LIMIT, state, wait_state};
+use crate::engines::{Engines, SERVE, START_LIMIT, wait_state, wait_state_late};
 
 /// Docker by itself would take 15 s for each call that nobody answers; the holder begins to after 5.
 const WITHOUT_AGENT: Duration = Duration::from_secs(12);
@@ -61,10 +61,7 @@ fn docker_and_the_agent_are_restarted_apart_and_together(sandbox: &Sandbox) {
         it.engines.insert("h1".to_owned(), engine);
     };
     restart_docker(&mut it);
-    wait_until("api is attached again", START_LIMIT, || match state(&it, "payment-api", "api").as_deref() {
-        Some("serving") => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    wait_state_late(&it, "payment-api", "api", Some("serving"));
     answers(&it);
     it.wait_networks("payment");
 
@@ -75,10 +72,7 @@ fn docker_and_the_agent_are_restarted_apart_and_together(sandbox: &Sandbox) {
     it.cluster.wait_ready("h1");
     let engine = start_docker(&it.cluster, "h1");
     it.engines.insert("h1".to_owned(), engine);
-    wait_until("api is attached", START_LIMIT, || match state(&it, "payment-api", "api").as_deref() {
-        Some("serving") => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    wait_state_late(&it, "payment-api", "api", Some("serving"));
     answers(&it);
     it.docker("h1", "rm -f api");
     it.docker("h2", "rm -f shop");

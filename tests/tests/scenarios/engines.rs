@@ -7,7 +7,7 @@ use agent::bed::Sandbox;
 use tests::cluster::{Cluster, Output};
 use tests::wait::wait_until;
 
-use crate::docker::{Docker, docker_directory, import_busybox, plugins, start_docker};
+use crate::docker::{Docker, begin_docker_with, docker_directory, import_busybox, plugins};
 
 /// Contract: what one host is told is in force on all within this.
 pub(crate) const LIMIT: Duration = Duration::from_secs(2);
@@ -25,11 +25,11 @@ pub(crate) struct Engines {
 
 impl Engines {
     pub(crate) fn start(sandbox: &Sandbox, hosts: usize) -> Self {
-        Self::with_flags(sandbox, hosts, &[])
+        Self::with_flags(sandbox, hosts, &[], &[])
     }
 
-    /// As [`Self::start`], with further flags for the agents.
-    pub(crate) fn with_flags(sandbox: &Sandbox, hosts: usize, flags: &[&str]) -> Self {
+    /// As [`Self::start`], with further flags for the agents and the engines.
+    pub(crate) fn with_flags(sandbox: &Sandbox, hosts: usize, flags: &[&str], dockers: &[&str]) -> Self {
         let mut cluster = Cluster::empty(sandbox);
         let mut engines = BTreeMap::new();
         for number in 1..=hosts {
@@ -43,7 +43,9 @@ impl Engines {
             cluster.wait_ready(&host);
         }
         for host in cluster.hosts() {
-            engines.insert(host.clone(), start_docker(&cluster, &host));
+            let mut docker = begin_docker_with(&cluster, &host, dockers);
+            docker.wait_ready(&cluster, &host);
+            engines.insert(host.clone(), docker);
             import_busybox(&cluster, &host, &socket(&cluster, &host));
         }
         Self { engines, cluster }
@@ -141,7 +143,16 @@ pub(crate) fn state(it: &Engines, service: &str, on: &str) -> Option<String> {
 }
 
 pub(crate) fn wait_state(it: &Engines, service: &str, on: &str, wanted: Option<&str>) {
-    wait_until(&format!("{service} on {on} is {wanted:?}"), LIMIT, || {
+    wait_state_within(it, service, on, wanted, LIMIT);
+}
+
+/// As [`wait_state`], where a container has to start first, or its HEALTHCHECK to run.
+pub(crate) fn wait_state_late(it: &Engines, service: &str, on: &str, wanted: Option<&str>) {
+    wait_state_within(it, service, on, wanted, START_LIMIT);
+}
+
+fn wait_state_within(it: &Engines, service: &str, on: &str, wanted: Option<&str>, limit: Duration) {
+    wait_until(&format!("{service} on {on} is {wanted:?}"), limit, || {
         let is = state(it, service, on);
         if is.as_deref() == wanted { Ok(()) } else { Err(format!("{is:?}")) }
     });

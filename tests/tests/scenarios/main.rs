@@ -10,6 +10,7 @@ mod crash_members;
 mod crowd;
 mod deaths;
 mod docker;
+mod docker_beside;
 mod docker_driver;
 mod docker_guests;
 mod docker_life;
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
         docker_driver::all(),
         docker_life::all(),
         docker_guests::all(),
+        docker_beside::all(),
         firewalls::all(),
     ];
     tests::runner::main(&all.into_iter().flatten().collect::<Vec<_>>())
