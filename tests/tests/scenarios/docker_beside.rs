@@ -1,23 +1,31 @@
 //! What Docker does by itself, beside what it does with us.
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use agent::api::routes;
 use agent::api::types::AttachmentInfo;
 use agent::bed::Sandbox;
 use tests::names::{Manner, Upstream};
-use tests::runner::Scenario;
+use tests::runner::{Scenario, is_nightly};
 use tests::wait::wait_until;
 
+use crate::docker::start_docker;
 use crate::docker_guests::{GUEST, OUTSIDE, Watch, import_guest, now, serve};
 use crate::engines::{Engines, LIMIT, SERVE, START_LIMIT, wait_state, wait_state_late};
+use crate::reboot::{Boot, used};
 
 /// What the name server outside says of every name.
 const TOLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+/// Until many containers run that one engine has to start.
+const ALL_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
         dockers_own_networks_ports_and_dns_work_beside_ours once,
         containers_live_on_with_live_restore once,
+        a_host_that_boots_starts_its_containers once,
+        a_network_removed_while_a_container_starts_leaves_nothing once,
     ]
 }
 
@@ -160,5 +168,143 @@ fn containers_live_on_with_live_restore(sandbox: &Sandbox) {
     asks(&it);
     it.docker("h1", "rm -f api");
     it.docker("h2", "rm -f shop");
+    it.cluster.wait_well(START_LIMIT);
+}
+
+/// All that are to run do again, under their names, as replicas; nothing of those before the boot is left.
+fn a_host_that_boots_starts_its_containers(sandbox: &Sandbox) {
+    let count = if is_nightly() { 50 } else { 12 };
+    let mut it = Engines::start(sandbox, 2);
+    it.docker("h1", "network create -d svc-agent payment");
+    it.wait_networks("payment");
+    it.docker(
+        "h1",
+        "run -d --stop-timeout 1 --network payment --name shop --hostname shop box busybox sleep 1000",
+    );
+    let run =
+        "run -d --restart always --stop-timeout 1 --network payment --label svc-agent.service=payment-api";
+    let one = format!("docker {run} --name api$n --hostname api$n box {SERVE} >/dev/null &");
+    it.shell("h2", &format!("for n in $(seq {count}); do {one} [ $((n % 4)) != 0 ] || wait; done; wait"));
+    let first = it.address("h2", "api1", "payment");
+    let fixed = format!("{}.250", first.rsplit_once('.').expect("an address").0);
+    let run = "run -d --restart always --stop-timeout 1 --network payment";
+    it.docker(
+        "h2",
+        &format!("{run} --ip {fixed} --network-alias till --name fixed --hostname fixed box {SERVE}"),
+    );
+    it.docker("h2", "run -d --stop-timeout 1 --network payment --name ends box busybox sleep 1000");
+    let addresses = |it: &Engines| -> BTreeMap<String, String> {
+        let names = (1..=count).map(|number| format!("api{number}")).chain(["fixed".to_owned()]);
+        names.map(|name| (name.clone(), it.address("h2", &name, "payment"))).collect()
+    };
+    let wait_all = |it: &Engines| {
+        wait_until("all of them serve", ALL_LIMIT, || {
+            let service = it.cluster.service("h1", "payment-api");
+            let replicas = service.map(|service| service.replicas).unwrap_or_default();
+            let serving = replicas.iter().filter(|replica| replica.state == "serving").count();
+            let there: Vec<AttachmentInfo> = it.cluster.get("h1", routes::ATTACHMENTS, &[]);
+            let on_h2 = there.iter().filter(|it| !it.local).count();
+            if (serving, on_h2) == (count, count + 1) {
+                Ok(())
+            } else {
+                Err(format!("{serving} serve, {on_h2} there"))
+            }
+        });
+        for (name, address) in addresses(it) {
+            it.wait_name("h1", "shop", &name, &address);
+            it.wait_answer("h1", "shop", &address, &name);
+        }
+        it.wait_name("h1", "shop", "till", &fixed);
+        let seen = it.docker("h1", "exec shop busybox nslookup -type=a tasks.payment-api 127.0.0.11");
+        let seen = seen.lines().filter(|line| line.starts_with("Address: ")).count();
+        assert_eq!(seen, count, "replicas by name");
+    };
+    it.docker("h2", "rm -f ends");
+    wait_all(&it);
+    let (vip, in_use) = (it.cluster.vip("h1", "payment-api"), used(&it.cluster));
+
+    it.docker("h2", "run -d --stop-timeout 1 --network payment --name ends box busybox sleep 1000");
+    it.kill_host("h2");
+    let _boot = Boot::begin(&it.cluster.bed().log_directory(), 1);
+    it.cluster.add_host(2);
+    let began = Instant::now();
+    it.cluster.restart_agent("h2");
+    let engine = start_docker(&it.cluster, "h2");
+    it.engines.insert("h2".to_owned(), engine);
+    wait_all(&it);
+    println!("  {count} containers serve {:?} after a boot", began.elapsed());
+    // Docker asks for an address with each start, and says whose it is to be only where it is a certain one.
+    let after = addresses(&it);
+    assert_eq!(after["fixed"], fixed);
+    assert_eq!(
+        after.values().collect::<BTreeSet<_>>().len(),
+        count + 1,
+        "each has one of its own: {after:?}"
+    );
+    assert_eq!(it.cluster.vip("h1", "payment-api"), vip, "the VIP that others know");
+    // A new one finds room, and the one that was not to be kept running has left nothing.
+    wait_until("as many addresses are in use as before", START_LIMIT, || {
+        let now = used(&it.cluster);
+        if now == in_use { Ok(()) } else { Err(format!("{now} instead of {in_use}")) }
+    });
+    it.docker("h2", "ps -aq | xargs docker rm -f >/dev/null");
+    it.docker("h1", "rm -f shop");
+    it.cluster.ok("h1", "deregister payment-api");
+    it.docker("h1", "network rm payment");
+    it.wait_networks("");
+    it.cluster.wait_well(START_LIMIT);
+}
+
+/// Whichever of the two comes first, the other one works or is refused with words.
+fn a_network_removed_while_a_container_starts_leaves_nothing(sandbox: &Sandbox) {
+    let it = Engines::start(sandbox, 1);
+    // A command takes some milliseconds to ask, and Docker some ten until it starts what it has made.
+    let links = |it: &Engines| it.cluster.shell("h1", "ip -o link | cut -d: -f2 | sort");
+    let before = links(&it);
+    let (mut ran, mut refused) = (0, 0);
+    for round in 0..10 {
+        it.docker("h1", "network create -d svc-agent brief");
+        it.wait_networks("brief");
+        let run = "docker run -d --stop-timeout 1 --network brief --name racer box busybox sleep 1000";
+        let both = format!(
+            "{run} 2>&1 & run=$!; busybox usleep {}; docker network rm brief >/dev/null 2>&1; wait $run",
+            round * 1_500
+        );
+        let output = it.try_shell("h1", &both);
+        if output.exit == 0 {
+            ran += 1;
+            let address = it.address("h1", "racer", "brief");
+            wait_until("what runs is attached", LIMIT, || {
+                let there = it.cluster.ok("h1", "attachments");
+                if there.contains(&address) { Ok(()) } else { Err(there) }
+            });
+        } else {
+            refused += 1;
+            assert!(output.stdout.contains("network brief"), "round {round}: {output:?}");
+        }
+        it.try_docker("h1", "rm -f racer");
+        wait_until("nothing is attached", LIMIT, || {
+            let there: Vec<AttachmentInfo> = it.cluster.get("h1", routes::ATTACHMENTS, &[]);
+            if there.is_empty() { Ok(()) } else { Err(format!("{there:?}")) }
+        });
+        // One that comes back may do so in between.
+        wait_until("the network is gone", START_LIMIT, || {
+            let _refused = it.try_docker("h1", "network rm brief");
+            let ours = it.cluster.ok("h1", "network ls");
+            let there = format!("{ours} {}", it.docker("h1", "network ls -q --filter driver=svc-agent"));
+            if there.contains("brief") || !it.networks("h1").is_empty() { Err(there) } else { Ok(()) }
+        });
+    }
+    println!("  {ran} ran, {refused} were refused");
+    it.wait_networks("");
+    assert_eq!(it.docker("h1", "network ls -q --filter driver=svc-agent"), "");
+    wait_until("no link and no namespace is left", START_LIMIT, || {
+        let (now, namespaces) = (links(&it), it.cluster.network_namespaces().len());
+        if now == before && namespaces == 0 {
+            Ok(())
+        } else {
+            Err(format!("{namespaces}, {now} instead of {before}"))
+        }
+    });
     it.cluster.wait_well(START_LIMIT);
 }

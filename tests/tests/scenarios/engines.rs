@@ -51,6 +51,21 @@ impl Engines {
         Self { engines, cluster }
     }
 
+    /// A host loses power, with its engine and all containers, whose data stays.
+    pub(crate) fn kill_host(&mut self, host: &str) {
+        // Their namespaces are no namespaces of the bed.
+        let processes =
+            self.docker(host, "ps -q | xargs docker inspect --format '{{.State.Pid}}' | tr '\n' ' '");
+        self.cluster.kill_host(host);
+        let other = self.cluster.running().into_iter().next().expect("another host");
+        self.cluster.shell(&other, &format!("kill -9 {processes}"));
+        drop(self.engines.remove(host));
+        let directory = docker_directory(&self.cluster, host);
+        for gone in [directory.join("exec"), plugins(&self.cluster, host)] {
+            std::fs::remove_dir_all(gone).expect("a directory");
+        }
+    }
+
     /// Words of a host's `docker`, which must succeed; what it printed.
     pub(crate) fn docker(&self, host: &str, words: &str) -> String {
         self.shell(host, &format!("docker {words}"))

@@ -19,6 +19,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         told = f"{socket.gethostname()} {self.client_address[0]}\n".encode()
         body = LARGE if self.path == "/large" else told
+        if self.path == "/eat":
+            # More than its container may have.
+            body = b"".join(bytes([number]) * 2**20 for number in range(256))
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

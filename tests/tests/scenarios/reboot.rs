@@ -17,10 +17,10 @@ pub(crate) fn all() -> Vec<Scenario> {
 }
 
 /// Another boot id, for the agents that start from now on. Dropped, it is the machine's again.
-struct Boot;
+pub(crate) struct Boot;
 
 impl Boot {
-    fn begin(directory: &Path, number: usize) -> Self {
+    pub(crate) fn begin(directory: &Path, number: usize) -> Self {
         let path = directory.join("boot-id");
         std::fs::write(&path, format!("00000000-0000-4000-8000-{number:012}\n")).expect("a file");
         let bound = Command::new("mount").arg("--bind").arg(&path).arg(BOOT_ID).output().expect("mount");
@@ -74,7 +74,7 @@ fn what_a_host_had_is_free_after_it_boots_again(sandbox: &Sandbox) {
 }
 
 /// Addresses in use, as both hosts count them.
-fn used(cluster: &Cluster) -> String {
+pub(crate) fn used(cluster: &Cluster) -> String {
     let of = |host| {
         let networks: Vec<types::NetworkInfo> = cluster.get(host, routes::NETWORKS, &[]);
         let capacity = networks.into_iter().flat_map(|it| it.capacity);
