@@ -8,7 +8,7 @@ use tests::names::{Manner, Musl, Said, Upstream};
 use tests::runner::Scenario;
 use tests::wait::wait_until;
 
-use crate::engines::{Engines, START_LIMIT, wait_state};
+use crate::engines::{Engines, START_LIMIT, wait_state, wait_state_late};
 
 /// For all look-ups of a client together; a single retry of one takes longer.
 const NAMES_LIMIT: Duration = Duration::from_secs(4);
@@ -22,6 +22,8 @@ pub(crate) const GUEST: &str = "python3 -I -S /guest.py";
 pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
         every_row_of_the_contract_holds_inside_dockers_containers once,
+        a_drain_before_docker_stop_loses_no_request once,
+        a_container_out_of_memory_is_out_of_the_service once,
     ]
 }
 
@@ -213,6 +215,82 @@ fn deaths(row: &Row) {
     for line in watch.end(&row.it).iter().filter(|line| line.at > killed + DEATH_LIMIT) {
         assert!(line.said.starts_with("pay "), "{:.1} s after its end: {}", line.at - killed, line.said);
     }
+}
+
+/// Two replicas, `api` on h1 with further options, and a client that has heard both.
+fn two_replicas(sandbox: &Sandbox, options: &str) -> (Engines, Watch) {
+    let it = Engines::start(sandbox, 2);
+    import_guest(&it, None);
+    it.docker("h1", "network create -d svc-agent payment");
+    it.wait_networks("payment");
+    let labels = "--label svc-agent.service=payment-api --label svc-agent.check=http://:80/";
+    serve(&it, "h1", "api", &format!("{labels} {options}"));
+    serve(&it, "h2", "pay", labels);
+    serve(&it, "h2", "shop", "");
+    for name in ["api", "pay"] {
+        wait_state_late(&it, "payment-api", name, Some("serving"));
+    }
+    let watch = Watch::begin(&it, "h2", "shop", "payment-api", "anew");
+    watch.wait(&it, "both answer", |heard| {
+        ["api ", "pay "].iter().all(|name| heard.iter().any(|line| line.said.starts_with(name)))
+    });
+    (it, watch)
+}
+
+/// What the README says to do where no request may be lost.
+fn a_drain_before_docker_stop_loses_no_request(sandbox: &Sandbox) {
+    let (it, watch) = two_replicas(sandbox, "");
+    it.cluster.ok("h1", "drain payment-api --on api --wait 2s");
+    let drained = now();
+    it.docker("h1", "stop api");
+    watch.wait(&it, "the client goes on", |heard| {
+        heard.last().is_some_and(|line| line.at > drained + DEATH_LIMIT)
+    });
+    // Started again it gets requests once it answers its check.
+    it.docker("h1", "start api");
+    wait_state_late(&it, "payment-api", "api", Some("serving"));
+    let back = now();
+    watch.wait(&it, "it answers again", |heard| {
+        heard.iter().any(|line| line.at > back && line.said.starts_with("api "))
+    });
+    let heard = watch.end(&it);
+    let lost: Vec<&Heard> = heard.iter().filter(|line| line.said.starts_with("failed")).collect();
+    assert!(lost.is_empty(), "of {} requests: {lost:?}", heard.len());
+    it.docker("h1", "rm -f api");
+    it.docker("h2", "rm -f pay shop");
+    it.cluster.wait_well(START_LIMIT);
+}
+
+/// Killed by the kernel, without a word before, it is missed within the time that the contract gives; started again by Docker
+/// it is a replica again.
+fn a_container_out_of_memory_is_out_of_the_service(sandbox: &Sandbox) {
+    let limit = "--restart always -m 64m --memory-swap 64m";
+    let (it, watch) = two_replicas(sandbox, limit);
+    let first = it.docker("h1", "inspect --format '{{.State.StartedAt}}' api");
+    if it.docker("h1", "info --format '{{.MemoryLimit}}'") == "true" {
+        let address = it.address("h1", "api", "payment");
+        let eat = format!("exec shop curl -sS -m 20 -o /dev/null http://{address}/eat");
+        assert_ne!(it.try_docker("h2", &eat).exit, 0, "what it may not have it gets");
+    } else {
+        println!("  killed: there are no limits of memory here");
+        it.shell("h1", "kill -9 $(docker inspect --format '{{.State.Pid}}' api)");
+    }
+    let killed = now();
+    wait_state(&it, "payment-api", "api", None);
+    wait_state_late(&it, "payment-api", "api", Some("serving"));
+    assert_ne!(it.docker("h1", "inspect --format '{{.State.StartedAt}}' api"), first);
+    assert_eq!(it.docker("h1", "inspect --format '{{.RestartCount}}' api"), "1");
+    let back = now();
+    watch.wait(&it, "it answers again", |heard| {
+        heard.iter().any(|line| line.at > back && line.said.starts_with("api "))
+    });
+    let heard = watch.end(&it);
+    let lost: Vec<&Heard> = heard.iter().filter(|line| line.said.starts_with("failed")).collect();
+    let late = lost.iter().find(|line| line.at > killed + DEATH_LIMIT);
+    assert!(late.is_none(), "killed at {killed}, of {} requests: {lost:?}", heard.len());
+    it.docker("h1", "rm -f api");
+    it.docker("h2", "rm -f pay shop");
+    it.cluster.wait_well(START_LIMIT);
 }
 
 /// Seconds since the machine began, as containers count them, too.
