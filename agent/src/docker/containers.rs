@@ -302,6 +302,22 @@ pub(super) async fn started(
 ) -> Result<(), String> {
     let described = engine::describe(docker, container).await.ok_or("Docker does not describe it")?;
     take_in(agent, &described);
+    register(agent, &described, endpoint).await?;
+    // Docker says nothing of it, and goes on.
+    if !described.unpublished.is_empty() {
+        let (name, ports) = (&described.name, described.unpublished.join(", "));
+        let line = format!(
+            "container {name}: {ports} is not published: our networks publish no ports; put it on one of Docker's, too \
+             (docker network connect bridge {name}, and start it again)"
+        );
+        tracing::warn!("{line}");
+        agent.events.record("attachment", line, ORIGIN);
+    }
+    Ok(())
+}
+
+/// What a container's labels ask for on one of its networks.
+async fn register(agent: &Arc<Agent>, described: &Described, endpoint: &str) -> Result<(), String> {
     let tell = |why: &str| {
         let line = format!("container {} is not registered: {why}", described.name);
         tracing::error!("{line}");

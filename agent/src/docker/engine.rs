@@ -39,6 +39,8 @@ pub(super) struct Described {
     pub judged: Judged,
     /// The signal that it is stopped with, if it has one of its own.
     pub stop_signal: Option<i32>,
+    /// Ports that were to be published and are not: none of its networks does that.
+    pub unpublished: Vec<String>,
 }
 
 /// The first engine of the setting that is Docker's and answers.
@@ -150,7 +152,13 @@ pub(super) async fn describe(docker: &Docker, container: &str) -> Option<Describ
 fn read(it: ContainerInspectResponse) -> Option<Described> {
     let config = it.config.unwrap_or_default();
     let state = it.state.unwrap_or_default();
-    let networks = it.network_settings.and_then(|it| it.networks).unwrap_or_default();
+    let settings = it.network_settings.unwrap_or_default();
+    let networks = settings.networks.unwrap_or_default();
+    let published = settings.ports.unwrap_or_default();
+    let wanted = it.host_config.and_then(|it| it.port_bindings).unwrap_or_default();
+    let is_published = |port: &String| published.get(port).is_some_and(|at| at.iter().flatten().count() > 0);
+    let mut unpublished: Vec<String> = wanted.into_keys().filter(|port| !is_published(port)).collect();
+    unpublished.sort();
     let names = networks.keys().cloned().collect();
     let endpoints = networks.into_values().filter_map(|it| {
         let id = it.endpoint_id.filter(|id| !id.is_empty())?;
@@ -167,6 +175,7 @@ fn read(it: ContainerInspectResponse) -> Option<Described> {
         endpoints: endpoints.collect(),
         judged: judged(paused, health),
         stop_signal: config.stop_signal.as_deref().and_then(signal),
+        unpublished,
     })
 }
 
@@ -213,12 +222,14 @@ mod tests {
             "NetworkSettings": { "Networks": {
                 "payment": { "EndpointID": "e1", "Aliases": ["cash"] },
                 "left": { "EndpointID": "" },
-            } },
+            }, "Ports": { "80/tcp": [{ "HostIp": "0.0.0.0", "HostPort": "18080" }], "90/tcp": null } },
+            "HostConfig": { "PortBindings": { "80/tcp": [{ "HostPort": "18080" }], "90/tcp": [{ "HostPort": "18090" }] } },
         });
         let read = read(serde_json::from_value(json).unwrap()).unwrap();
         assert_eq!((read.name.as_str(), read.running, read.stop_signal), ("shop", true, Some(3)));
         assert_eq!(read.endpoints, BTreeMap::from([("e1".to_owned(), vec!["cash".to_owned()])]));
         assert_eq!((read.judged.health, read.networks.len()), (Health::Starting, 2));
+        assert_eq!(read.unpublished, ["90/tcp"]);
         assert_eq!(judged(true, Some(HealthStatusEnum::HEALTHY)).health, Health::Failing);
         assert_eq!(judged(false, None).health, Health::Serving);
         assert_eq!(["TERM", "SIGINT", "10", "SIGNO"].map(signal), [Some(15), Some(2), Some(10), None]);

@@ -86,11 +86,24 @@ fn dockers_own_networks_ports_and_dns_work_beside_ours(sandbox: &Sandbox) {
     published(&it, "beside a network of ours");
     assert_eq!(rules(&it), before, "Docker's rules");
 
-    // Ours publish no ports: Docker goes on without a word.
-    it.docker("h1", &format!("{run} --network payment -p 18081:80 --name port box {SERVE}"));
+    // Ours publish no ports: Docker goes on without a word, and we say it. One of Docker's beside it does.
+    it.docker("h1", &format!("{run} --network payment -p 18081:80 --name port --hostname port box {SERVE}"));
     assert_eq!(it.docker("h1", "port port"), "");
     let refused = it.cluster.try_shell("h2", "curl -sS -m 2 http://192.168.77.1:18081/");
     assert_eq!(refused.exit, 7, "refused by the host: {refused:?}");
+    let told = |it: &Engines| it.cluster.ok("h1", "events").matches("80/tcp is not published").count();
+    wait_until("it is told", LIMIT, || match told(&it) {
+        1 => Ok(()),
+        count => Err(count),
+    });
+    it.docker("h1", "network connect bridge port");
+    it.docker("h1", "restart -t 0 port");
+    wait_until("the port is published by Docker's network", START_LIMIT, || {
+        let got = it.cluster.try_shell("h2", "curl -sS -m 2 http://192.168.77.1:18081/");
+        if got.stdout == "port\n" { Ok(()) } else { Err(format!("{got:?}")) }
+    });
+    it.wait_answer("h2", "shop", &it.address("h1", "port", "payment"), "port");
+    assert_eq!(told(&it), 1, "{}", it.cluster.ok("h1", "events"));
     it.docker("h1", "rm -f api both port");
     it.docker("h2", "rm -f shop");
     it.docker("h1", "network rm payment");
