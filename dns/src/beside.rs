@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::Name;
 use tokio::time::timeout;
 
 /// It answers from memory what it knows; the rest it would ask others for, and we ask those ourselves.
 const LIMIT: Duration = Duration::from_millis(500);
+/// For those that only it can ask: clients ask again after five seconds.
+const SERVERS_LIMIT: Duration = Duration::from_secs(5);
+/// What it may answer then in one datagram.
+const PAYLOAD_BYTES: u16 = 1_232;
 
 /// How it is asked.
 #[async_trait]
@@ -23,13 +27,18 @@ pub trait Exchange: fmt::Debug + Send + Sync {
 pub struct Beside {
     /// Its networks' names, lower case: `db.NETWORK` is asked for.
     pub networks: Vec<Arc<str>>,
+    /// Whether it asks name servers that are this namespace's own (`docker run --dns`): then they are asked in place of the
+    /// host's upstreams.
+    pub has_servers: bool,
     /// How it is asked.
     pub exchange: Arc<dyn Exchange>,
 }
 
 impl PartialEq for Beside {
     fn eq(&self, other: &Self) -> bool {
-        self.networks == other.networks && Arc::ptr_eq(&self.exchange, &other.exchange)
+        self.networks == other.networks
+            && self.has_servers == other.has_servers
+            && Arc::ptr_eq(&self.exchange, &other.exchange)
     }
 }
 
@@ -46,17 +55,25 @@ impl Beside {
         }
     }
 
-    /// What it knows: records, or nothing.
+    /// What it knows: records, or nothing; and what the servers say that are its own.
     pub(crate) async fn ask(&self, query: &Query) -> Option<Message> {
         let mut message = Message::query();
         message.metadata.id = rand::random();
         message.metadata.recursion_desired = true;
         message.queries.push(query.clone());
+        if self.has_servers {
+            message.edns.get_or_insert_with(Edns::new).set_max_payload(PAYLOAD_BYTES);
+        }
         let bytes = message.to_vec().ok()?;
-        let reply = timeout(LIMIT, self.exchange.exchange(bytes)).await.ok()??;
+        let limit = if self.has_servers { SERVERS_LIMIT } else { LIMIT };
+        let reply = timeout(limit, self.exchange.exchange(bytes)).await.ok()??;
         let reply = Message::from_vec(&reply).ok()?;
         let ours = reply.metadata.id == message.metadata.id && reply.queries.first() == Some(query);
-        let useful = reply.metadata.response_code == ResponseCode::NoError && !reply.answers.is_empty();
+        let useful = match reply.metadata.response_code {
+            ResponseCode::NoError => self.has_servers || !reply.answers.is_empty(),
+            ResponseCode::NXDomain => self.has_servers,
+            _ => false,
+        };
         (ours && useful && !reply.metadata.truncation).then_some(reply)
     }
 }
@@ -82,7 +99,7 @@ mod tests {
     }
 
     fn beside(code: ResponseCode) -> Beside {
-        Beside { networks: vec!["local".into()], exchange: Arc::new(Echo(code)) }
+        Beside { networks: vec!["local".into()], has_servers: false, exchange: Arc::new(Echo(code)) }
     }
 
     #[test]
@@ -103,6 +120,11 @@ mod tests {
     async fn what_it_does_not_know_is_nothing() {
         let query = Query::query(Name::from_ascii("db.").unwrap(), hickory_proto::rr::RecordType::A);
         assert_eq!(beside(ResponseCode::NoError).ask(&query).await.unwrap().answers.len(), 1);
-        assert!(beside(ResponseCode::NXDomain).ask(&query).await.is_none());
+        let denies = beside(ResponseCode::NXDomain);
+        assert!(denies.ask(&query).await.is_none());
+        let servers = Beside { has_servers: true, ..denies };
+        let denied = servers.ask(&query).await.expect("what its servers say");
+        assert_eq!(denied.metadata.response_code, ResponseCode::NXDomain);
+        assert!(Beside { has_servers: true, ..beside(ResponseCode::ServFail) }.ask(&query).await.is_none());
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Described {
     pub stop_signal: Option<i32>,
     /// Ports that were to be published and are not: none of its networks does that.
     pub unpublished: Vec<String>,
+    /// Whether it was given name servers of its own.
+    pub has_servers: bool,
 }
 
 /// The first engine of the setting that is Docker's and answers.
@@ -155,7 +157,9 @@ fn read(it: ContainerInspectResponse) -> Option<Described> {
     let settings = it.network_settings.unwrap_or_default();
     let networks = settings.networks.unwrap_or_default();
     let published = settings.ports.unwrap_or_default();
-    let wanted = it.host_config.and_then(|it| it.port_bindings).unwrap_or_default();
+    let host = it.host_config.unwrap_or_default();
+    let has_servers = host.dns.is_some_and(|servers| !servers.is_empty());
+    let wanted = host.port_bindings.unwrap_or_default();
     let is_published = |port: &String| published.get(port).is_some_and(|at| at.iter().flatten().count() > 0);
     let mut unpublished: Vec<String> = wanted.into_keys().filter(|port| !is_published(port)).collect();
     unpublished.sort();
@@ -176,6 +180,7 @@ fn read(it: ContainerInspectResponse) -> Option<Described> {
         judged: judged(paused, health),
         stop_signal: config.stop_signal.as_deref().and_then(signal),
         unpublished,
+        has_servers,
     })
 }
 

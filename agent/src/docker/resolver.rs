@@ -1,4 +1,5 @@
-//! Docker's own resolver in a container's namespace. It knows the containers of Docker's own networks that the container is on.
+//! Docker's own resolver in a container's namespace. It knows the containers of Docker's own networks that the container is on,
+//! and asks the name servers that `docker run --dns` gave.
 //!
 //! Docker redirects 127.0.0.11:53 to a port of its own choice, and our redirect goes before. So it is asked at that port, which is
 //! the other UDP socket at that address.
@@ -44,13 +45,14 @@ impl dns::Exchange for Docker {
     }
 }
 
-/// Has a container's names asked of Docker, too, if it is on a network of Docker's own.
+/// Has a container's names asked of Docker, too, if it is on a network of Docker's own, or has name servers of its own.
 pub(super) fn follow(agent: &Arc<Agent>, cookie: u64, ours: &[Name], described: &Described) {
     let other = |network: &&String| super::names::label(network).is_none_or(|label| !ours.contains(&label));
     let networks: Vec<Arc<str>> =
         described.networks.iter().filter(other).map(|it| it.to_ascii_lowercase().into()).collect();
     let opened = lock(&agent.namespaces).get(&cookie).cloned();
-    let port = opened.as_ref().filter(|_| !networks.is_empty()).and_then(|opened| {
+    let has_servers = described.has_servers;
+    let port = opened.as_ref().filter(|_| has_servers || !networks.is_empty()).and_then(|opened| {
         let ports =
             opened.namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/udp")).ok()?.ok()?;
         resolvers(&ports).find(|port| Some(*port) != opened.resolver_port)
@@ -59,7 +61,7 @@ pub(super) fn follow(agent: &Arc<Agent>, cookie: u64, ours: &[Name], described: 
     match (opened, port) {
         (Some(opened), Some(port)) => {
             let exchange = Arc::new(Docker { namespace: opened.namespace, port });
-            all.insert(cookie, dns::Beside { networks, exchange });
+            all.insert(cookie, dns::Beside { networks, has_servers, exchange });
         }
         _ => drop(all.remove(&cookie)),
     }

@@ -103,7 +103,9 @@ impl Handler {
             Answer::NxDomain(soa) => soa.owner == Owner::Root,
             _ => false,
         };
-        let beside = self.zone.load().beside.clone().filter(|it| lacking && it.may_know(query.name()));
+        let asked =
+            |it: &Beside| it.may_know(query.name()) || (it.has_servers && matches!(answer, Answer::Forward));
+        let beside = self.zone.load().beside.clone().filter(|it| lacking && asked(it));
         match beside {
             Some(beside) => Examined::Beside(beside, query, answer),
             None => examined(query, answer),
@@ -125,6 +127,8 @@ impl Handler {
                 forwarded(query.name(), message)
             }
             (None, Examined::Reply(reply)) => reply,
+            // Who chose other servers than the host's may have names that the host's are not to hear of.
+            (None, _) if beside.has_servers => Reply::error(Outcome::ServFail, ResponseCode::ServFail),
             (None, _) => self.forward(request, query).await,
         }
     }

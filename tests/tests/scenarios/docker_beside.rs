@@ -15,6 +15,8 @@ use crate::docker_guests::{GUEST, OUTSIDE, Watch, import_guest, now, serve};
 use crate::engines::{Engines, LIMIT, SERVE, START_LIMIT, wait_state, wait_state_late};
 use crate::reboot::{Boot, used};
 
+/// The name server of the agents' hosts, which knows nothing.
+const HOSTS_OWN: &str = "192.168.77.252";
 /// What the name server outside says of every name.
 const TOLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 /// Until many containers run that one engine has to start.
@@ -30,13 +32,16 @@ pub(crate) fn all() -> Vec<Scenario> {
 }
 
 fn dockers_own_networks_ports_and_dns_work_beside_ours(sandbox: &Sandbox) {
-    let mut it = Engines::start(sandbox, 2);
+    let mut it = Engines::with_flags(sandbox, 2, &["--upstream", HOSTS_OWN], &[]);
     // A machine on the underlay that is no member: where egress goes.
     it.cluster.add_host(9);
-    it.cluster.switch_address(&format!("{OUTSIDE}/24"));
     let _outside = it.cluster.server("h9", 80);
-    let at = SocketAddr::new(OUTSIDE.parse().expect("an address"), 53);
-    let upstream = Upstream::start(it.cluster.bed().switch(), at, Manner::Address(TOLD));
+    let upstream = |address: &str, manner| {
+        it.cluster.switch_address(&format!("{address}/24"));
+        let at = SocketAddr::new(address.parse().expect("an address"), 53);
+        Upstream::start(it.cluster.bed().switch(), at, manner)
+    };
+    let (hosts_own, upstream) = (upstream(HOSTS_OWN, Manner::Deny), upstream(OUTSIDE, Manner::Address(TOLD)));
     let run = "run -d --stop-timeout 1";
     it.docker("h1", "network create -d bridge local");
     let web =
@@ -86,6 +91,20 @@ fn dockers_own_networks_ports_and_dns_work_beside_ours(sandbox: &Sandbox) {
     published(&it, "beside a network of ours");
     assert_eq!(rules(&it), before, "Docker's rules");
 
+    // Name servers that a container was given are asked in place of the host's.
+    it.docker("h1", &format!("{run} --network payment --dns {OUTSIDE} --name told box {SERVE}"));
+    it.wait_name("h1", "told", "other.example", &TOLD.to_string());
+    it.wait_name("h1", "told", "shop", &shop);
+    assert!(!it.look_up("h1", "api", "third.example").stdout.contains(&TOLD.to_string()));
+    let (chosen, host) = (upstream.asked(), hosts_own.asked());
+    assert!(
+        chosen.iter().any(|name| name == "other.example") && !chosen.iter().any(|name| name == "shop"),
+        "{chosen:?}"
+    );
+    assert!(
+        host.iter().any(|name| name == "third.example") && !host.iter().any(|name| name == "other.example"),
+        "{host:?}"
+    );
     // Ours publish no ports: Docker goes on without a word, and we say it. One of Docker's beside it does.
     it.docker("h1", &format!("{run} --network payment -p 18081:80 --name port --hostname port box {SERVE}"));
     assert_eq!(it.docker("h1", "port port"), "");
@@ -104,7 +123,7 @@ fn dockers_own_networks_ports_and_dns_work_beside_ours(sandbox: &Sandbox) {
     });
     it.wait_answer("h2", "shop", &it.address("h1", "port", "payment"), "port");
     assert_eq!(told(&it), 1, "{}", it.cluster.ok("h1", "events"));
-    it.docker("h1", "rm -f api both port");
+    it.docker("h1", "rm -f api both port told");
     it.docker("h2", "rm -f shop");
     it.docker("h1", "network rm payment");
     it.wait_networks("");
