@@ -245,6 +245,7 @@ fn a_host_that_boots_starts_its_containers(sandbox: &Sandbox) {
                 Err(format!("{serving} serve, {on_h2} there"))
             }
         });
+        let since = Instant::now();
         for (name, address) in addresses(it) {
             it.wait_name("h1", "shop", &name, &address);
             it.wait_answer("h1", "shop", &address, &name);
@@ -252,7 +253,9 @@ fn a_host_that_boots_starts_its_containers(sandbox: &Sandbox) {
         it.wait_name("h1", "shop", "till", &fixed);
         let seen = it.docker("h1", "exec shop busybox nslookup -type=a tasks.payment-api 127.0.0.11");
         let seen = seen.lines().filter(|line| line.starts_with("Address: ")).count();
-        assert_eq!(seen, count, "replicas by name");
+        // More than some 28 do not fit in a datagram of 512 bytes, and busybox does not ask over TCP.
+        assert!(seen == count || (count > 28 && seen >= 20), "{seen} replicas by name");
+        since
     };
     it.docker("h2", "rm -f ends");
     wait_all(&it);
@@ -266,8 +269,8 @@ fn a_host_that_boots_starts_its_containers(sandbox: &Sandbox) {
     it.cluster.restart_agent("h2");
     let engine = start_docker(&it.cluster, "h2");
     it.engines.insert("h2".to_owned(), engine);
-    wait_all(&it);
-    println!("  {count} containers serve {:?} after a boot", began.elapsed());
+    let serve = wait_all(&it).duration_since(began);
+    println!("  {count} containers serve {serve:?} after a boot");
     // Docker asks for an address with each start, and says whose it is to be only where it is a certain one.
     let after = addresses(&it);
     assert_eq!(after["fixed"], fixed);
