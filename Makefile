@@ -35,7 +35,7 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
-bench: deps
+bench: deps quick-package
 	$(CARGO) build --release --locked -p agent -p tests --bins
 	$(PROFILE_DIR)/bench
 

@@ -129,6 +129,11 @@ impl Cluster {
         &self.bed
     }
 
+    /// The bed, to build more in it.
+    pub fn bed_mut(&mut self) -> &mut Bed {
+        &mut self.bed
+    }
+
     /// The namespace of a host or container.
     pub fn namespace(&self, place: &str) -> Namespace {
         self.bed.namespace(place).expect("a place of this bed")
@@ -188,18 +193,17 @@ pub fn host_of(container: &str) -> String {
     format!("h{number}")
 }
 
-/// The agent's binary: in the directory above this test program's, or where SVC_AGENT_PROGRAM says.
+/// The agent's binary: beside this program (the bench), in the directory above (tests), or where SVC_AGENT_PROGRAM says.
 fn program() -> PathBuf {
     if let Some(program) = std::env::var_os("SVC_AGENT_PROGRAM") {
         return program.into();
     }
     let own = std::env::current_exe().expect("this program's path");
-    let profile = own.parent().and_then(Path::parent).expect("target/<profile>/deps");
-    let program = profile.join("svc-agent");
-    assert!(
-        program.exists(),
-        "{} is missing: build it first, in the same profile, with `cargo build --workspace`",
-        program.display()
-    );
-    program
+    let places: Vec<PathBuf> = own.ancestors().skip(1).take(2).map(|it| it.join("svc-agent")).collect();
+    let program = places.iter().find(|program| program.exists());
+    program.cloned().unwrap_or_else(|| {
+        panic!(
+            "no program at {places:?}: build it first, in the same profile, with `cargo build --workspace`"
+        )
+    })
 }

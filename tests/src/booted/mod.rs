@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use agent::bed::Process;
+use agent::netns::Namespace;
 
 use crate::cluster::{Cluster, Output};
 use crate::runner::skip;
@@ -24,6 +25,16 @@ const DOCKER: &str = "/var/cache/svc-agent-tests/docker";
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// Longest run of a command.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Has a host that the package lies on, at /root/svc-agent.deb, install it and found the cluster (h1) or join it (h2).
+pub const JOIN: &str = "set -e; apt-get install -y /root/svc-agent.deb >/dev/null
+    if [ $(hostname) = h1 ]; then
+        (umask 077; svc-agent keygen > /etc/svc-agent/cluster.key); echo 'OPTIONS=\"--init\"' > /etc/default/svc-agent
+    else
+        scp h1:/etc/svc-agent/cluster.key /etc/svc-agent/
+        echo 'OPTIONS=\"--join 192.168.77.1\"' > /etc/default/svc-agent
+    fi
+    systemctl start svc-agent";
 
 /// What a host is booted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +151,17 @@ impl Booted {
         assert!(copied.success(), "{} is copied to {}:{to}", from.display(), self.name);
     }
 
+    /// The network namespace of a container of Docker there, while it runs.
+    pub fn container(&self, name: &str) -> Option<Namespace> {
+        let id = self.try_shell(&format!("docker inspect --format '{{{{.Id}}}}' {name}")).stdout;
+        let in_it = |process: &Path| {
+            std::fs::read_to_string(process.join("cgroup")).is_ok_and(|group| group.contains(id.trim()))
+        };
+        let processes = std::fs::read_dir("/proc").ok()?.flatten().map(|process| process.path());
+        let process = processes.filter(|_| !id.trim().is_empty()).find(|process| in_it(process))?;
+        Namespace::open(&process.join("ns/net")).ok()
+    }
+
     /// Docker there gets the images python:3-slim and curlimages/curl.
     pub fn import_images(&self) {
         self.shell(IMAGES);
@@ -161,17 +183,30 @@ impl Drop for Booted {
     }
 }
 
+/// What stands in the way of booting hosts with Docker, and of the package.
+pub fn missing() -> Option<String> {
+    let layers = [ROOT, DOCKER].into_iter().find(|layer| !Path::new(layer).join("etc").exists());
+    let layers = layers.map(|layer| format!("no root file system at {layer}: make deps"));
+    layers.or_else(|| newest_package().err())
+}
+
 /// The newest package that `make quick-package` made, which must not be older than the program.
 pub fn package() -> PathBuf {
+    newest_package().unwrap_or_else(|missing| skip(missing))
+}
+
+fn newest_package() -> Result<PathBuf, String> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
     let made = std::fs::read_dir(target.join("package/quick")).into_iter().flatten().flatten();
     let written = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
     let debs = made.map(|it| it.path()).filter(|path| path.extension().is_some_and(|it| it == "deb"));
-    let Some(package) = debs.max_by_key(|path| written(path)) else { skip("a package: make quick-package") };
+    let Some(package) = debs.max_by_key(|path| written(path)) else {
+        return Err("no package: make quick-package".to_owned());
+    };
     if written(&package) < written(&target.join("debug/svc-agent")) {
-        skip("a package of this program, the one that is there is older: make quick-package");
+        return Err("the package is older than the program: make quick-package".to_owned());
     }
-    package
+    Ok(package)
 }
 
 fn spawn(cluster: &Cluster, name: &str, root: Root, directory: &Path, group: &Path) -> Process {

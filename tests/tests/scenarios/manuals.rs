@@ -3,20 +3,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use agent::bed::Sandbox;
-use tests::booted::{Booted, Root, check, package};
+use tests::booted::{Booted, JOIN, Root, check, package};
 use tests::cluster::Cluster;
 use tests::runner::Scenario;
 
 const HOSTS: [&str; 2] = ["h1", "h2"];
-/// What a manual begins from whose subject is not how one comes there.
-const JOIN: &str = "set -e; apt-get install -y /root/svc-agent.deb >/dev/null
-    if [ $(hostname) = h1 ]; then
-        (umask 077; svc-agent keygen > /etc/svc-agent/cluster.key); echo 'OPTIONS=\"--init\"' > /etc/default/svc-agent
-    else
-        scp h1:/etc/svc-agent/cluster.key /etc/svc-agent/
-        echo 'OPTIONS=\"--join 192.168.77.1\"' > /etc/default/svc-agent
-    fi
-    systemctl start svc-agent";
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) fn all() -> Vec<Scenario> {
@@ -57,6 +48,7 @@ fn run(sandbox: &Sandbox, manual: &str, joined: bool) {
         host.copy(&package, "/root/svc-agent.deb");
         host.wait("Docker answers", START_LIMIT, "docker version");
         host.import_images();
+        // What a manual begins from whose subject is not how one comes there.
         if joined {
             host.shell(JOIN);
         }

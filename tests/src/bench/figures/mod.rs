@@ -2,6 +2,7 @@
 mod balancer;
 mod connects;
 mod derive;
+mod docker;
 mod faults;
 mod full;
 mod hosts;
@@ -33,6 +34,8 @@ pub(crate) enum Figure {
     MoreHosts,
     /// A change taken up and derived at 10,000 services of 10 replicas.
     Derive,
+    /// Containers of Docker: streams, times until they answer and until two hundred run.
+    Docker,
     /// Resident memory of agents.
     Memory,
     /// From a registration's request to its use on all hosts.
@@ -59,6 +62,7 @@ impl Figure {
             Self::Hosts => "hosts",
             Self::MoreHosts => "more_hosts",
             Self::Derive => "derive",
+            Self::Docker => "docker",
             Self::Memory => "memory",
             Self::Registration => "registration",
             Self::Faults => "faults",
@@ -114,7 +118,10 @@ pub(crate) fn measure(
     if wanted(Figure::Derive) {
         emit(Figure::Derive, derive::measure(options)?);
     }
-    let alone = [Figure::Hosts, Figure::MoreHosts, Figure::Balancer, Figure::Derive];
+    if wanted(Figure::Docker) {
+        emit(Figure::Docker, docker::measure(sandbox, options)?);
+    }
+    let alone = [Figure::Hosts, Figure::MoreHosts, Figure::Balancer, Figure::Derive, Figure::Docker];
     if figures.iter().all(|figure| alone.contains(figure)) {
         return Ok(());
     }

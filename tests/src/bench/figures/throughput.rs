@@ -71,7 +71,7 @@ pub(crate) fn vip(scene: &Scene, options: &Options) -> Result<Vec<Row>> {
 }
 
 /// Each in turn, again and again.
-fn rounds<const N: usize>(options: &Options, streams: [&Stream; N]) -> Result<[Vec<f64>; N]> {
+pub(super) fn rounds<const N: usize>(options: &Options, streams: [&Stream; N]) -> Result<[Vec<f64>; N]> {
     let mut speeds = [const { Vec::new() }; N];
     for stream in streams {
         let _warm = stream.measure(Duration::from_millis(100))?;
