@@ -5,6 +5,7 @@ mod churn;
 mod clocks;
 mod conflicts;
 mod crash;
+mod crash_docker;
 mod crash_kernel;
 mod crash_members;
 mod crowd;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         conflicts::all(),
         apart::all(),
         crash::all(),
+        crash_docker::all(),
         crash_kernel::all(),
         crash_members::all(),
         crowd::all(),

@@ -75,13 +75,12 @@ fn what_a_host_had_is_free_after_it_boots_again(sandbox: &Sandbox) {
 
 /// Addresses in use, as both hosts count them.
 pub(crate) fn used(cluster: &Cluster) -> String {
-    let of = |host| {
-        let networks: Vec<types::NetworkInfo> = cluster.get(host, routes::NETWORKS, &[]);
-        let capacity = networks.into_iter().flat_map(|it| it.capacity);
-        capacity
-            .map(|(region, it)| format!("{region} {}/{}", it.used, it.total))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    format!("{}; {}", of("h1"), of("h2"))
+    format!("{}; {}", used_on(cluster, "h1"), used_on(cluster, "h2"))
+}
+
+/// As one host counts them.
+pub(crate) fn used_on(cluster: &Cluster, host: &str) -> String {
+    let networks: Vec<types::NetworkInfo> = cluster.get(host, routes::NETWORKS, &[]);
+    let capacity = networks.into_iter().flat_map(|it| it.capacity);
+    capacity.map(|(region, it)| format!("{region} {}/{}", it.used, it.total)).collect::<Vec<_>>().join(", ")
 }
