@@ -55,9 +55,10 @@ if [ "$(dpkg --print-architecture)" = amd64 ]; then
     need qemu-system-x86_64 qemu-system-x86
     [ -e "$kernel/boot" ] || machine=yes
 fi
-# A clean Debian, and what it becomes by Docker and clients, as a layer on top (overlayfs). Their names come last, as above.
+# A clean Debian, and what it becomes by engines and clients, as a layer on top (overlayfs). Their names come last, as above;
+# a list of packages that changes gets another name (tests/src/booted/mod.rs has them, too).
 root=/var/cache/svc-agent-tests/root
-docker=/var/cache/svc-agent-tests/docker
+docker=/var/cache/svc-agent-tests/engines
 debian=""
 [ -d "$root/etc" ] && [ -d "$docker/etc" ] || debian=yes
 [ -z "$missing$machine$debian" ] && exit 0
@@ -95,9 +96,13 @@ if [ -n "$machine" ]; then
     mv "$kernel.new" "$kernel"
 fi
 if [ -n "$debian" ]; then
-    rm -rf "$root" "$root.new" "$docker" "$docker.new" "$docker.work" "$docker.root"
-    debootstrap --variant=minbase --include=systemd,dbus bookworm "$root.new"
-    mv "$root.new" "$root"
+    rm -rf "$docker" "$docker.new" "$docker.work" "$docker.root"
+    if [ ! -d "$root/etc" ]; then
+        # What it mounts ends with it, however it ends.
+        rm -rf --one-file-system "$root.new"
+        unshare -m debootstrap --variant=minbase --include=systemd,dbus bookworm "$root.new"
+        mv "$root.new" "$root"
+    fi
     mkdir "$docker.new" "$docker.work" "$docker.root"
     # In namespaces of its own: its mounts and processes end with it.
     unshare -m -p -f --kill-child sh -eu -s "$root" "$docker" <<'END'
@@ -112,7 +117,7 @@ if [ -n "$debian" ]; then
         chmod 0755 usr/sbin/policy-rc.d
         chroot . sh -eu -s <<'INSIDE'
             apt-get update -q
-            DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends docker.io docker-compose iptables \
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends docker.io docker-compose podman crun iptables \
                 nftables iproute2 iputils-ping curl python3-minimal busybox openssh-server openssh-client
             apt-get clean
             rm -rf /var/lib/apt/lists/* /usr/sbin/policy-rc.d

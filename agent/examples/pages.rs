@@ -1,5 +1,5 @@
-//! What a package holds beside the program: manual pages and completions from the command line's own grammar, and the
-//! configuration that it installs.
+//! What a package holds beside the program: manual pages and completions from the command line's own grammar, and a sample of
+//! all settings.
 //!
 //! `cargo run -p agent --example pages -- DIRECTORY`
 use std::fs;
@@ -10,8 +10,6 @@ use clap_complete::Shell;
 
 /// System administration (man-pages(7)).
 const SECTION: &str = "8";
-/// Where Docker looks for its drivers (moby, pkg/plugins/discovery_unix.go).
-const DOCKER_PLUGIN: &str = "/run/docker/plugins/svc-agent.sock";
 
 fn main() -> io::Result<()> {
     let Some(directory) = std::env::args_os().nth(1) else {
@@ -35,7 +33,7 @@ fn main() -> io::Result<()> {
         clap_complete::generate(shell, &mut agent::cli::command(), "svc-agent", &mut text);
         fs::write(completions.join(file), text)?;
     }
-    fs::write(directory.join("config.toml"), configuration()?)
+    fs::write(directory.join("config.sample.toml"), agent::config::sample())
 }
 
 /// A page for each verb, and of the verbs below it.
@@ -68,13 +66,4 @@ fn with_examples(page: &str) -> String {
         text.push_str(&format!(".SH EXAMPLES\n.EX\n{}\n.EE\n", examples.trim_end()));
     }
     text
-}
-
-/// The sample, with Docker's driver turned on.
-fn configuration() -> io::Result<String> {
-    let (sample, off) = (agent::config::sample(), "#docker-plugin = \"\"\n");
-    if !sample.contains(off) {
-        return Err(io::Error::other(format!("the sample has no line {off:?} any more")));
-    }
-    Ok(sample.replace(off, &format!("docker-plugin = \"{DOCKER_PLUGIN}\"\n")))
 }

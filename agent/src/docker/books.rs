@@ -74,6 +74,11 @@ impl From<Saved> for Books {
 }
 
 impl Books {
+    /// Whether Docker has any network of ours.
+    pub fn has_networks(&self) -> bool {
+        !self.networks.is_empty()
+    }
+
     /// Adds the books to a transaction.
     ///
     /// # Errors

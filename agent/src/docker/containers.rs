@@ -72,6 +72,9 @@ impl Absent {
     }
 }
 
+/// So long a namespace that is attached may take until it is open.
+const OPEN_LIMIT: Duration = Duration::from_secs(120);
+
 /// Follows Docker's containers until the agent ends.
 pub async fn follow(agent: Arc<Agent>) {
     if agent.settings.load().docker_plugin.as_os_str().is_empty() {
@@ -282,11 +285,27 @@ fn take_in(agent: &Arc<Agent>, described: &Described) {
         known.endpoints.iter().filter_map(|endpoint| attached(agent, endpoint)).collect();
     if let Some(first) = attached.first() {
         let ours: Vec<Name> = attached.iter().map(|it| it.network.clone()).collect();
-        resolver::follow(agent, first.cookie, &ours, described);
+        if lock(&agent.namespaces).contains_key(&first.cookie) {
+            resolver::follow(agent, first.cookie, &ours, described);
+        } else {
+            follow_once_open(agent, first.cookie, ours, described);
+        }
     }
     for (endpoint, aliases) in &described.endpoints {
         add_aliases(agent, endpoint, aliases);
     }
+}
+
+/// After a start of the agent namespaces are opened one by one.
+fn follow_once_open(agent: &Arc<Agent>, cookie: u64, ours: Vec<Name>, described: &Described) {
+    let (agent, described) = (Arc::clone(agent), described.clone());
+    tokio::spawn(async move {
+        let mut opened = agent.opened_revision.subscribe();
+        let open = opened.wait_for(|_| lock(&agent.namespaces).contains_key(&cookie));
+        if matches!(tokio::time::timeout(OPEN_LIMIT, open).await, Ok(Ok(_))) {
+            resolver::follow(&agent, cookie, &ours, &described);
+        }
+    });
 }
 
 /// A container has started, with this endpoint: what its labels ask for is done there. What an operator did on another one since

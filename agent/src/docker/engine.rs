@@ -159,7 +159,8 @@ fn read(it: ContainerInspectResponse) -> Option<Described> {
     let published = settings.ports.unwrap_or_default();
     let host = it.host_config.unwrap_or_default();
     // The resolvers' own address means whoever answers there: asked by Docker it would come back to us.
-    let has_servers = host.dns.is_some_and(|servers| servers.iter().any(|server| server != "127.0.0.11"));
+    let has_servers =
+        host.dns.is_some_and(|servers| !servers.is_empty() && servers.iter().all(|it| it != "127.0.0.11"));
     let wanted = host.port_bindings.unwrap_or_default();
     let is_published = |port: &String| published.get(port).is_some_and(|at| at.iter().flatten().count() > 0);
     let mut unpublished: Vec<String> = wanted.into_keys().filter(|port| !is_published(port)).collect();

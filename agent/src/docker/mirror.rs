@@ -294,8 +294,26 @@ pub async fn remove_all(agent: &Arc<Agent>) -> Vec<String> {
         return Vec::new();
     }
     agent.docker.leaving.store(true, Ordering::Relaxed);
-    let Some(docker) = engine::connect(agent).await else { return Vec::new() };
-    let Ok((theirs, _)) = list(&docker).await else { return Vec::new() };
+    let mut removed = remove_networks(agent).await;
+    // Docker would ask there, and wait.
+    let plugin = agent.settings.load().docker_plugin.clone();
+    removed.push(match std::fs::remove_file(&plugin) {
+        Ok(()) => plugin.display().to_string(),
+        Err(error) => format!("NOT removed: {}: {error}", plugin.display()),
+    });
+    removed
+}
+
+async fn remove_networks(agent: &Arc<Agent>) -> Vec<String> {
+    // Of a Docker that is not there, and never was, nothing is left.
+    let known = agent.read(|state| state.docker.has_networks());
+    let silent = || {
+        let line =
+            "NOT removed: Docker's networks: it does not answer; once it does: docker network rm".to_owned();
+        if known { vec![line] } else { Vec::new() }
+    };
+    let Some(docker) = engine::connect(agent).await else { return silent() };
+    let Ok((theirs, _)) = list(&docker).await else { return silent() };
     let mut removed = Vec::new();
     for it in theirs.iter().filter(|it| it.ours.is_some()) {
         removed.push(match remove(agent, &docker, &it.id).await {
@@ -303,12 +321,6 @@ pub async fn remove_all(agent: &Arc<Agent>) -> Vec<String> {
             Err(why) => format!("NOT removed: Docker's network {}: {why}", it.name),
         });
     }
-    // Docker would ask there, and wait.
-    let plugin = agent.settings.load().docker_plugin.clone();
-    removed.push(match std::fs::remove_file(&plugin) {
-        Ok(()) => plugin.display().to_string(),
-        Err(error) => format!("NOT removed: {}: {error}", plugin.display()),
-    });
     removed
 }
 

@@ -32,7 +32,15 @@ pub fn run(path: &Path, docker_plugin: Option<&Path>) -> Result<(), Error> {
         path: path.to_owned(),
         source,
     })?;
-    let server = Server::bind(&path, raise_file_limit())?.holding(kept);
+    let files_max = raise_file_limit();
+    let server = match Server::bind(&path, files_max) {
+        // It is ready in that there is one. It takes over when that ends; what its manager kept is of one before.
+        Err(Error::Occupied { .. }) if std::env::var_os("NOTIFY_SOCKET").is_some() => {
+            stored::ready();
+            Server::bind_later(&path, files_max)?
+        }
+        server => server?.holding(kept),
+    };
     let server = match docker_plugin {
         Some(plugin) => server.expecting_docker(plugin),
         None => server,

@@ -49,6 +49,21 @@ impl Server {
         Ok(Self { path: path.to_owned(), lock_path, _lock: lock, listener, clients, table, stand_in })
     }
 
+    /// As [`Self::bind`], once the holder that has the place has ended.
+    pub(super) fn bind_later(path: &Path, files_max: usize) -> Result<Self, Error> {
+        loop {
+            match Self::bind(path, files_max) {
+                Err(Error::Occupied { .. }) => {}
+                done => return done,
+            }
+            let failed = |source| Error::Setup { what: "wait for the lock", path: path.to_owned(), source };
+            let mut options = OpenOptions::new();
+            options.create(true).truncate(false).write(true).mode(0o600);
+            let file = options.open(beside(path, ".lock")).map_err(failed)?;
+            rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
+        }
+    }
+
     /// With what a service manager kept of a holder before. What does not fit is closed, here and there.
     pub(super) fn holding(mut self, kept: BTreeMap<String, Vec<OwnedFd>>) -> Self {
         for (name, files) in kept {

@@ -16,28 +16,32 @@ const SEPARATOR: char = ':';
 pub(super) fn take() -> (BTreeMap<String, Vec<OwnedFd>>, u32) {
     let passed: Vec<_> = sd_notify::listen_fds_with_names().map(Iterator::collect).unwrap_or_default();
     let after = passed.iter().filter_map(|(file, _)| u32::try_from(file + 1).ok()).max().unwrap_or(3);
-    let mut found: BTreeMap<String, BTreeMap<usize, OwnedFd>> = BTreeMap::new();
+    let mut found: BTreeMap<(String, usize), BTreeMap<usize, OwnedFd>> = BTreeMap::new();
     for (file, name) in passed {
         // SAFETY: the service manager passed it to this process, and nobody else in it knows its number.
         let file = unsafe { OwnedFd::from_raw_fd(file) };
-        if let Some((position, name)) = read_name(&name) {
-            found.entry(name.to_owned()).or_default().insert(position, file);
+        if let Some((position, count, name)) = read_name(&name) {
+            found.entry((name.to_owned(), count)).or_default().insert(position, file);
         }
     }
-    (found.into_iter().map(|(name, files)| (name, files.into_values().collect())).collect(), after)
+    // One of several that did not come would have the others taken for it.
+    let whole = found.into_iter().filter(|((_, count), files)| files.len() == *count);
+    (whole.map(|((name, _), files)| (name, files.into_values().collect())).collect(), after)
 }
 
 /// Puts descriptors there under a name; those under it before, so many, are let go.
 pub(super) fn keep(name: &str, before: usize, files: &[OwnedFd]) {
     forget(name, before);
     for (position, file) in files.iter().enumerate() {
-        tell(name, position, &[NotifyState::FdStore, NotifyState::Custom("FDPOLL=0")], &[file.as_fd()]);
+        let (what, place) =
+            ([NotifyState::FdStore, NotifyState::Custom("FDPOLL=0")], (position, files.len()));
+        tell(name, place, &what, &[file.as_fd()]);
     }
 }
 
 /// Lets go what is there under a name, so many.
 pub(super) fn forget(name: &str, before: usize) {
-    (0..before).for_each(|position| tell(name, position, &[NotifyState::FdStoreRemove], &[]));
+    (0..before).for_each(|position| tell(name, (position, before), &[NotifyState::FdStoreRemove], &[]));
 }
 
 /// The holder answers from now on.
@@ -46,25 +50,27 @@ pub(super) fn ready() {
 }
 
 /// Best effort: what is not there is lost only if agent and holder die at the same moment.
-fn tell(name: &str, position: usize, what: &[NotifyState<'_>], files: &[BorrowedFd<'_>]) {
-    let Some(name) = write_name(name, position) else { return };
+fn tell(name: &str, place: (usize, usize), what: &[NotifyState<'_>], files: &[BorrowedFd<'_>]) {
+    let Some(name) = write_name(name, place) else { return };
     let mut state = what.to_vec();
     state.push(NotifyState::FdName(&name));
     let _nobody_listens =
         if files.is_empty() { sd_notify::notify(&state) } else { sd_notify::notify_with_fds(&state, files) };
 }
 
-/// Each descriptor has a name of its own there: the order of those that share one is not kept.
-fn write_name(name: &str, position: usize) -> Option<String> {
-    let text = format!("{position}/{name}");
+/// Each descriptor has a name of its own there, with its place among how many: the order of those that share one is not kept.
+fn write_name(name: &str, (position, count): (usize, usize)) -> Option<String> {
+    let text = format!("{position}.{count}/{name}");
     let fits = text.len() <= NAME_BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic());
     (fits && !text.contains(SEPARATOR)).then_some(text)
 }
 
-fn read_name(text: &str) -> Option<(usize, &str)> {
-    let (position, name) = text.split_once('/')?;
-    let position = position.parse().ok().filter(|position| *position < super::FILES_MAX)?;
-    (!name.is_empty()).then_some((position, name))
+fn read_name(text: &str) -> Option<(usize, usize, &str)> {
+    let (place, name) = text.split_once('/')?;
+    let (position, count) = place.split_once('.')?;
+    let count = count.parse().ok().filter(|count| *count <= super::FILES_MAX)?;
+    let position = position.parse().ok().filter(|position| *position < count)?;
+    (!name.is_empty()).then_some((position, count, name))
 }
 
 #[cfg(test)]
@@ -73,13 +79,13 @@ mod tests {
 
     #[test]
     fn names_come_back_as_they_went() {
-        let written = write_name("resolver/4711", 3).unwrap();
-        assert_eq!(written, "3/resolver/4711");
-        assert_eq!(read_name(&written), Some((3, "resolver/4711")));
-        for unfit in ["a:b", "a b", "ü", &"x".repeat(254)] {
-            assert_eq!(write_name(unfit, 0), None, "{unfit}");
+        let written = write_name("resolver/4711", (2, 3)).unwrap();
+        assert_eq!(written, "2.3/resolver/4711");
+        assert_eq!(read_name(&written), Some((2, 3, "resolver/4711")));
+        for unfit in ["a:b", "a b", "ü", &"x".repeat(252)] {
+            assert_eq!(write_name(unfit, (0, 1)), None, "{unfit}");
         }
-        for foreign in ["stored", "8/x", "x/y", "1/"] {
+        for foreign in ["stored", "1/x", "3.3/x", "0.9/x", "x.y/z", "0.1/"] {
             assert_eq!(read_name(foreign), None, "{foreign}");
         }
     }

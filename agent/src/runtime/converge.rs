@@ -405,6 +405,8 @@ impl Converger {
 
     /// Removes everything that this host's kernel holds of ours, for `leave`. A line for each thing removed.
     pub async fn remove_all(&mut self) -> Vec<String> {
+        // No round ends meanwhile, and with a thousand containers it takes its time: the watchdog is to wait.
+        *lock(&self.agent.rounded) = Instant::now() + verbs::leave::LEAVE_LIMIT;
         let mut removed = Vec::new();
         let restore = self.agent.store.meta(sysctls::KEY).unwrap_or_else(|error| {
             removed

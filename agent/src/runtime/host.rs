@@ -1,6 +1,8 @@
 //! What the agent reads of and writes to this host outside its own objects: routes, addresses, resolv.conf.
+use std::fs::Permissions;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
@@ -266,6 +268,8 @@ fn unfinished(path: &Path) -> PathBuf {
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let new = unfinished(path);
     std::fs::write(&new, text)?;
+    // For all users of the namespace, whatever this process's umask is.
+    std::fs::set_permissions(&new, Permissions::from_mode(0o644))?;
     std::fs::rename(&new, path)
 }
 

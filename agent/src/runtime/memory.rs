@@ -47,5 +47,11 @@ pub fn hand_back() {
     unsafe {
         libc::malloc_trim(0);
     }
+    #[cfg(target_env = "musl")]
+    #[allow(unsafe_code, reason = "mi_collect has no safe wrapper; it only gives free pages back")]
+    // SAFETY: thread-safe, takes whether to do all that it can (mimalloc.h).
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+    }
     LOW.store(resident_bytes(), Ordering::Relaxed);
 }

@@ -120,9 +120,11 @@ impl Handler {
         };
         match (known, examined(query, answer)) {
             (Some(mut message), _) => {
-                // What it knows can move, whatever it says.
-                for record in &mut message.answers {
-                    record.ttl = record.ttl.min(self.settings.ttls.movable);
+                // What it knows can move, whatever it says; what its servers say does not.
+                if beside.may_know(query.name()) {
+                    for record in &mut message.answers {
+                        record.ttl = record.ttl.min(self.settings.ttls.movable);
+                    }
                 }
                 forwarded(query.name(), message)
             }

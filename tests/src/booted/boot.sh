@@ -2,7 +2,7 @@
 # Arguments: a directory to write to, the layers below (overlayfs, lowerdir), the host's name.
 set -e
 directory=$1 layers=$2 name=$3
-mkdir -p "$directory/upper" "$directory/work" "$directory/root" "$directory/docker"
+mkdir -p "$directory/upper" "$directory/work" "$directory/root" "$directory/docker" "$directory/containers"
 mount --make-rprivate /
 root=$directory/root
 mount -n -t overlay overlay -o "lowerdir=$layers,upperdir=$directory/upper,workdir=$directory/work" "$root"
@@ -10,9 +10,11 @@ hostname "$name"
 echo "$name" >"$root/etc/hostname"
 printf '127.0.0.1 localhost\n192.168.77.1 h1\n192.168.77.2 h2\n' >"$root/etc/hosts"
 : >"$root/etc/resolv.conf"
-# Docker's own overlays cannot lie upon one.
-mkdir -p "$root/var/lib/docker"
-mount -n --bind "$directory/docker" "$root/var/lib/docker"
+# Engines' own overlays cannot lie upon one.
+for engine in docker containers; do
+    mkdir -p "$root/var/lib/$engine"
+    mount -n --bind "$directory/$engine" "$root/var/lib/$engine"
+done
 mount -n -t proc proc "$root/proc"
 mount -n -t sysfs sysfs "$root/sys"
 mount -n -t cgroup2 cgroup2 "$root/sys/fs/cgroup"

@@ -5,8 +5,10 @@ cd "$directory"
 mkdir -p usr/bin usr/lib usr/lib64 usr/local/bin etc tmp root
 for link in bin lib lib64; do ln -s usr/$link $link; done
 ln -s usr/bin sbin
-cp -a /usr/lib/x86_64-linux-gnu usr/lib/
-cp -a /usr/lib64/. usr/lib64/
+cp -a /usr/lib/*-linux-gnu usr/lib/
+for loader in /usr/lib64/* /usr/lib/ld-linux-*; do
+    [ ! -e "$loader" ] || cp -a "$loader" "usr/lib${loader#/usr/lib}"
+done
 cp -a /usr/lib/python3* usr/lib/
 cp -L /usr/bin/python3 /usr/bin/curl /usr/bin/getent /usr/bin/busybox /usr/bin/dash /usr/bin/bash usr/bin/
 ln -s dash usr/bin/sh

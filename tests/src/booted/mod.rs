@@ -20,7 +20,10 @@ const BOOT: &str = include_str!("boot.sh");
 const IMAGES: &str = include_str!("images.sh");
 /// What `deps.sh` makes: a clean Debian with systemd, and what it becomes by Docker and some clients (a layer on top).
 const ROOT: &str = "/var/cache/svc-agent-tests/root";
-const DOCKER: &str = "/var/cache/svc-agent-tests/docker";
+const DOCKER: &str = "/var/cache/svc-agent-tests/engines";
+/// Before each script: the first command that fails ends it, and `refuse COMMAND …` is for those that are to fail.
+const PREAMBLE: &str = "cd /root; exec 2>&1; set -e
+    refuse() { if \"$@\"; then echo \"done, and should not be: $*\"; exit 1; fi; }";
 /// Until systemd has started what is enabled.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// Longest run of a command.
@@ -41,7 +44,7 @@ pub const JOIN: &str = "set -e; apt-get install -y /root/svc-agent.deb >/dev/nul
 pub enum Root {
     /// systemd, dpkg and apt, and nothing that needs not be there.
     Clean,
-    /// With docker.io, docker-compose, openssh, iproute2, curl and python3.
+    /// With docker.io, docker-compose, podman, openssh, iproute2, curl and python3.
     Docker,
 }
 
@@ -124,7 +127,7 @@ impl Booted {
             "LANG=C.UTF-8",
             "PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
         ]);
-        let script = format!("cd /root; exec 2>&1\n{script}");
+        let script = format!("{PREAMBLE}\n{script}");
         let output = command.args(["bash", "-c", &script]).stdin(Stdio::null()).output().expect("nsenter");
         Output {
             exit: output.status.code().unwrap_or(-1),

@@ -54,7 +54,12 @@ fn killed_at_any_operation_of_dockers_it_leaves_nothing_behind(sandbox: &Sandbox
         points.extend(watch.end().expect("a watch").into_iter().map(|aim| (step, aim)));
     }
     let of = |kind| points.iter().filter(|(_, aim)| aim.call.kind == kind).count();
-    println!("  {} places, {} of the kernel's, {} of the store's", points.len(), of(Kind::Kernel), of(Kind::Store));
+    println!(
+        "  {} places, {} of the kernel's, {} of the store's",
+        points.len(),
+        of(Kind::Kernel),
+        of(Kind::Store)
+    );
     let chosen = chosen(points, SAMPLE);
     let mut struck = 0;
     for (step, aim) in &chosen {
@@ -114,7 +119,11 @@ fn wait_clean(it: &Engines, clean: Option<&(String, String)>, after: &str) {
         let now = (links(&it.cluster), used_on(&it.cluster, "h1"));
         let status = it.cluster.status("h1");
         let same = clean.is_none_or(|clean| *clean == now);
-        if there.is_empty() && same && status.ok { Ok(()) } else { Err(format!("{there:?} {now:?} {status:?}")) }
+        if there.is_empty() && same && status.ok {
+            Ok(())
+        } else {
+            Err(format!("{there:?} {now:?} {status:?}"))
+        }
     });
 }
 

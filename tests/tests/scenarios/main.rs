@@ -36,6 +36,7 @@ mod notify;
 mod package;
 mod partition;
 mod paths;
+mod podman;
 mod probing;
 mod reboot;
 mod repair;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         notify::all(),
         package::all(),
         manuals::all(),
+        podman::all(),
         churn::all(),
         docker::all(),
         docker_driver::all(),

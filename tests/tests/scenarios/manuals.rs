@@ -20,22 +20,24 @@ pub(crate) fn all() -> Vec<Scenario> {
 }
 
 fn every_command_of_the_readme_works(sandbox: &Sandbox) {
-    run(sandbox, "README.md", false);
+    let (_cluster, hosts) = run(sandbox, "README.md", false);
+    // Whoever a program in a namespace runs as.
+    hosts[1].shell("ip netns exec shop setpriv --reuid 65534 --clear-groups getent hosts payment-api");
 }
 
 fn every_command_of_docker_md_works(sandbox: &Sandbox) {
-    run(sandbox, "docs/docker.md", false);
+    let _hosts = run(sandbox, "docs/docker.md", false);
 }
 
 fn every_command_of_from_swarm_md_works(sandbox: &Sandbox) {
-    run(sandbox, "docs/from-swarm.md", true);
+    let _hosts = run(sandbox, "docs/from-swarm.md", true);
 }
 
 fn every_command_of_troubleshooting_md_works(sandbox: &Sandbox) {
-    run(sandbox, "docs/troubleshooting.md", true);
+    let _hosts = run(sandbox, "docs/troubleshooting.md", true);
 }
 
-fn run(sandbox: &Sandbox, manual: &str, joined: bool) {
+fn run(sandbox: &Sandbox, manual: &str, joined: bool) -> (Cluster, Vec<Booted>) {
     let mut cluster = Cluster::empty(sandbox);
     for number in 1..=HOSTS.len() {
         cluster.add_host(number);
@@ -56,4 +58,5 @@ fn run(sandbox: &Sandbox, manual: &str, joined: bool) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(manual);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     check(manual, &text, &hosts.iter().collect::<Vec<_>>());
+    (cluster, hosts)
 }

@@ -17,6 +17,9 @@ const LOOKUPS: &str = "/root/lookups";
 /// What svc-agent puts into a cluster that one types by hand.
 const FOUND: &str = "(umask 077; svc-agent keygen > /etc/svc-agent/cluster.key)
     echo 'OPTIONS=\"--init\"' > /etc/default/svc-agent; systemctl start svc-agent";
+/// A host that has left its cluster: containers' namespaces are as they were.
+const CLEAN: &str = "refuse grep ' /run/svc-agent' /proc/mounts; refuse ls /run/svc-agent; refuse ls /run/docker/plugins/svc-agent.sock
+    refuse grep eth0 /proc/$(systemctl show -P MainPID box)/net/dev; refuse grep -l svc-agent /proc/[0-9]*/comm";
 /// Everything below the root, but for what dpkg and systemd write down and what tests bring.
 const FILES: &str = "find / -xdev \\( -path /proc -o -path /sys -o -path /root -o -path /var/log -o -path /var/cache \
     -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/lib/apt \\) -prune -o -print | sort";
@@ -48,7 +51,8 @@ fn the_package_is_installed_upgraded_removed_and_purged(sandbox: &Sandbox) {
     assert!(said.contains("starts once this host has the cluster's key"), "{said}");
     host.shell("dpkg --audit; systemd-analyze verify --man=no svc-agent.service svc-agent-hold.service");
     host.shell(
-        "systemctl is-enabled svc-agent svc-agent-hold; ! systemctl is-active svc-agent; ! systemctl is-failed svc-agent",
+        "systemctl is-enabled svc-agent svc-agent-hold
+         refuse systemctl is-active svc-agent; refuse systemctl is-failed svc-agent",
     );
     let linked = Command::new("dpkg-deb").args(["-I"]).arg(package()).output().expect("dpkg-deb");
     assert!(!String::from_utf8_lossy(&linked.stdout).contains("libc6"), "the program needs nothing");
@@ -89,18 +93,32 @@ fn the_package_is_installed_upgraded_removed_and_purged(sandbox: &Sandbox) {
     assert_ne!(host.shell("systemctl show -P MainPID svc-agent"), agent, "the new program runs");
     assert_eq!(host.shell("systemctl show -P MainPID svc-agent-hold"), holder, "what it holds stays");
     end_lookups(&host);
-    host.shell("svc-agent status --wait 10s; svc-agent attachments | grep box; grep -q '# ours' /etc/svc-agent/config.toml");
+    host.shell("svc-agent status --wait 10s; svc-agent attachments | grep box; grep '# ours' /etc/svc-agent/config.toml");
+    // A version that does not take the settings is not started in place of the one that does.
+    let agent = host.shell("systemctl show -P MainPID svc-agent");
+    let refused = host.try_shell(
+        "echo 'nonsense = 1' >> /etc/svc-agent/config.toml; apt-get install --reinstall -y ./newer.deb",
+    );
+    assert!(refused.exit != 0 && refused.stdout.contains("there is no such setting"), "{refused:?}");
+    assert_eq!(host.shell("systemctl show -P MainPID svc-agent"), agent, "the old one goes on");
+    host.shell(
+        "sed -i /nonsense/d /etc/svc-agent/config.toml; dpkg --configure -a; svc-agent status --wait 10s",
+    );
 
     // Removed, it has left its cluster, and containers' namespaces are as they were.
     let removed = host.shell("apt-get remove -y svc-agent");
     assert!(removed.contains("box"), "what was taken away is said: {removed}");
-    host.shell("! grep svc-agent /proc/mounts; ! ls /run/svc-agent; ls /etc/svc-agent/config.toml /etc/svc-agent/cluster.key");
-    host.shell("pid=$(systemctl show -P MainPID box); ! grep -q eth0 /proc/$pid/net/dev; ! pgrep svc-agent");
+    host.shell(CLEAN);
+    host.shell("ls /etc/svc-agent/config.toml /etc/svc-agent/cluster.key");
     // What it was told to do it does again: it founds a cluster, which knows nothing of the one before.
-    host.shell(
-        "apt-get install -y ./newer.deb; svc-agent status --wait 10s; ! svc-agent attachments | grep box",
-    );
-    host.shell("apt-get purge -y svc-agent; systemctl stop box; systemctl reset-failed");
+    host.shell("apt-get install -y ./newer.deb; svc-agent status --wait 10s; svc-agent attachments");
+    host.shell("refuse grep box <(svc-agent attachments)");
+    // An agent that is stopped is started to leave.
+    host.shell("svc-agent attach box --pid $(systemctl show -P MainPID box); systemctl stop svc-agent");
+    let purged = host.shell("apt-get purge -y svc-agent");
+    assert!(purged.contains("attachment default/box"), "it has left: {purged}");
+    host.shell(CLEAN);
+    host.shell("systemctl stop box; systemctl reset-failed");
     let after = files(&host);
     let changed: Vec<&String> = after.symmetric_difference(&before).collect();
     assert!(changed.is_empty(), "{changed:?}");
@@ -121,11 +139,18 @@ fn units_keep_what_containers_have_whatever_is_killed(sandbox: &Sandbox) {
         let pids = format!("for unit in {victims}; do systemctl show -P MainPID $unit; done");
         let killed = host.shell(&pids);
         host.shell(&format!("systemctl kill --kill-whom=main -s KILL {victims}"));
-        host.wait(&format!("{victims} is another process"), LIMIT, &format!("[ \"$({pids} | tr -d 0)\" != '' ]
-            for pid in $({pids}); do [ $pid != 0 ] && ! grep -qx $pid <<<'{killed}' || exit 1; done; svc-agent status"));
+        let others = format!(
+            "for pid in $({pids}); do [ $pid != 0 ]; refuse grep -qx $pid <<<'{killed}'; done
+             systemctl is-active svc-agent svc-agent-hold; svc-agent status"
+        );
+        host.wait(&format!("{victims} is another process"), LIMIT, &others);
         assert_eq!(host.shell(links), before, "after {victims} was killed");
         end_lookups(&host);
     }
+    // There is one holder, and it is the unit's: what it holds is kept for the next one.
+    let one = "holder=/proc/$(systemctl show -P MainPID svc-agent-hold)/cmdline
+               [ \"$(grep -lz '^hold$' /proc/[0-9]*/cmdline)\" = $holder ]";
+    host.shell(one);
     // The watchdog ends one that hangs; containers notice nothing of it.
     follow_lookups(&host);
     let agent = host.shell("systemctl show -P MainPID svc-agent");
@@ -140,7 +165,8 @@ fn units_keep_what_containers_have_whatever_is_killed(sandbox: &Sandbox) {
 
     // After a power cut it is there by itself, without its containers.
     host.power_cycle(&cluster);
-    host.shell("svc-agent status --wait 10s; svc-agent service ls | grep payment-api; ! svc-agent attachments | grep box");
+    host.shell("svc-agent status --wait 10s; svc-agent service ls | grep payment-api; svc-agent attachments");
+    host.shell("refuse grep box <(svc-agent attachments)");
 }
 
 /// The agent before Docker, as the units have it; and Docker alone, when the agent was not to be started.
@@ -181,7 +207,9 @@ fn containers_come_back_after_a_power_cut_whoever_starts_first(sandbox: &Sandbox
         }
         host.power_cycle(&cluster);
         if !agent_first {
-            host.shell("! docker exec c1 true; ! svc-agent status; systemctl enable --now svc-agent");
+            host.shell(
+                "refuse docker exec c1 true; refuse svc-agent status; systemctl enable --now svc-agent",
+            );
         }
         host.wait("all serve again", START_LIMIT, &serving);
         host.wait("all answer again", LIMIT, &all_answer);
@@ -209,7 +237,7 @@ fn follow_lookups(host: &Booted) {
 
 fn end_lookups(host: &Booted) {
     host.shell(&format!("rm {LOOKUPS}/go"));
-    host.wait("look-ups end", LIMIT, "! systemctl is-active lookups");
+    host.wait("look-ups end", LIMIT, "refuse systemctl is-active lookups");
     host.shell(&format!(
         "cd {LOOKUPS}; [ $(wc -l <done) -gt 3 ]; if [ -e failed ]; then cat failed; exit 1; fi"
     ));

@@ -11,12 +11,15 @@ use crate::runtime::agent::{Agent, chain};
 /// take its networks with it.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// So many looks in a row find none before one is started: a service manager that started the one before starts it again.
+const LOOKS: u32 = 4;
+
 /// Starts a holder in place of one that has ended. What it is to hold is put there by the converge loop, which sees that it
 /// is another one.
 pub(super) async fn watch(agent: Arc<Agent>, program: PathBuf) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failing = false;
+    let (mut failing, mut missed) = (false, 0);
     loop {
         ticks.tick().await;
         let known = agent.holder_pid.load(Ordering::Relaxed);
@@ -26,9 +29,12 @@ pub(super) async fn watch(agent: Arc<Agent>, program: PathBuf) {
         let (path, program) = (agent.settings.load().holder_socket.clone(), program.clone());
         let of_agent = Arc::clone(&agent);
         let ended = move || of_agent.holder_pid.load(Ordering::Relaxed) == 0;
-        let Ok(found) = tokio::task::spawn_blocking(move || present(&path, &program, &ended)).await else {
+        let patient = missed < LOOKS && managed();
+        let Ok(found) = tokio::task::spawn_blocking(move || present(&path, &program, patient, &ended)).await
+        else {
             return;
         };
+        missed = if matches!(found, Ok(None)) { missed + 1 } else { 0 };
         match &found {
             Ok(Some(pid)) if *pid != known => {
                 let pid = *pid;
@@ -50,11 +56,21 @@ pub(super) async fn watch(agent: Arc<Agent>, program: PathBuf) {
     }
 }
 
-/// The holder's process: the one that answers, or else a new one, unless we have ended it ourselves.
-fn present(path: &Path, program: &Path, ended: &dyn Fn() -> bool) -> Result<Option<u32>, holder::Error> {
+/// Whether a service manager started this process: then it may have started the holder, too.
+fn managed() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// The holder's process: the one that answers, or else a new one, unless we are patient or have ended it ourselves.
+fn present(
+    path: &Path,
+    program: &Path,
+    patient: bool,
+    ended: &dyn Fn() -> bool,
+) -> Result<Option<u32>, holder::Error> {
     match holder::Client::connect(path) {
         Ok(client) => client.ping().map(|pong| Some(pong.pid)),
-        Err(_) if ended() => Ok(None),
+        Err(_) if patient || ended() => Ok(None),
         Err(_) => holder::ensure(path, program)?.ping().map(|pong| Some(pong.pid)),
     }
 }

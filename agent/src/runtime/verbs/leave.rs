@@ -18,7 +18,7 @@ use crate::store::Writes;
 /// How long the other hosts may take to see that this one goes.
 const FAREWELL: Wait = Wait { milliseconds: 2_000 };
 /// How long leaving may take before its caller is told to wait no longer.
-const LEAVE_LIMIT: Duration = Duration::from_secs(60);
+pub const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 /// So many live hosts, those with the lowest ids, take over what a host that goes asserted alone.
 const HEIRS: usize = 3;
 
