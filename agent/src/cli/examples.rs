@@ -163,8 +163,8 @@ Examples:
 
 pub(super) const PORTS: &str = "\
 Examples:
-  svc-agent ports
-  svc-agent ports --config /etc/svc-agent/config.toml";
+  svc-agent ports                                    as /etc/svc-agent/config.toml says, if it is there
+  svc-agent ports --config ./config.toml";
 
 pub(super) const VERSION: &str = "\
 Examples:

@@ -24,12 +24,12 @@ pub(super) fn hold(config: &Config, common: &Common, host: &dyn Host) -> Result<
 }
 
 pub(super) fn doctor(config: &Config, common: &Common, host: &dyn Host) -> Result<Exit, Ending> {
-    let loaded = load(&config.sources(&with_socket(Flags::default(), common)))?;
+    let loaded = load(&config.sources_of_host(&with_socket(Flags::default(), common)))?;
     Ok(host.doctor(&loaded.settings, common.output)?)
 }
 
 pub(super) fn ports(config: &Config, common: &Common, host: &dyn Host) -> Result<Exit, Ending> {
-    let loaded = load(&config.sources(&with_socket(Flags::default(), common)))?;
+    let loaded = load(&config.sources_of_host(&with_socket(Flags::default(), common)))?;
     Ok(host.ports(&loaded.settings, common.output)?)
 }
 

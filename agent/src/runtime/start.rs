@@ -224,7 +224,7 @@ async fn open_metrics(settings: &Settings) -> Result<Option<tokio::net::TcpListe
     match tokio::net::TcpListener::bind(address).await {
         Ok(listener) => Ok(Some(listener)),
         Err(error) => {
-            let hint = "give --metrics another address, or turn it off: --metrics off";
+            let hint = "give --metrics another address, or turn it off: --metrics ''";
             Err(refused(format!("metrics cannot be served on {address}: {error}"), &[hint]))
         }
     }

@@ -39,6 +39,10 @@ pub const JOIN: &str = "set -e; apt-get install -y /root/svc-agent.deb >/dev/nul
     fi
     systemctl start svc-agent";
 
+/// Whatever precedence its starter has: two programs that have it and wait for each other by turning round keep all others from
+/// two cores.
+const ORDINARY: [&str; 3] = ["chrt", "-o", "0"];
+
 /// What a host is booted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Root {
@@ -119,7 +123,13 @@ impl Booted {
         let Some(pid) = self.first_process() else { panic!("{} has no first process", self.name) };
         let started = Instant::now();
         let mut command = Command::new("timeout");
-        command.arg(LIMIT.as_secs().to_string()).args(["nsenter", "-t", &pid.to_string(), "-a", "--"]);
+        command.arg(LIMIT.as_secs().to_string()).args(ORDINARY).args([
+            "nsenter",
+            "-t",
+            &pid.to_string(),
+            "-a",
+            "--",
+        ]);
         command.args([
             "env",
             "-i",
@@ -224,7 +234,8 @@ fn spawn(cluster: &Cluster, name: &str, root: Root, directory: &Path, group: &Pa
         skip(format!("a control group at {} (cgroup2)", group.display()));
     }
     let mut command = Command::new("sh");
-    let enter = "echo $$ >\"$0/cgroup.procs\"; exec unshare -m -p -u -i -C -f --kill-child sh -c \"$@\"";
+    let enter =
+        "echo $$ >\"$0/cgroup.procs\"; exec chrt -o 0 unshare -m -p -u -i -C -f --kill-child sh -c \"$@\"";
     command.args(["-c", enter]).arg(group).args([BOOT, "sh"]).arg(directory).args([&layers, name]);
     cluster
         .bed()

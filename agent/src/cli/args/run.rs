@@ -6,6 +6,9 @@ use clap::{Args, Subcommand};
 use crate::cli::examples;
 use crate::config::{Flags, JoinAddress, Sources, Start};
 
+/// What the package's units read.
+const INSTALLED: &str = "/etc/svc-agent/config.toml";
+
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Found a new cluster; matters only until this host has joined one.
@@ -41,6 +44,12 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) fn sources(&self, flags: &Flags) -> Sources {
         Sources { file: self.config.clone(), flags: flags.clone() }
+    }
+
+    /// For verbs that tell of this host's agent: without a file, that of the package's unit, if it is there.
+    pub(crate) fn sources_of_host(&self, flags: &Flags) -> Sources {
+        let installed = || Some(PathBuf::from(INSTALLED)).filter(|file| file.exists());
+        Sources { file: self.config.clone().or_else(installed), flags: flags.clone() }
     }
 }
 

@@ -181,20 +181,19 @@ fn at_once(host: &Booted, options: &Options) -> Result<Vec<Row>> {
         let ended = said.lines().last().context("a time")?;
         Ok(seconds(ended)? - seconds(&said)?)
     };
-    let (bridge, ours) = (run("plain")?, run("payment")?);
-    host.wait(
-        "all are attached",
-        LIMIT,
-        &format!("[ $(svc-agent attachments -o json | grep -c '\"local\": true') = {} ]", before + count),
-    );
-    host.shell(&format!(
-        "docker rm -f $(seq -f 'plain-%g' {count}) $(seq -f 'payment-%g' {count}) >/dev/null"
-    ));
-    host.wait(
-        "nothing is left",
-        LIMIT,
-        &format!("[ $(svc-agent attachments -o json | grep -c '\"local\": true') = {before} ]"),
-    );
+    let attachments = |wanted: usize| {
+        format!("[ $(svc-agent attachments -o json | grep -c '\"local\": true') = {wanted} ]")
+    };
+    let end = |network: &str| {
+        drop(host.shell(&format!("docker rm -f $(seq -f '{network}-%g' {count}) >/dev/null")))
+    };
+    // Neither beside the other's.
+    let bridge = run("plain")?;
+    end("plain");
+    let ours = run("payment")?;
+    host.wait("all are attached", LIMIT, &attachments(before + count));
+    end("payment");
+    host.wait("nothing is left", LIMIT, &attachments(before));
     let rows = [
         Row::new(
             format!("{count} containers at once / on Docker's bridge"),
