@@ -1,5 +1,5 @@
 # The words of this project: demo, test, check, bench, install, package (and deps, fmt, nightly).
-# Needs git, make, a C linker and Rust 1.95; everything else is installed through apt by `deps`.
+# Needs git, make, a C linker and Rust 1.95 by rustup; `deps` installs everything else through apt, rustup and cargo.
 CARGO ?= cargo
 PREFIX ?= /usr/local
 PROFILE_DIR := target/release
@@ -52,7 +52,7 @@ quick-package: pages
 	./deps.sh package
 	$(CARGO) deb --locked -q --fast -p agent --target $(STATIC) --profile quick -o $(PACKAGES)/quick/
 
-# Manual pages, completions and the configuration, from the command line itself.
+# Manual pages, completions and a sample of the settings, from the command line itself.
 pages:
 	$(CARGO) run --locked -q -p agent --example pages -- $(PACKAGES)
 	gzip -9nf $(PACKAGES)/man/*.8

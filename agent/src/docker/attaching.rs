@@ -191,14 +191,15 @@ fn key(record: &LocalAttachment, service: &Name) -> Key {
 /// another mount namespace sees that only if mounts are shared with it.
 async fn wait_there(agent: &Agent, id: &str, sandbox: &str) -> bool {
     let (begun, object) = (Instant::now(), format!("docker-namespace/{}", id.get(..12).unwrap_or(id)));
-    let mut there = false;
+    let (mut there, mut told) = (false, false);
     while joined(agent, id).is_some_and(|(_, now)| now == sandbox) && begun.elapsed() < START_LIMIT {
         match netns::resolve(&Target::Path(sandbox.into()), None) {
             Ok(_) => {
                 there = true;
                 break;
             }
-            Err(error) if begun.elapsed() > LATE => {
+            Err(error) if !told && begun.elapsed() > LATE => {
+                told = true;
                 let why = format!(
                     "{sandbox} of a container that Docker starts is not seen from here: {}. Docker mounts it: are its mounts shared \
                      with the agent's (findmnt -o TARGET,PROPAGATION /run)?",

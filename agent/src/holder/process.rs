@@ -37,6 +37,7 @@ pub fn run(path: &Path, docker_plugin: Option<&Path>) -> Result<(), Error> {
         // It is ready in that there is one. It takes over when that ends; what its manager kept is of one before.
         Err(Error::Occupied { .. }) if std::env::var_os("NOTIFY_SOCKET").is_some() => {
             stored::ready();
+            kept.iter().for_each(|(name, files)| stored::forget(name, files.len()));
             Server::bind_later(&path, files_max)?
         }
         server => server?.holding(kept),

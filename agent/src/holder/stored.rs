@@ -24,9 +24,11 @@ pub(super) fn take() -> (BTreeMap<String, Vec<OwnedFd>>, u32) {
             found.entry((name.to_owned(), count)).or_default().insert(position, file);
         }
     }
-    // One of several that did not come would have the others taken for it.
-    let whole = found.into_iter().filter(|((_, count), files)| files.len() == *count);
-    (whole.map(|((name, _), files)| (name, files.into_values().collect())).collect(), after)
+    // One of several that did not come, as its holder was killed in between, would have the others taken for it.
+    let (whole, parts): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        found.into_iter().partition(|((_, count), files)| files.len() == *count);
+    parts.keys().for_each(|(name, count)| forget(name, *count));
+    (whole.into_iter().map(|((name, _), files)| (name, files.into_values().collect())).collect(), after)
 }
 
 /// Puts descriptors there under a name; those under it before, so many, are let go.

@@ -62,6 +62,20 @@ pub struct Booted {
 }
 
 impl Booted {
+    /// Adds a host to a cluster's bed, with a default route (to nobody), and boots it; the package lies there at
+    /// /root/svc-agent.deb.
+    pub fn with_package(cluster: &mut Cluster, number: usize, root: Root) -> Self {
+        let (name, gateway) = (format!("h{number}"), "192.168.77.254".parse().expect("an address"));
+        cluster.add_host(number);
+        cluster.bed().default_route(&name, gateway).expect("a route");
+        let host = Self::boot(cluster, &name, root);
+        host.copy(&package(), "/root/svc-agent.deb");
+        if root == Root::Docker {
+            host.wait("Docker answers", BOOT_LIMIT, "docker version");
+        }
+        host
+    }
+
     /// Boots a host of a cluster's bed, in its network namespace and with its address, and waits until it is up.
     pub fn boot(cluster: &Cluster, name: &str, root: Root) -> Self {
         let directory = cluster.bed().state_directory(name).with_file_name("booted");

@@ -1,14 +1,10 @@
 //! The manuals, run as they are written: two Debian hosts with Docker, and every command of every block.
 use std::path::Path;
-use std::time::Duration;
 
 use agent::bed::Sandbox;
-use tests::booted::{Booted, JOIN, Root, check, package};
+use tests::booted::{Booted, JOIN, Root, check};
 use tests::cluster::Cluster;
 use tests::runner::Scenario;
-
-const HOSTS: [&str; 2] = ["h1", "h2"];
-const START_LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) fn all() -> Vec<Scenario> {
     tests::scenarios![
@@ -39,16 +35,8 @@ fn every_command_of_troubleshooting_md_works(sandbox: &Sandbox) {
 
 fn run(sandbox: &Sandbox, manual: &str, joined: bool) -> (Cluster, Vec<Booted>) {
     let mut cluster = Cluster::empty(sandbox);
-    for number in 1..=HOSTS.len() {
-        cluster.add_host(number);
-        let gateway = "192.168.77.254".parse().expect("an address");
-        cluster.bed().default_route(HOSTS[number - 1], gateway).expect("a route");
-    }
-    let package = package();
-    let hosts: Vec<Booted> = HOSTS.iter().map(|name| Booted::boot(&cluster, name, Root::Docker)).collect();
+    let hosts = [1, 2].map(|number| Booted::with_package(&mut cluster, number, Root::Docker));
     for host in &hosts {
-        host.copy(&package, "/root/svc-agent.deb");
-        host.wait("Docker answers", START_LIMIT, "docker version");
         host.import_images();
         // What a manual begins from whose subject is not how one comes there.
         if joined {
@@ -58,5 +46,5 @@ fn run(sandbox: &Sandbox, manual: &str, joined: bool) -> (Cluster, Vec<Booted>) 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(manual);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     check(manual, &text, &hosts.iter().collect::<Vec<_>>());
-    (cluster, hosts)
+    (cluster, hosts.into())
 }

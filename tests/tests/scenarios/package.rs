@@ -32,18 +32,9 @@ pub(crate) fn all() -> Vec<Scenario> {
     ]
 }
 
-fn booted(cluster: &mut Cluster) -> Booted {
-    cluster.add_host(1);
-    let gateway = "192.168.77.254".parse().expect("an address");
-    cluster.bed().default_route("h1", gateway).expect("a route");
-    let host = Booted::boot(cluster, "h1", Root::Clean);
-    host.copy(&package(), "/root/svc-agent.deb");
-    host
-}
-
 fn the_package_is_installed_upgraded_removed_and_purged(sandbox: &Sandbox) {
     let mut cluster = Cluster::empty(sandbox);
-    let host = booted(&mut cluster);
+    let host = Booted::with_package(&mut cluster, 1, Root::Clean);
     let before = files(&host);
 
     // Installed, it does nothing but to say what comes next.
@@ -126,7 +117,7 @@ fn the_package_is_installed_upgraded_removed_and_purged(sandbox: &Sandbox) {
 
 fn units_keep_what_containers_have_whatever_is_killed(sandbox: &Sandbox) {
     let mut cluster = Cluster::empty(sandbox);
-    let mut host = booted(&mut cluster);
+    let mut host = Booted::with_package(&mut cluster, 1, Root::Clean);
     host.shell(&format!("apt-get install -y ./svc-agent.deb >/dev/null; {FOUND}"));
     container(&host);
     host.shell("svc-agent register payment-api --on box --port 80:8080");
@@ -173,12 +164,7 @@ fn units_keep_what_containers_have_whatever_is_killed(sandbox: &Sandbox) {
 fn containers_come_back_after_a_power_cut_whoever_starts_first(sandbox: &Sandbox) {
     let containers = if is_nightly() { 50 } else { 8 };
     let mut cluster = Cluster::empty(sandbox);
-    cluster.add_host(1);
-    let gateway = "192.168.77.254".parse().expect("an address");
-    cluster.bed().default_route("h1", gateway).expect("a route");
-    let mut host = Booted::boot(&cluster, "h1", Root::Docker);
-    host.copy(&package(), "/root/svc-agent.deb");
-    host.wait("Docker answers", LIMIT, "docker version");
+    let mut host = Booted::with_package(&mut cluster, 1, Root::Docker);
     host.import_images();
     host.shell(&format!(
         "apt-get install -y ./svc-agent.deb >/dev/null; {FOUND}; svc-agent network create payment"

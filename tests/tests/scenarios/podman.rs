@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use agent::bed::Sandbox;
-use tests::booted::{Booted, JOIN, Root, package};
+use tests::booted::{Booted, JOIN, Root};
 use tests::cluster::Cluster;
 use tests::runner::Scenario;
 
@@ -15,12 +15,7 @@ pub(crate) fn all() -> Vec<Scenario> {
 /// `--container` of `attach` and `register` is asked of Podman where Docker does not know it; Podman knows no drivers of others.
 fn podmans_containers_are_attached_by_their_names(sandbox: &Sandbox) {
     let mut cluster = Cluster::empty(sandbox);
-    cluster.add_host(1);
-    let gateway = "192.168.77.254".parse().expect("an address");
-    cluster.bed().default_route("h1", gateway).expect("a route");
-    let host = Booted::boot(&cluster, "h1", Root::Docker);
-    host.copy(&package(), "/root/svc-agent.deb");
-    host.wait("Docker answers", LIMIT, "docker version");
+    let host = Booted::with_package(&mut cluster, 1, Root::Docker);
     host.import_images();
     host.shell(JOIN);
     host.shell("docker save python:3-slim -o /tmp/image; podman load -q -i /tmp/image; rm /tmp/image");

@@ -33,8 +33,8 @@ pub(crate) fn measure(sandbox: &Sandbox, options: &Options) -> Result<Vec<Row>> 
     }
     let mut cluster = Cluster::empty(sandbox);
     let _denier = Denier::start(&cluster.add_host(9))?;
-    let hosts: Vec<Booted> = ["h1", "h2"].map(|name| host(&mut cluster, name, options)).into_iter().collect();
-    let [first, second] = hosts.as_slice() else { return Ok(Vec::new()) };
+    let hosts = [1, 2].map(|number| host(&mut cluster, number, options));
+    let [first, second] = &hosts;
     first.shell("svc-agent network create payment; docker network create plain");
     for host in &hosts {
         host.wait("Docker has the network", LIMIT, "docker network inspect payment");
@@ -86,18 +86,12 @@ impl Drop for Denier {
 }
 
 /// A host with the package, and the program that is measured in it.
-fn host(cluster: &mut Cluster, name: &str, options: &Options) -> Booted {
-    let number = if name == "h1" { 1 } else { 2 };
-    cluster.add_host(number);
-    let gateway = Ipv4Addr::new(192, 168, 77, 254).into();
-    cluster.bed().default_route(name, gateway).expect("a route");
-    let host = Booted::boot(cluster, name, Root::Docker);
-    host.copy(&booted::package(), "/root/svc-agent.deb");
+fn host(cluster: &mut Cluster, number: usize, options: &Options) -> Booted {
+    let host = Booted::with_package(cluster, number, Root::Docker);
     host.shell("apt-get install -y ./svc-agent.deb");
     // Without a line Docker asks servers of the Internet, and waits for them.
     host.shell("echo 'nameserver 192.168.77.9' > /etc/resolv.conf");
     host.copy(&options.program, "/usr/bin/svc-agent");
-    host.wait("Docker answers", LIMIT, "docker version");
     host.import_images();
     host.shell(booted::JOIN);
     host
